@@ -18,14 +18,14 @@ settings.load_profile("pabal")
 LONGEST = 300.0
 """Seconds after which a test that waits in its event loop fails where it waits, instead of never ending."""
 
-# What collecting makes is kept until the end. Looking through all of it for garbage again and again, first
-# while it is made and then while tests run, costs a seventh of the time of the tests.
+# What pytest creates while collecting is kept until the end. Scanning all of it for garbage again and again,
+# during the collection and then while tests run, costs a seventh of the time of the tests.
 gc.disable()
 
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_finish() -> None:
-    """Have garbage collected from here on, among what the tests make themselves."""
+    """Collect garbage from here on, only among the objects that tests create."""
     gc.enable()
     gc.collect()
     gc.freeze()

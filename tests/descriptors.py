@@ -1,4 +1,4 @@
-"""What this process has open, as Linux tells it."""
+"""What this process has open, as Linux reports it."""
 
 from __future__ import annotations
 

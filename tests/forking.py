@@ -22,11 +22,11 @@ def end_child(function):
         os._exit(1)
     os._exit(0)
 """
-"""Begins a program: ``end_child(function)``, in a forked child, runs it and tells how it ended."""
+"""Begins a program: ``end_child(function)``, in a forked child, runs it and reports how it ended."""
 
 
 def run_program(program: str, *arguments: str) -> None:
-    """Run what forks in a process of its own: this one has threads, with which it warns of forks."""
+    """Run a program that forks in a process of its own: this one has threads, so Python warns of forks."""
     done = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", IN_CHILD + program, *arguments],
         capture_output=True,

@@ -3,7 +3,7 @@
 A new interpreter spends a third of a second on imports before it comes to what a test is about. Here one for
 each set of modules, started when first needed, forks instead. What it forks runs ``python -m MODULE`` as a
 new one would: with arguments, environment, working directory and output of its own, and with an end like any
-other's. This is for tests that need a process, to kill it or to see what it says. Where the start itself, a
+other's. This is for tests that need a process, to kill it or to see what it prints. Where the start itself, a
 terminal, or what an interpreter reads from its environment is tested, start one.
 """
 
@@ -40,7 +40,7 @@ COMMANDS = (*BUS, "rich.live", "rich.table", "pabal.cli.app", "pabal.cli.demo", 
 def run(
     module: str, *arguments: str, warm: tuple[str, ...], cwd: Path, env: Mapping[str, str], timeout: float
 ) -> subprocess.CompletedProcess[str]:
-    """Run a module to its end and return what it said, as ``subprocess.run`` does."""
+    """Run a module to its end and return its output and exit code, as ``subprocess.run`` does."""
     command = ["-m", module, *arguments]
     if not hasattr(os, "fork"):
         return subprocess.run(
@@ -53,11 +53,14 @@ def run(
             check=False,
         )
     with tempfile.TemporaryFile() as output, tempfile.TemporaryFile() as errors:
-        with _forked(command[1:], warm, cwd, env, (output, errors)) as status, status.makefile("rb") as said:
+        with (
+            _forked(command[1:], warm, cwd, env, (output, errors)) as status,
+            status.makefile("rb") as answers,
+        ):
             status.settimeout(timeout)
-            pid = int(said.readline())
+            pid = int(answers.readline())
             try:
-                code = int(said.readline())
+                code = int(answers.readline())
             except TimeoutError:
                 os.kill(pid, signal.SIGKILL)
                 raise subprocess.TimeoutExpired(command, timeout) from None
@@ -87,12 +90,12 @@ class Process:
         reading, writing = (os.fdopen(end, mode) for end, mode in zip(os.pipe(), ("rb", "wb"), strict=True))
         errors = tempfile.TemporaryFile()  # noqa: SIM115 - closed by communicate() and wait()
         with writing, _forked((module, *arguments), warm, cwd, env, (writing, errors)) as status:
-            said, answering = await asyncio.open_connection(sock=status.dup())
-        pid = int(await said.readline())
+            answers, writer = await asyncio.open_connection(sock=status.dup())
+        pid = int(await answers.readline())
 
         async def end() -> int:
-            code = int(await said.readline())
-            answering.close()
+            code = int(await answers.readline())
+            writer.close()
             return code
 
         stdout = asyncio.StreamReader()
@@ -134,8 +137,8 @@ def _path() -> tuple[str, str]:
 
 
 @functools.cache
-def _nursery(warm: tuple[str, ...], measured: bool) -> socket.socket:
-    """Start the process that forks those that want these modules; it ends when its socket is closed."""
+def _fork_server(warm: tuple[str, ...], measured: bool) -> socket.socket:
+    """Start the process that forks processes with these modules; it ends when its socket is closed."""
     kept = {name: value for name, value in os.environ.items() if measured or not name.startswith("COVERAGE_")}
     mine, its = socket.socketpair()
     with its:
@@ -164,14 +167,16 @@ def _forked(
     env: Mapping[str, str],
     streams: tuple[IO[bytes], IO[bytes]],
 ) -> Iterator[socket.socket]:
-    """Have a process forked; yield a socket that says its id and, when it has ended, its exit code."""
+    """Have a process forked; yield a socket that reports its id and, when it has ended, its exit code."""
     status, its = socket.socketpair()
     with status:
         with its:
             files = [its.fileno(), *(stream.fileno() for stream in streams)]
-            socket.send_fds(_nursery(warm, any(name.startswith("COVERAGE_") for name in env)), [b"."], files)
-        asked = {"command": list(command), "cwd": str(cwd), "env": dict(env)}
-        status.sendall(json.dumps(asked).encode() + b"\n")
+            socket.send_fds(
+                _fork_server(warm, any(name.startswith("COVERAGE_") for name in env)), [b"."], files
+            )
+        request = {"command": list(command), "cwd": str(cwd), "env": dict(env)}
+        status.sendall(json.dumps(request).encode() + b"\n")
         yield status
 
 
@@ -179,28 +184,28 @@ def _forked(
 
 
 def _serve(control: socket.socket) -> dict[str, Any]:
-    """Fork a keeper, which forks a process, for each message; return in such a process what it is to run."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a Ctrl-C at the tests is theirs; it ends with them
-    keepers: set[int] = set()
+    """Fork a supervisor, which forks a process, for each message; return in that process its request."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the tests; this process ends with them
+    supervisors: set[int] = set()
     while True:
         message, files, *_ = socket.recv_fds(control, 1, 3)
         if not message:
-            os._exit(0)  # what it has measured of coverage, all that it forked have told
-        keeper = os.fork()
-        if keeper == 0:
+            os._exit(0)  # the processes that it forked have reported their coverage themselves
+        supervisor = os.fork()
+        if supervisor == 0:
             control.close()
-            return _keep(*files)
+            return _supervise(*files)
         for file in files:
             os.close(file)
-        # No zombies, and the time of all of them is counted to the tests' own.
-        keepers = {pid for pid in (*keepers, keeper) if os.waitpid(pid, os.WNOHANG) == (0, 0)}
+        # Leave no zombies, and count the time of all of them as the tests' own.
+        supervisors = {pid for pid in (*supervisors, supervisor) if os.waitpid(pid, os.WNOHANG) == (0, 0)}
 
 
-def _keep(status_file: int, output: int, errors: int) -> dict[str, Any]:
-    """Fork a process and say how it ends; return in it what it is to run."""
+def _supervise(status_file: int, output: int, errors: int) -> dict[str, Any]:
+    """Fork a process and report how it ends; return its request in it."""
     status = socket.socket(fileno=status_file)
-    with status.makefile("rb") as asking:
-        asked: dict[str, Any] = json.loads(asking.readline())
+    with status.makefile("rb") as requests:
+        request: dict[str, Any] = json.loads(requests.readline())
     pid = os.fork()
     if pid:
         os.close(output)
@@ -216,14 +221,14 @@ def _keep(status_file: int, output: int, errors: int) -> dict[str, Any]:
         os.close(file)
     signal.signal(signal.SIGINT, signal.default_int_handler)
     os.environ.clear()
-    os.environ.update(asked["env"])
-    os.chdir(asked["cwd"])
-    sys.path[0] = asked["cwd"]
-    return asked
+    os.environ.update(request["env"])
+    os.chdir(request["cwd"])
+    sys.path[0] = request["cwd"]
+    return request
 
 
 def main() -> None:
-    """Import, wait for who wants a process, and be that process."""
+    """Import the modules, serve requests for processes, and in a forked process run its module."""
     control = socket.socket(fileno=int(sys.argv[1]))
     for name in sys.argv[2:]:
         importlib.import_module(name)

@@ -15,7 +15,7 @@ from pabal.ports.telemetry import EventParked, Report
 from tests.brokers.events import Moved, moves, until
 from tests.brokers.server import Server
 from tests.brokers.test_bus import make
-from tests.turns import turns_counted
+from tests.loop_iterations import count_loop_iterations
 
 
 async def refuse(event: Moved) -> None:
@@ -71,7 +71,7 @@ async def test_others_have_the_event_loop_while_the_dead_letters_of_names_are_co
     async with make(shared_server, namespace, partitions=1) as bus:
         fields = [item for n in range(4000) for item in (f"0\0sub\0{n}", n)]
         await bus._log.link.call("HSET", bus._keys.letter_index, *fields)
-        async with turns_counted() as turns:
+        async with count_loop_iterations() as turns:
             [hkeys] = [await bus._log.link.call("HKEYS", bus._keys.letter_index)]
             alone = turns.count
             await read_subscriptions(bus._log.link, bus._keys, [])

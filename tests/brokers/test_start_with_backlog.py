@@ -13,7 +13,7 @@ from pabal.ports.storage import Page
 from tests.brokers.events import Moved, Noted, moves, until
 from tests.brokers.server import Server
 from tests.brokers.test_bus import make
-from tests.turns import turns_counted
+from tests.loop_iterations import count_loop_iterations
 
 ONCE = RetryPolicy(max_attempts=1)
 
@@ -65,7 +65,7 @@ async def test_the_partitions_of_a_backlog_are_handed_on_one_after_the_other(
     noted = Noted()
     bus = make(shared_server, namespace)
     bus.subscribe(Moved, noted, name="late", start="beginning")
-    async with turns_counted() as turns, bus:
+    async with count_loop_iterations() as turns, bus:
         await until(lambda: len(noted.numbers) == 8000)
     assert len(partitions) == 8
     assert max(seen.values()) <= 2  # before and after the count of one turn

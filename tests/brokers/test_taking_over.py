@@ -23,7 +23,7 @@ from tests.brokers.events import Moved, moves, until
 from tests.brokers.proxy import Proxy
 from tests.brokers.server import Server
 from tests.brokers.test_bus import losses_of, make, stand_still
-from tests.bus.support import turns
+from tests.bus.support import spin_loop
 
 TWICE = RetryPolicy(max_attempts=3, base_delay=0.01)
 
@@ -257,7 +257,7 @@ async def test_a_stop_finishes_the_handovers_that_are_under_way(
             await reached.wait()  # the owner hands partitions over to it
         stopping = asyncio.create_task(owner.stop())
         await until(lambda: len(given_up) == 4)  # those that it keeps until then
-        await turns()
+        await spin_loop()
         gate.set()
         await stopping
         await until(lambda: len(joining.partitions) == 8)

@@ -31,7 +31,7 @@ class Jumped(Moved):
     event_type: ClassVar[str] = "piece.jumped"
 
 
-class Noted(DomainEvent):
+class NoteTaken(DomainEvent):
     """An event of no aggregate, delivered in any order."""
 
     event_type: ClassVar[str] = "note.taken"
@@ -47,7 +47,7 @@ class Packed(DomainEvent):
 
 
 class Measured(DomainEvent):
-    """An event with a float and a datetime, some of whose values are refused."""
+    """An event with a float and a datetime, some of whose values are rejected."""
 
     event_type: ClassVar[str] = "value.measured"
     value: float = 0.0

@@ -24,14 +24,14 @@ R = TypeVar("R", bound=Report)
 
 LIMIT = 60.0
 """Seconds after which a test gives up waiting; a passing test never reaches it."""
-AT_ONCE = RetryPolicy(max_attempts=4, base_delay=0.0)
-ONCE = RetryPolicy(max_attempts=1)
+RETRY_AT_ONCE = RetryPolicy(max_attempts=4, base_delay=0.0)
+ONE_ATTEMPT = RetryPolicy(max_attempts=1)
 FULL = os.environ.get("PABAL_FULL") == "1"
 """Whether to run with the counts that the promises name, instead of smaller ones of the same shape."""
 
 
-class Seen(Generic[T]):
-    """Collect values from any thread, and let a test wait until there are enough."""
+class Recorder(Generic[T]):
+    """Record values from any thread, and let a test wait until there are enough."""
 
     def __init__(self) -> None:
         self._values: list[T] = []
@@ -61,7 +61,7 @@ class Seen(Generic[T]):
         try:
             await asyncio.wait_for(future, LIMIT)
         except TimeoutError:
-            raise AssertionError(f"gave up waiting with {self._values[-20:]!r}") from None
+            raise AssertionError(f"timed out waiting with {self._values[-20:]!r}") from None
 
     def __iter__(self) -> Iterator[T]:
         return iter(self._values)
@@ -73,12 +73,12 @@ class Seen(Generic[T]):
         return self._values[index]
 
     def __eq__(self, other: object) -> bool:
-        return self._values == (other._values if isinstance(other, Seen) else other)
+        return self._values == (other._values if isinstance(other, Recorder) else other)
 
     __hash__ = None  # type: ignore[assignment]
 
     def __repr__(self) -> str:
-        return f"Seen({self._values!r})"
+        return f"Recorder({self._values!r})"
 
 
 def _settle(future: asyncio.Future[None]) -> None:
@@ -86,9 +86,9 @@ def _settle(future: asyncio.Future[None]) -> None:
         future.set_result(None)
 
 
-def reports_of(bus: BaseEventBus, kind: type[R]) -> Seen[R]:
+def reports_of(bus: BaseEventBus, kind: type[R]) -> Recorder[R]:
     """Collect the telemetry reports of one kind."""
-    seen: Seen[R] = Seen()
+    seen: Recorder[R] = Recorder()
 
     def listen(report: Report) -> None:
         if isinstance(report, kind):
@@ -111,7 +111,7 @@ def by_piece(events: Iterable[Any]) -> dict[str, list[int]]:
     return found
 
 
-def figures(bus: BaseEventBus, name: str) -> dict[str, Any]:
+def statistics_of(bus: BaseEventBus, name: str) -> dict[str, Any]:
     """Return the statistics of one subscription."""
     found: dict[str, Any] = bus.get_statistics()["subscriptions"][name]
     return found
@@ -119,38 +119,38 @@ def figures(bus: BaseEventBus, name: str) -> dict[str, Any]:
 
 def watermark(bus: BaseEventBus, name: str) -> int | None:
     """Return a subscription's watermark, also if the statistics show one for each partition."""
-    found: int | dict[int, int] | None = figures(bus, name)["watermark"]
+    found: int | dict[int, int] | None = statistics_of(bus, name)["watermark"]
     return found[0] if isinstance(found, dict) else found
 
 
-async def in_thread(function: Callable[[], Any]) -> Any:
+async def run_in_thread(function: Callable[[], Any]) -> Any:
     """Run a function in its own thread and return its result."""
     return await asyncio.get_running_loop().run_in_executor(None, function)
 
 
-async def turns(count: int = 30) -> None:
-    """Let the event loop turn, so that tasks that can go on do. Only for showing what does *not* happen."""
+async def spin_loop(count: int = 30) -> None:
+    """Run the event loop, so that every task that is ready runs. Only for showing what does *not* happen."""
     for _ in range(count):
         await asyncio.sleep(0)
 
 
-class Counted:
+class CallCount:
     """A number of function calls: a cost that other load on the machine does not change."""
 
     calls = 0
 
 
 @contextmanager
-def calls_counted() -> Iterator[Counted]:
+def count_calls() -> Iterator[CallCount]:
     """Count the function calls that this thread makes inside the block."""
-    counted = Counted()
+    counted = CallCount()
 
-    def note(frame: object, happening: str, argument: object) -> None:
-        counted.calls += happening == "call"
+    def profile(frame: object, event: str, argument: object) -> None:
+        counted.calls += event == "call"
 
     before, collecting = sys.getprofile(), gc.isenabled()
     gc.disable()  # garbage left by other tests may call functions, which would be counted too
-    sys.setprofile(note)
+    sys.setprofile(profile)
     try:
         yield counted
     finally:
@@ -185,7 +185,7 @@ class Backend:
         self._storages.append(SqliteEventStorage(self.path, durability="normal"))
         return self._storages[-1]
 
-    def bus(self, **options: Any) -> BaseEventBus:
+    def make_bus(self, **options: Any) -> BaseEventBus:
         """Make a bus without starting it; on a server it has one partition, and so one order."""
         bus: BaseEventBus
         if self._server is None:
@@ -196,18 +196,18 @@ class Backend:
         self._buses.append(bus)
         return bus
 
-    async def running(self, **options: Any) -> BaseEventBus:
+    async def start_bus(self, **options: Any) -> BaseEventBus:
         """Make a bus and start it."""
-        bus = self.bus(**options)
+        bus = self.make_bus(**options)
         await bus.start()
         return bus
 
-    async def again(self, bus: BaseEventBus, **options: Any) -> BaseEventBus:
+    async def reopen(self, bus: BaseEventBus, **options: Any) -> BaseEventBus:
         """Stop a bus, close its file, and make another bus on the same log, like a restart of the process."""
         await bus.stop()
         if isinstance(bus.storage, SqliteEventStorage):
             await bus.storage.aclose()
-        return self.bus(**options)
+        return self.make_bus(**options)
 
     async def close(self) -> None:
         """Stop and close everything that a test left open."""

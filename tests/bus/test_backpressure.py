@@ -12,8 +12,8 @@ import pytest
 from pabal import QueueFullError, Receipt, RetryPolicy
 from pabal.delivery.buffers import BUFFER_LIVE
 from pabal.errors import BusNotRunningError
-from tests.bus.samples import Moved, Noted
-from tests.bus.support import ONCE, Backend, Seen, turns
+from tests.bus.samples import Moved, NoteTaken
+from tests.bus.support import ONE_ATTEMPT, Backend, Recorder, spin_loop
 
 
 async def _outcome(publishing: Awaitable[Receipt]) -> Receipt | Exception:
@@ -27,8 +27,8 @@ class Gate:
 
     def __init__(self) -> None:
         self.open = asyncio.Event()
-        self.entered: Seen[int] = Seen()
-        self.handled: Seen[int] = Seen()
+        self.entered: Recorder[int] = Recorder()
+        self.handled: Recorder[int] = Recorder()
 
     async def handle(self, event: Any) -> None:
         self.entered.add(event.n)
@@ -38,12 +38,12 @@ class Gate:
 
 async def test_wait_lets_publishers_wait_and_loses_nothing(memory: Backend) -> None:
     """Promise 19. The queue stays within its size, and every publisher gets through in the end."""
-    bus = await memory.running(worker_count=1, max_queue_size=10)
+    bus = await memory.start_bus(worker_count=1, max_queue_size=10)
     gate = Gate()
     bus.subscribe(Moved, gate)
     publishers = [asyncio.create_task(bus.publish(Moved("rook", n))) for n in range(100)]
     await gate.entered.reach(1)
-    await turns()
+    await spin_loop()
     assert sum(publisher.done() for publisher in publishers) == 10
     assert bus.get_statistics()["queue_size"] == 10
     assert bus.health().status == "degraded"
@@ -57,7 +57,7 @@ async def test_wait_lets_publishers_wait_and_loses_nothing(memory: Backend) -> N
 
 async def test_raise_refuses_what_does_not_fit_and_keeps_what_did(memory: Backend) -> None:
     """Promise 19. The publisher gets an error with the figures, and can decide."""
-    bus = await memory.running(worker_count=1, max_queue_size=10, backpressure="raise")
+    bus = await memory.start_bus(worker_count=1, max_queue_size=10, backpressure="raise")
     gate = Gate()
     bus.subscribe(Moved, gate)
     results = [await _outcome(bus.publish(Moved("rook", n))) for n in range(25)]
@@ -76,12 +76,12 @@ async def test_raise_refuses_what_does_not_fit_and_keeps_what_did(memory: Backen
 @pytest.mark.parametrize("policy", ["wait", "raise", "drop_oldest"])
 async def test_events_that_nobody_wants_need_no_room(memory: Backend, policy: Any) -> None:
     """A full queue must not refuse events that take no place in it."""
-    bus = await memory.running(max_queue_size=1, backpressure=policy)
+    bus = await memory.start_bus(max_queue_size=1, backpressure=policy)
     gate = Gate()
     bus.subscribe(Moved, gate)
     await bus.publish(Moved("rook", 1))
     for n in range(5):
-        await bus.publish(Noted(n))
+        await bus.publish(NoteTaken(n))
     assert bus.get_statistics()["events_dropped"] == 0
     gate.open.set()
     await bus.drain(60)
@@ -91,20 +91,20 @@ async def test_events_that_nobody_wants_need_no_room(memory: Backend, policy: An
 @pytest.mark.parametrize("size", [1, 2, 5])
 async def test_publishing_inside_a_handler_of_a_full_bus_is_no_deadlock(backend: Backend, size: int) -> None:
     """If handlers waited for room, none would be left to make any."""
-    bus = await backend.running(worker_count=2, max_queue_size=size)
-    seen: Seen[int] = Seen()
+    bus = await backend.start_bus(worker_count=2, max_queue_size=size)
+    seen: Recorder[int] = Recorder()
 
     async def on_moved(event: Moved) -> None:
-        await bus.publish(Noted(event.n))
-        await bus.publish_batch([Noted(100 + event.n), Noted(200 + event.n)])
-        await asyncio.gather(*(bus.publish(Noted(300 + event.n)) for _ in range(3)))
+        await bus.publish(NoteTaken(event.n))
+        await bus.publish_batch([NoteTaken(100 + event.n), NoteTaken(200 + event.n)])
+        await asyncio.gather(*(bus.publish(NoteTaken(300 + event.n)) for _ in range(3)))
 
-    async def on_noted(event: Noted) -> None:
+    async def on_note_taken(event: NoteTaken) -> None:
         await asyncio.sleep(0)
         seen.add(event.n)
 
-    bus.subscribe(Moved, on_moved, retry=ONCE)
-    bus.subscribe(Noted, on_noted)
+    bus.subscribe(Moved, on_moved, retry=ONE_ATTEMPT)
+    bus.subscribe(NoteTaken, on_note_taken)
     for n in range(20):
         await bus.publish(Moved(f"piece-{n % 3}", n))
     await bus.drain(20)
@@ -113,17 +113,17 @@ async def test_publishing_inside_a_handler_of_a_full_bus_is_no_deadlock(backend:
 
 async def test_a_batch_handler_that_publishes_into_a_full_bus_is_no_deadlock(memory: Backend) -> None:
     """Batches go through the worker on a different path, which must also count as being in a handler."""
-    bus = await memory.running(worker_count=1, max_queue_size=1)
-    seen: Seen[int] = Seen()
+    bus = await memory.start_bus(worker_count=1, max_queue_size=1)
+    seen: Recorder[int] = Recorder()
 
     async def on_moved(events: list[Moved]) -> None:
-        await asyncio.gather(*(bus.publish(Noted(event.n)) for event in events))
+        await asyncio.gather(*(bus.publish(NoteTaken(event.n)) for event in events))
 
-    async def on_noted(event: Noted) -> None:
+    async def on_note_taken(event: NoteTaken) -> None:
         seen.add(event.n)
 
     bus.subscribe(Moved, on_moved, batch=5)
-    bus.subscribe(Noted, on_noted)
+    bus.subscribe(NoteTaken, on_note_taken)
     await bus.publish_batch([Moved("rook", n) for n in range(10)])
     await bus.drain(20)
     assert sorted(seen) == list(range(10))
@@ -133,7 +133,7 @@ async def test_a_task_that_outlives_its_handler_waits_like_any_publisher(memory:
     """Only a handler that is still running must not wait; a background task that never waited would fill the
     memory.
     """
-    bus = await memory.running(worker_count=1, max_queue_size=3)
+    bus = await memory.start_bus(worker_count=1, max_queue_size=3)
     gate = Gate()
     tasks: list[asyncio.Task[None]] = []
     may_publish = asyncio.Event()
@@ -141,18 +141,18 @@ async def test_a_task_that_outlives_its_handler_waits_like_any_publisher(memory:
     async def background() -> None:
         await may_publish.wait()
         for n in range(20):
-            await bus.publish(Noted(n))
+            await bus.publish(NoteTaken(n))
 
     async def on_moved(event: Moved) -> None:
         tasks.append(asyncio.create_task(background()))
 
     bus.subscribe(Moved, on_moved)
-    bus.subscribe(Noted, gate)
+    bus.subscribe(NoteTaken, gate)
     await bus.publish(Moved("rook"))
     await bus.drain(60)
     may_publish.set()
     await gate.entered.reach(1)
-    await turns()
+    await spin_loop()
     assert not tasks[0].done()
     assert bus.get_statistics()["queue_size"] <= 4
     gate.open.set()
@@ -163,7 +163,7 @@ async def test_a_task_that_outlives_its_handler_waits_like_any_publisher(memory:
 
 async def test_a_publisher_cancelled_as_it_is_let_in_passes_its_place_on(memory: Backend) -> None:
     """If a publisher that is leaving takes the wake-up, the next one must get another."""
-    bus = await memory.running(max_queue_size=1)
+    bus = await memory.start_bus(max_queue_size=1)
     loop = asyncio.get_running_loop()
     release = asyncio.Event()
     publishers: list[asyncio.Task[Any]] = []
@@ -176,7 +176,7 @@ async def test_a_publisher_cancelled_as_it_is_let_in_passes_its_place_on(memory:
     bus.subscribe(Moved, handle)
     await bus.publish(Moved("rook", 0))
     publishers += [asyncio.create_task(bus.publish(Moved("rook", n))) for n in (1, 2, 3)]
-    await turns()
+    await spin_loop()
     release.set()
     await asyncio.wait_for(asyncio.gather(*publishers[1:]), 10)
     await bus.drain(60)
@@ -184,21 +184,21 @@ async def test_a_publisher_cancelled_as_it_is_let_in_passes_its_place_on(memory:
 
 async def test_room_made_by_unsubscribing_lets_publishers_in(memory: Backend) -> None:
     """No handler ends when a subscription is removed, so nothing else would wake waiting publishers."""
-    bus = await memory.running(max_queue_size=1)
-    calls: Seen[int] = Seen()
+    bus = await memory.start_bus(max_queue_size=1)
+    calls: Recorder[int] = Recorder()
 
     async def fail(event: Moved) -> None:
         calls.add(event.n)
         raise ValueError("in an hour")
 
-    async def note(event: Noted) -> None: ...
+    async def note(event: NoteTaken) -> None: ...
 
     subscription = bus.subscribe(Moved, fail, retry=RetryPolicy(base_delay=3600, max_delay=3600))
-    bus.subscribe(Noted, note)
+    bus.subscribe(NoteTaken, note)
     await bus.publish(Moved("rook"))
     await calls.reach(1)
-    publisher = asyncio.create_task(bus.publish(Noted(1)))
-    await turns()
+    publisher = asyncio.create_task(bus.publish(NoteTaken(1)))
+    await spin_loop()
     assert not publisher.done()
     bus.unsubscribe(subscription)
     await asyncio.wait_for(publisher, 10)
@@ -207,7 +207,7 @@ async def test_room_made_by_unsubscribing_lets_publishers_in(memory: Backend) ->
 
 async def test_a_lagging_subscription_does_not_hold_publishers_of_a_stored_bus(stored: Backend) -> None:
     """With a log, the queue is on disk: events that do not fit in memory wait there, not in the publisher."""
-    bus = await stored.running(max_queue_size=10)
+    bus = await stored.start_bus(max_queue_size=10)
     gate = Gate()
     bus.subscribe(Moved, gate)
     for n in range(50):
@@ -221,7 +221,7 @@ async def test_a_lagging_subscription_does_not_hold_publishers_of_a_stored_bus(s
 async def test_a_full_intake_of_a_stored_bus_raises_where_that_is_the_policy(tmp_path: Path) -> None:
     """Promise 19. On a stored bus, only events that wait for their commit can pile up."""
     backend = Backend("sqlite", tmp_path)
-    bus = await backend.running(max_queue_size=5, backpressure="raise")
+    bus = await backend.start_bus(max_queue_size=5, backpressure="raise")
     results = await asyncio.gather(
         *(bus.publish(Moved("rook", n)) for n in range(20)), return_exceptions=True
     )
@@ -234,16 +234,16 @@ async def test_a_full_intake_of_a_stored_bus_raises_where_that_is_the_policy(tmp
 
 async def test_a_stop_passes_over_publishers_that_have_given_up(memory: Backend) -> None:
     """If such publishers counted as let in, the next start's publishers would have less room for ever."""
-    bus = await memory.running(worker_count=1, max_queue_size=1)
+    bus = await memory.start_bus(worker_count=1, max_queue_size=1)
     gate = Gate()
     bus.subscribe(Moved, gate, name="gate")
     await bus.publish(Moved("rook", 0))
     await gate.entered.reach(1)
     impatient = asyncio.ensure_future(bus.publish(Moved("rook", 1)))
     waiting = asyncio.ensure_future(bus.publish(Moved("rook", 2)))
-    await turns()
+    await spin_loop()
     impatient.cancel()
-    await turns()
+    await spin_loop()
     await bus.stop(timeout=0)
     assert isinstance(await _outcome(waiting), BusNotRunningError)
     assert impatient.cancelled()
@@ -258,13 +258,13 @@ async def test_a_stop_passes_over_publishers_that_have_given_up(memory: Backend)
 
 async def test_publishers_that_give_up_leave_nothing_behind(memory: Backend) -> None:
     """With a handler that hangs, a publisher that tries again and again would fill the memory."""
-    bus = await memory.running(max_queue_size=1)
+    bus = await memory.start_bus(max_queue_size=1)
     gate = Gate()
     bus.subscribe(Moved, gate)
     await bus.publish(Moved("rook", 1))
     for _ in range(5):
         publishing = asyncio.create_task(bus.publish(Moved("rook", 2)))
-        await turns(3)
+        await spin_loop(3)
         publishing.cancel()
         await asyncio.wait([publishing])
     assert len(bus._engine.admission.waiters) == 0

@@ -19,15 +19,15 @@ from pabal.errors import (
     UsageError,
 )
 from tests.bus.samples import Measured, Moved, Ticket, Unknown
-from tests.bus.support import Backend, Seen
+from tests.bus.support import Backend, Recorder
 
 
 async def refused(
     backend: Backend, event: Any, error: type[InvalidEventError], message: str
 ) -> InvalidEventError:
     """Publish a bad value in every way, and check that nothing was published and the bus goes on."""
-    bus = await backend.running()
-    seen: Seen[Any] = Seen()
+    bus = await backend.start_bus()
+    seen: Recorder[Any] = Recorder()
 
     async def handle(event: Any) -> None:
         seen.add(event)
@@ -41,8 +41,12 @@ async def refused(
         await bus.publish(event, delay=10)
     await bus.drain(60)
     assert len(seen) == 0
-    figures = bus.get_statistics()
-    assert (figures["events_published"], figures["events_scheduled"], figures["queue_size"]) == (0, 0, 0)
+    statistics = bus.get_statistics()
+    assert (statistics["events_published"], statistics["events_scheduled"], statistics["queue_size"]) == (
+        0,
+        0,
+        0,
+    )
     if bus.storage is not None:
         assert await bus.storage.head() == 0
     await bus.publish(Moved("after"))
@@ -142,12 +146,12 @@ def test_a_bus_option_that_makes_no_sense(options: dict[str, Any], message: str)
 async def test_middleware_that_is_no_function(memory: Backend) -> None:
     """It would fail at every delivery instead of once, here."""
     with pytest.raises(UsageError, match="middleware"):
-        memory.bus().use("not a function")  # type: ignore[arg-type]
+        memory.make_bus().use("not a function")  # type: ignore[arg-type]
 
 
 async def test_an_error_carries_its_facts_as_fields(memory: Backend) -> None:
     """Programs decide by fields; messages are for people."""
-    bus = await memory.running()
+    bus = await memory.start_bus()
     with pytest.raises(NonFiniteNumberError) as caught:
         await bus.publish(Measured(float("nan"), event_id="01890a5d-ac96-774b-bcce-b302099a8057"))
     assert caught.value.event_id == "01890a5d-ac96-774b-bcce-b302099a8057"

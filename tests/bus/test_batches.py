@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from pabal import DeliveryContext, NotRetryableError, RetryPolicy
-from tests.bus.samples import Moved, Noted, Ticket
-from tests.bus.support import ONCE, Backend, Seen, by_piece, figures, numbers
+from tests.bus.samples import Moved, NoteTaken, Ticket
+from tests.bus.support import ONE_ATTEMPT, Backend, Recorder, by_piece, numbers, statistics_of
 
 TWICE = RetryPolicy(max_attempts=2, base_delay=0.0)
 
@@ -18,7 +18,7 @@ class Batches:
     """A batch handler that keeps its batches, and fails for certain numbers."""
 
     def __init__(self, *poison: int) -> None:
-        self.seen: Seen[list[int]] = Seen()
+        self.seen: Recorder[list[int]] = Recorder()
         self.handled: list[int] = []
         self._poison = set(poison)
 
@@ -33,7 +33,7 @@ class Batches:
 
 async def test_a_batch_handler_receives_lists_of_at_most_its_size_in_publish_order(backend: Backend) -> None:
     """Events would be skipped, doubled or out of order between batches, or a batch would exceed its limit."""
-    bus = await backend.running()
+    bus = await backend.start_bus()
     batches = Batches()
     bus.subscribe(Moved, batches, batch=10)
     await bus.publish_batch([Moved(f"piece-{n % 3}", n) for n in range(57)])
@@ -45,17 +45,17 @@ async def test_a_batch_handler_receives_lists_of_at_most_its_size_in_publish_ord
 
 async def test_a_batch_is_not_waited_for(backend: Backend) -> None:
     """A single event must not wait until others fill the batch."""
-    bus = await backend.running()
+    bus = await backend.start_bus()
     batches = Batches()
-    bus.subscribe(Noted, batches, batch=500)
-    await bus.publish(Noted(1))
+    bus.subscribe(NoteTaken, batches, batch=500)
+    await bus.publish(NoteTaken(1))
     await bus.drain(60)
     assert batches.seen == [[1]]
 
 
 async def test_one_batch_at_a_time(backend: Backend) -> None:
     """Two batches at once would handle events of one aggregate side by side."""
-    bus = await backend.running(worker_count=4)
+    bus = await backend.start_bus(worker_count=4)
     inside = 0
     most = 0
 
@@ -66,16 +66,16 @@ async def test_one_batch_at_a_time(backend: Backend) -> None:
         await asyncio.sleep(0)
         inside -= 1
 
-    bus.subscribe((Moved, Noted), handle, batch=5)
-    await bus.publish_batch([Moved(f"piece-{n}", n) if n % 2 else Noted(n) for n in range(60)])
+    bus.subscribe((Moved, NoteTaken), handle, batch=5)
+    await bus.publish_batch([Moved(f"piece-{n}", n) if n % 2 else NoteTaken(n) for n in range(60)])
     await bus.drain(60)
     assert most == 1
 
 
 async def test_an_ordering_function_gives_batches_of_one_key(backend: Backend) -> None:
     """With a key function, each batch holds one key only, and keys run in parallel."""
-    bus = await backend.running(worker_count=2)
-    entered: Seen[list[Moved]] = Seen()
+    bus = await backend.start_bus(worker_count=2)
+    entered: Recorder[list[Moved]] = Recorder()
     release = asyncio.Event()
 
     async def handle(events: list[Moved]) -> None:
@@ -94,20 +94,20 @@ async def test_an_ordering_function_gives_batches_of_one_key(backend: Backend) -
 
 async def test_where_filters_within_the_batch(backend: Backend) -> None:
     """Filtered events must not reach the handler, and a batch of only such events must not call it."""
-    bus = await backend.running()
+    bus = await backend.start_bus()
     batches = Batches()
     bus.subscribe(Moved, batches, name="even", batch=4, where=lambda event: event.n % 2 == 0 and event.n < 8)
     await bus.publish_batch([Moved("rook", n) for n in range(16)])
     await bus.drain(60)
     assert batches.handled == [0, 2, 4, 6]
     assert all(batches.seen)
-    assert (figures(bus, "even")["handled"], figures(bus, "even")["filtered"]) == (4, 12)
+    assert (statistics_of(bus, "even")["handled"], statistics_of(bus, "even")["filtered"]) == (4, 12)
 
 
 async def test_a_sync_batch_handler_and_the_context_work_as_for_single_events(backend: Backend) -> None:
     """The context of a batch is that of its last event."""
-    bus = await backend.running()
-    seen: Seen[tuple[list[int], str, int]] = Seen()
+    bus = await backend.start_bus()
+    seen: Recorder[tuple[list[int], str, int]] = Recorder()
 
     def handle(events: list[Moved], context: DeliveryContext) -> None:
         seen.add((numbers(events), context.event_id, context.attempt))
@@ -121,8 +121,8 @@ async def test_a_sync_batch_handler_and_the_context_work_as_for_single_events(ba
 
 async def test_a_failed_batch_is_tried_again_whole(backend: Backend) -> None:
     """A temporary failure must not split the batch, nor let a later event go first."""
-    bus = await backend.running()
-    seen: Seen[list[int]] = Seen()
+    bus = await backend.start_bus()
+    seen: Recorder[list[int]] = Recorder()
 
     async def fail_once(events: list[Moved]) -> None:
         seen.add(numbers(events))
@@ -141,7 +141,7 @@ async def test_one_poisonous_event_is_parked_alone_and_its_batch_is_handled(
     backend: Backend, poison: tuple[int, ...]
 ) -> None:
     """Parking the batch whole would lose its good events; retrying it for ever would stop everything."""
-    bus = await backend.running()
+    bus = await backend.start_bus()
     batches = Batches(*poison)
     bus.subscribe(Moved, batches, batch=8, retry=TWICE)
     await bus.publish_batch([Moved("rook", n) for n in range(24)])
@@ -155,7 +155,7 @@ async def test_one_poisonous_event_is_parked_alone_and_its_batch_is_handled(
 
 async def test_events_behind_a_poisonous_batch_wait_for_it(backend: Backend) -> None:
     """Isolating the bad event takes several attempts; later events must not overtake them."""
-    bus = await backend.running(worker_count=4)
+    bus = await backend.start_bus(worker_count=4)
     batches = Batches(1)
     bus.subscribe(Moved, batches, batch=4, retry=TWICE)
     await bus.publish_batch([Moved("rook", n) for n in range(4)])
@@ -167,8 +167,8 @@ async def test_events_behind_a_poisonous_batch_wait_for_it(backend: Backend) -> 
 
 async def test_an_error_that_is_not_retryable_isolates_at_once(backend: Backend) -> None:
     """Retrying the whole batch cannot help, but its other events deserve an attempt without the bad one."""
-    bus = await backend.running()
-    calls: Seen[list[int]] = Seen()
+    bus = await backend.start_bus()
+    calls: Recorder[list[int]] = Recorder()
 
     async def refuse(events: list[Moved]) -> None:
         calls.add(numbers(events))
@@ -186,20 +186,20 @@ async def test_a_poisonous_batch_stops_the_subscription_at_the_poisonous_event(b
     """With ``on_exhausted="stop"``, events before the bad one in its batch are handled; it and the rest are
     not.
     """
-    bus = await backend.running()
+    bus = await backend.start_bus()
     batches = Batches(2)
-    bus.subscribe(Moved, batches, name="book", batch=4, retry=ONCE, on_exhausted="stop")
+    bus.subscribe(Moved, batches, name="book", batch=4, retry=ONE_ATTEMPT, on_exhausted="stop")
     await bus.publish_batch([Moved("rook", n) for n in range(4)])
     await bus.drain(60)
     assert batches.handled == [0, 1]
-    assert figures(bus, "book")["state"] == "halted"
+    assert statistics_of(bus, "book")["state"] == "halted"
     assert await bus.dead_letters.list() == []
 
 
 async def test_a_registered_dataclass_comes_in_batches_too(backend: Backend) -> None:
     """Handlers get the objects that were published, never the engine's wrapper."""
-    bus = await backend.running()
-    seen: Seen[list[Ticket]] = Seen()
+    bus = await backend.start_bus()
+    seen: Recorder[list[Ticket]] = Recorder()
 
     async def sell(tickets: list[Ticket]) -> None:
         seen.add(tickets)
@@ -212,7 +212,7 @@ async def test_a_registered_dataclass_comes_in_batches_too(backend: Backend) -> 
 
 async def test_catching_up_in_batches_fills_them(stored: Backend) -> None:
     """Reading the log one event at a time into a batch handler would defeat the purpose of batches."""
-    bus = await stored.running()
+    bus = await stored.start_bus()
     await bus.publish_batch([Moved(f"piece-{n % 5}", n) for n in range(1000)])
     batches = Batches()
     bus.subscribe(Moved, batches, batch=100, start="beginning")
@@ -223,9 +223,9 @@ async def test_catching_up_in_batches_fills_them(stored: Backend) -> None:
 
 async def test_a_batch_that_lags_far_behind_still_gets_every_event_once(stored: Backend) -> None:
     """With more events than fit in memory, the tail must come from disk, in order and without gaps."""
-    bus = await stored.running()
+    bus = await stored.start_bus()
     batches = Batches(4321)
-    bus.subscribe(Moved, batches, batch=250, retry=ONCE)
+    bus.subscribe(Moved, batches, batch=250, retry=ONE_ATTEMPT)
     for start in range(0, 12_000, 3000):
         await bus.publish_batch([Moved(f"piece-{n % 11}", n) for n in range(start, start + 3000)])
     await bus.drain(30)
@@ -234,17 +234,17 @@ async def test_a_batch_that_lags_far_behind_still_gets_every_event_once(stored: 
 
 async def test_what_a_batch_handler_publishes_names_no_single_cause(backend: Backend) -> None:
     """A batch has many causes; naming only the last one would be wrong."""
-    bus = await backend.running()
-    seen: Seen[Noted] = Seen()
+    bus = await backend.start_bus()
+    seen: Recorder[NoteTaken] = Recorder()
 
     async def total(events: list[Moved]) -> None:
-        await bus.publish(Noted(len(events)))
+        await bus.publish(NoteTaken(len(events)))
 
-    async def note(event: Noted) -> None:
+    async def note(event: NoteTaken) -> None:
         seen.add(event)
 
     bus.subscribe(Moved, total, batch=10)
-    bus.subscribe(Noted, note)
+    bus.subscribe(NoteTaken, note)
     await bus.publish_batch([Moved("rook", n) for n in range(3)])
     await bus.drain(60)
     assert [(event.n, event.causation_id) for event in seen] == [(3, None)]

@@ -5,26 +5,26 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from tests.bus.samples import Moved, Noted
-from tests.bus.support import Backend, Seen
+from tests.bus.samples import Moved, NoteTaken
+from tests.bus.support import Backend, Recorder
 
 
 async def test_what_a_handler_publishes_inherits_correlation_and_names_its_cause(backend: Backend) -> None:
     """These two ids are used to trace a chain of events; a missing one breaks the chain."""
-    bus = await backend.running()
-    chain: Seen[Any] = Seen()
+    bus = await backend.start_bus()
+    chain: Recorder[Any] = Recorder()
 
     async def on_moved(event: Moved) -> None:
         chain.add(event)
-        await bus.publish(Noted(1))
+        await bus.publish(NoteTaken(1))
 
-    async def on_noted(event: Noted) -> None:
+    async def on_note_taken(event: NoteTaken) -> None:
         chain.add(event)
         if event.n < 3:
-            await bus.publish_batch([Noted(event.n + 1)])
+            await bus.publish_batch([NoteTaken(event.n + 1)])
 
     bus.subscribe(Moved, on_moved)
-    bus.subscribe(Noted, on_noted)
+    bus.subscribe(NoteTaken, on_note_taken)
     await bus.publish(Moved("rook"))
     await bus.drain(60)
     assert len(chain) == 4
@@ -37,18 +37,18 @@ async def test_what_a_handler_publishes_inherits_correlation_and_names_its_cause
 
 async def test_ids_that_the_caller_set_stay(backend: Backend) -> None:
     """Inheritance fills in missing ids and never overwrites any."""
-    bus = await backend.running()
-    seen: Seen[Noted] = Seen()
+    bus = await backend.start_bus()
+    seen: Recorder[NoteTaken] = Recorder()
 
     async def on_moved(event: Moved) -> None:
-        await bus.publish(Noted(1, correlation_id="mine"))
-        await bus.publish(Noted(2, causation_id="other"))
+        await bus.publish(NoteTaken(1, correlation_id="mine"))
+        await bus.publish(NoteTaken(2, causation_id="other"))
 
-    async def on_noted(event: Noted) -> None:
+    async def on_note_taken(event: NoteTaken) -> None:
         seen.add(event)
 
     bus.subscribe(Moved, on_moved)
-    bus.subscribe(Noted, on_noted)
+    bus.subscribe(NoteTaken, on_note_taken)
     event = Moved("rook", correlation_id="theirs")
     await bus.publish(event)
     await bus.drain(60)
@@ -59,17 +59,17 @@ async def test_ids_that_the_caller_set_stay(backend: Backend) -> None:
 
 async def test_a_task_started_by_a_handler_carries_its_cause(backend: Backend) -> None:
     """``gather`` inside a handler runs tasks; their events have the same cause."""
-    bus = await backend.running()
-    seen: Seen[Noted] = Seen()
+    bus = await backend.start_bus()
+    seen: Recorder[NoteTaken] = Recorder()
 
     async def on_moved(event: Moved) -> None:
-        await asyncio.gather(bus.publish(Noted(1)), bus.publish(Noted(2)))
+        await asyncio.gather(bus.publish(NoteTaken(1)), bus.publish(NoteTaken(2)))
 
-    async def on_noted(event: Noted) -> None:
+    async def on_note_taken(event: NoteTaken) -> None:
         seen.add(event)
 
     bus.subscribe(Moved, on_moved)
-    bus.subscribe(Noted, on_noted)
+    bus.subscribe(NoteTaken, on_note_taken)
     receipt = await bus.publish(Moved("rook"))
     await bus.drain(60)
     assert [event.causation_id for event in seen] == [receipt.event_id] * 2
@@ -77,18 +77,18 @@ async def test_a_task_started_by_a_handler_carries_its_cause(backend: Backend) -
 
 async def test_what_is_published_outside_a_handler_has_no_cause(backend: Backend) -> None:
     """A cause left over from an earlier delivery would link unrelated events."""
-    bus = await backend.running(worker_count=1)
-    seen: Seen[Noted] = Seen()
+    bus = await backend.start_bus(worker_count=1)
+    seen: Recorder[NoteTaken] = Recorder()
 
     async def on_moved(event: Moved) -> None: ...
 
-    async def on_noted(event: Noted) -> None:
+    async def on_note_taken(event: NoteTaken) -> None:
         seen.add(event)
 
     bus.subscribe(Moved, on_moved)
-    bus.subscribe(Noted, on_noted)
+    bus.subscribe(NoteTaken, on_note_taken)
     await bus.publish(Moved("rook"))
     await bus.drain(60)
-    await bus.publish(Noted(1))
+    await bus.publish(NoteTaken(1))
     await bus.drain(60)
     assert [(event.correlation_id, event.causation_id) for event in seen] == [(None, None)]

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from pabal import BaseEventBus, InMemoryEventBus, RetryPolicy, SqliteEventStorage
-from tests.bus.samples import Noted
+from tests.bus.samples import NoteTaken
 from tests.bus.support import LIMIT
 
 
@@ -26,7 +26,7 @@ class Desk:
         self.handled: list[int] = []
         self.begun = asyncio.Event()
 
-    async def handle(self, event: Noted) -> None:
+    async def handle(self, event: NoteTaken) -> None:
         self.begun.set()
         if self.way == "waits":
             await asyncio.Event().wait()
@@ -40,7 +40,7 @@ def bus_on(storage: SqliteEventStorage, desk: Desk) -> BaseEventBus:
     bus = InMemoryEventBus(event_storage=storage, worker_count=2)
     # More attempts than can be made while a loaded machine delays the end of the first loop.
     policy = RetryPolicy(max_attempts=1_000_000, base_delay=0.0, jitter=0.0)
-    bus.subscribe(Noted, desk, name="desk", retry=policy)
+    bus.subscribe(NoteTaken, desk, name="desk", retry=policy)
     return bus
 
 
@@ -73,7 +73,7 @@ def test_what_a_closed_loop_left_unfinished_is_delivered_after_the_next_start(
 
     async def cut_short() -> None:
         await bus.start()
-        await bus.publish_batch([Noted(n) for n in range(5)])
+        await bus.publish_batch([NoteTaken(n) for n in range(5)])
         await desk.begun.wait()
         raise CutShortError
 
@@ -88,7 +88,7 @@ def test_what_a_closed_loop_left_unfinished_is_delivered_after_the_next_start(
         if again != "same bus":
             bus = bus_on(storage, desk)
         async with asyncio.timeout(LIMIT), bus:
-            await bus.publish(Noted(5))
+            await bus.publish(NoteTaken(5))
             await bus.drain()
             assert set(desk.handled) == set(range(6))
             assert bus.get_statistics()["queue_size"] == 0
@@ -109,12 +109,12 @@ def test_a_start_in_a_new_loop_begins_anew_though_nobody_stopped_the_bus(tmp_pat
 
     async def cut_short() -> None:
         await bus.start()
-        await bus.publish(Noted(0))
+        await bus.publish(NoteTaken(0))
         raise CutShortError
 
     async def go_on() -> None:
         async with asyncio.timeout(LIMIT), bus:
-            await bus.publish(Noted(1))
+            await bus.publish(NoteTaken(1))
         assert set(desk.handled) == {0, 1}
         storage.close()
 
@@ -131,10 +131,10 @@ def test_what_a_closed_loop_left_waiting_is_not_waited_for(tmp_path: Path) -> No
 
     async def cut_short() -> None:
         await bus.start()
-        await bus.publish(Noted(1))
+        await bus.publish(NoteTaken(1))
         tasks.append(asyncio.create_task(bus.drain()))
-        tasks.append(asyncio.create_task(bus.wait_for(Noted, where=lambda event: event.n == 7)))
-        bus.publish_threadsafe(Noted(2))
+        tasks.append(asyncio.create_task(bus.wait_for(NoteTaken, where=lambda event: event.n == 7)))
+        bus.publish_threadsafe(NoteTaken(2))
         await desk.begun.wait()
         raise CutShortError
 
@@ -155,11 +155,11 @@ def test_a_bus_without_a_log_does_not_wait_for_workers_of_a_closed_loop() -> Non
     """``stop()`` waited for its whole time limit for deliveries that no worker makes."""
     desk = Desk("waits")
     bus = InMemoryEventBus(worker_count=1)
-    bus.subscribe(Noted, desk, name="desk")
+    bus.subscribe(NoteTaken, desk, name="desk")
 
     async def cut_short() -> None:
         await bus.start()
-        await bus.publish_batch([Noted(1), Noted(2)])
+        await bus.publish_batch([NoteTaken(1), NoteTaken(2)])
         await desk.begun.wait()
         raise CutShortError
 
@@ -168,7 +168,7 @@ def test_a_bus_without_a_log_does_not_wait_for_workers_of_a_closed_loop() -> Non
         async with asyncio.timeout(LIMIT):
             await bus.stop(timeout=10 * LIMIT)
             async with bus:
-                await bus.publish(Noted(3))
+                await bus.publish(NoteTaken(3))
         assert desk.handled == [3]
 
     run_and_drop(cut_short)

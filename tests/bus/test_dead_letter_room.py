@@ -13,7 +13,7 @@ from pabal.ports.storage import EventStorage
 from pabal.ports.telemetry import EventDropped, SubscriptionHalted
 from tests.brokers.events import until
 from tests.bus.samples import Moved
-from tests.bus.support import Backend, Seen, by_piece, figures, numbers, reports_of
+from tests.bus.support import Backend, Recorder, by_piece, numbers, reports_of, statistics_of
 
 
 class Broken:
@@ -22,7 +22,7 @@ class Broken:
     def __init__(self, piece: str | None = None) -> None:
         self.piece = piece
         self.mended = False
-        self.handled: Seen[Moved] = Seen()
+        self.handled: Recorder[Moved] = Recorder()
 
     async def handle(self, event: Moved) -> None:
         if not self.mended and self.piece in (None, event.piece):
@@ -35,7 +35,7 @@ async def test_a_subscription_halts_when_there_are_too_many_dead_letters(
 ) -> None:
     """Promise 24. A handler that fails all night would fill the disk, or events would be dropped."""
     monkeypatch.setattr(redelivery, "MOST_KEPT", 5)
-    bus = await stored.running(worker_count=1)
+    bus = await stored.start_bus(worker_count=1)
     broken, healthy = Broken(), Broken("nobody")
     bus.subscribe(Moved, broken, name="broken")
     bus.subscribe(Moved, healthy, name="healthy")
@@ -43,7 +43,7 @@ async def test_a_subscription_halts_when_there_are_too_many_dead_letters(
     await bus.publish_batch([Moved("A", n) for n in range(20)])
     await bus.drain(60)
     assert len(await bus.dead_letters.list()) == 5
-    assert figures(bus, "broken")["state"] == "halted"
+    assert statistics_of(bus, "broken")["state"] == "halted"
     assert "the limit of dead letters" in halted[0].reason
     assert numbers(healthy.handled) == list(range(20))
     broken.mended = True
@@ -60,20 +60,20 @@ async def test_a_subscription_halts_when_too_much_queues_behind_a_parked_event(
 ) -> None:
     """Promise 25. A queue must stay complete and in order, so none of it may be left out to save room."""
     monkeypatch.setattr(redelivery, "MOST_KEPT", 8)
-    bus = await stored.running(worker_count=1)
+    bus = await stored.start_bus(worker_count=1)
     broken = Broken("A")
     bus.subscribe(Moved, broken, name="broken", on_exhausted="park_key")
     for n in range(30):
         await bus.publish(Moved("AB"[n % 2], n))
         await bus.drain(60)
-    assert figures(bus, "broken")["state"] == "halted"
+    assert statistics_of(bus, "broken")["state"] == "halted"
     [record] = await bus.subscriptions.list()
     assert (record.parked, record.queued) == (1, 7)
-    bus = await stored.again(bus)
+    bus = await stored.reopen(bus)
     bus.subscribe(Moved, broken, name="broken", on_exhausted="park_key")
     await bus.start()
     await bus.drain(60)
-    assert figures(bus, "broken")["state"] == "halted"
+    assert statistics_of(bus, "broken")["state"] == "halted"
     broken.mended = True
     monkeypatch.setattr(redelivery, "MOST_KEPT", 100)
     assert await bus.resume("broken")
@@ -94,7 +94,7 @@ async def test_without_a_log_a_subscription_halts_too_when_too_much_queues_behin
         for n in range(20):
             await bus.publish(Moved("A", n))
             await bus.drain(60)
-        assert figures(bus, "broken")["state"] == "halted"
+        assert statistics_of(bus, "broken")["state"] == "halted"
         assert "the limit of dead letters, or of events queued behind them" in halted[0].reason
         assert len(dropped) == 12
         broken.mended = True
@@ -134,7 +134,7 @@ async def test_dead_letters_that_are_not_saved_yet_are_bounded(
 ) -> None:
     """A handler that fails at once over a long backlog would fill the memory while the disk is slow."""
     little_room(monkeypatch)
-    bus = await stored.running(worker_count=1)
+    bus = await stored.start_bus(worker_count=1)
     saves = SlowSaves(bus.storage, monkeypatch)
     if live:
         bus.subscribe(Moved, Broken(), name="broken")
@@ -160,7 +160,7 @@ async def test_reading_goes_on_while_dead_letters_are_saved(
 ) -> None:
     """A reader that stopped for unsaved dead letters would sleep through the whole save that takes them."""
     little_room(monkeypatch)
-    bus = await stored.running(worker_count=1)
+    bus = await stored.start_bus(worker_count=1)
     saves = SlowSaves(bus.storage, monkeypatch)
     await bus.publish_batch([Moved(str(n), n) for n in range(100)])
     engine, counted = bus._engine, asyncio.Event()

@@ -22,9 +22,9 @@ from pabal.ports.records import GroupsByError
 from pabal.ports.storage import DeadLetterGroup, DeadLetterRecord, ParkedDelivery
 from pabal.ports.telemetry import AttemptFailed
 from pabal.testing import VirtualClock
-from tests.bus.samples import Moved, Noted
-from tests.bus.support import ONCE, Backend, Seen, calls_counted, numbers, reports_of, turns
-from tests.turns import turns_counted
+from tests.bus.samples import Moved, NoteTaken
+from tests.bus.support import ONE_ATTEMPT, Backend, Recorder, count_calls, numbers, reports_of, spin_loop
+from tests.loop_iterations import count_loop_iterations
 
 
 class Clinic:
@@ -32,7 +32,7 @@ class Clinic:
 
     def __init__(self) -> None:
         self.accepts = False
-        self.handled: Seen[Any] = Seen()
+        self.handled: Recorder[Any] = Recorder()
         self.calls = 0
         self.gate: asyncio.Event | None = None
 
@@ -46,9 +46,9 @@ class Clinic:
 
 
 async def sick_bus(backend: Backend, **options: Any) -> tuple[BaseEventBus, Clinic]:
-    bus = await backend.running(**options)
+    bus = await backend.start_bus(**options)
     clinic = Clinic()
-    bus.subscribe((Moved, Noted), clinic, name="clinic", retry=RetryPolicy(max_attempts=2, base_delay=0))
+    bus.subscribe((Moved, NoteTaken), clinic, name="clinic", retry=RetryPolicy(max_attempts=2, base_delay=0))
     return bus, clinic
 
 
@@ -56,7 +56,7 @@ async def test_a_dead_letter_tells_what_happened_in_every_attempt(
     backend: Backend, clock: VirtualClock
 ) -> None:
     """Without event, times, error and traceback, the cause of the failure cannot be found."""
-    bus = await backend.running(clock=clock)
+    bus = await backend.start_bus(clock=clock)
 
     async def fail(event: Moved) -> None:
         raise LookupError("no such order")
@@ -94,8 +94,8 @@ async def test_list_filters_and_pages(backend: Backend) -> None:
     """Promise 27. Ten thousand dead letters are only useful if they can be filtered."""
     bus, _ = await sick_bus(backend)
     other = Clinic()
-    bus.subscribe(Noted, other, name="other", retry=ONCE)
-    await bus.publish_batch([Moved("rook", 1), Noted(2), Moved("rook", 3)])
+    bus.subscribe(NoteTaken, other, name="other", retry=ONE_ATTEMPT)
+    await bus.publish_batch([Moved("rook", 1), NoteTaken(2), Moved("rook", 3)])
     await bus.drain(60)
     letters = bus.dead_letters
 
@@ -195,7 +195,7 @@ async def test_many_retries_at_once_begin_one(backend: Backend) -> None:
 async def test_retry_all_takes_those_that_match(backend: Backend) -> None:
     """Promise 27. After a fix for one kind of failure, only those dead letters should be retried."""
     bus, clinic = await sick_bus(backend)
-    await bus.publish_batch([Moved("rook", 1), Noted(2), Moved("rook", 3)])
+    await bus.publish_batch([Moved("rook", 1), NoteTaken(2), Moved("rook", 3)])
     await bus.drain(60)
     clinic.accepts = True
     assert await bus.dead_letters.retry("all", error_type="LookupError") == 2
@@ -210,7 +210,7 @@ async def test_retry_all_takes_those_that_match(backend: Backend) -> None:
 async def test_retry_all_goes_through_more_than_one_page(backend: Backend) -> None:
     """``"all"`` must cover all, even if they do not fit on one page."""
     bus, clinic = await sick_bus(backend)
-    await bus.publish_batch([Noted(n) for n in range(1200)])
+    await bus.publish_batch([NoteTaken(n) for n in range(1200)])
     await bus.drain(30)
     clinic.accepts = True
     assert await bus.dead_letters.retry("all") == 1200
@@ -269,7 +269,7 @@ async def test_an_edited_payload_that_fails_again_stays_edited(backend: Backend)
 async def test_discard_removes_one_or_all_that_match(backend: Backend) -> None:
     """Promise 27. Dead letters that no longer matter can be removed, and no others are."""
     bus, clinic = await sick_bus(backend)
-    await bus.publish_batch([Moved("rook", 1), Noted(2), Noted(3)])
+    await bus.publish_batch([Moved("rook", 1), NoteTaken(2), NoteTaken(3)])
     await bus.drain(60)
     [moved] = await bus.dead_letters.list(event_type="piece.moved")
     assert await bus.dead_letters.discard(moved.id) == 1
@@ -293,7 +293,7 @@ async def test_a_page_of_dead_letters_costs_what_is_on_it_wherever_it_lies() -> 
     costs: list[int] = []
     after = 0
     for _ in range(100):
-        with calls_counted() as counted:
+        with count_calls() as counted:
             page = await letters.list_dead_letters(after=after, limit=10)
         assert [letter.id for letter in page] == list(range(after + 2, after + 21, 2))
         after = page[-1].id
@@ -309,12 +309,12 @@ async def test_others_have_the_event_loop_while_all_in_memory_are_dealt_with(
 ) -> None:
     """With a hundred thousand dead letters, every request in the application would wait for seconds."""
     bus, clinic = await sick_bus(memory)
-    await bus.publish_batch([Noted(n) for n in range(1200)])
+    await bus.publish_batch([NoteTaken(n) for n in range(1200)])
     await bus.drain(60)
     clinic.accepts = True
-    async with turns_counted() as turns:
+    async with count_loop_iterations() as iterations:
         assert await getattr(bus.dead_letters, action)("all") == 1200
-        assert turns.count >= 12 + 3
+        assert iterations.count >= 12 + 3
     await bus.drain(60)
     assert await bus.dead_letters.list() == []
 
@@ -325,7 +325,7 @@ async def test_all_are_dealt_with_without_holding_more_than_a_commit_takes(
 ) -> None:
     """A hundred thousand with their tracebacks would be read into memory before the first is dealt with."""
     bus, clinic = await sick_bus(backend)
-    await bus.publish_batch([Noted(n) for n in range(350)])
+    await bus.publish_batch([NoteTaken(n) for n in range(350)])
     await bus.drain(60)
     clinic.accepts = True
     store = bus.dead_letters._store
@@ -361,7 +361,7 @@ async def test_all_are_those_there_were_when_it_was_asked(
 ) -> None:
     """What fails meanwhile would be discarded unseen, and a retry of all need never end."""
     bus, _ = await sick_bus(backend)
-    await bus.publish_batch([Noted(n) for n in range(150)])
+    await bus.publish_batch([NoteTaken(n) for n in range(150)])
     await bus.drain(60)
     store = bus.dead_letters._store
     discard = store.discard_dead_letter
@@ -370,7 +370,7 @@ async def test_all_are_those_there_were_when_it_was_asked(
     async def discarded(dead_letter_id: int) -> Any:
         if not begun.is_set():
             begun.set()
-            await bus.publish(Noted(1000))
+            await bus.publish(NoteTaken(1000))
             await bus.drain(60)
         return await discard(dead_letter_id)
 
@@ -382,7 +382,9 @@ async def test_all_are_those_there_were_when_it_was_asked(
 def test_counting_dead_letters_keeps_none_of_them() -> None:
     """A page of the dashboard would hold all there are on a server, with their tracebacks."""
     letters = [
-        DeadLetterRecord(n, "s", n, None, Noted(n), "", (), datetime.fromtimestamp(n, UTC), "parked", None, 0)
+        DeadLetterRecord(
+            n, "s", n, None, NoteTaken(n), "", (), datetime.fromtimestamp(n, UTC), "parked", None, 0
+        )
         for n in (3, 1, 2)
     ]
     counted = GroupsByError()
@@ -398,17 +400,17 @@ async def test_others_have_the_event_loop_while_all_in_memory_are_counted() -> N
     """Each look of an operator at a hundred thousand would hold up every handler."""
     letters = MemoryDeadLetters()
     for position in range(1, 5001):
-        letters.park("clinic", ParkedDelivery(position, "", (), 0.0, None, Noted(position), None))
-    async with turns_counted() as turns:
+        letters.park("clinic", ParkedDelivery(position, "", (), 0.0, None, NoteTaken(position), None))
+    async with count_loop_iterations() as iterations:
         [group] = await letters.group_dead_letters()
-        assert turns.count >= 4
+        assert iterations.count >= 4
     assert (group.count, group.newest_id) == (5000, 5000)
 
 
 async def test_the_seeds_short_forms_list_and_clear(backend: Backend) -> None:
     """The specification names ``get_failed_events`` and ``clear_failed_events``."""
     bus, _ = await sick_bus(backend)
-    await bus.publish_batch([Noted(n) for n in range(5)])
+    await bus.publish_batch([NoteTaken(n) for n in range(5)])
     await bus.drain(60)
     assert sorted(letter.event.n for letter in await bus.get_failed_events()) == [0, 1, 2, 3, 4]
     assert len(await bus.get_failed_events(limit=2)) == 2
@@ -436,10 +438,10 @@ async def test_an_unknown_id_is_an_error_everywhere(backend: Backend) -> None:
 
 async def test_retrying_for_a_subscription_that_is_not_here_says_so(backend: Backend) -> None:
     """There is no handler to deliver to; the dead letter must stay."""
-    bus = await backend.running()
+    bus = await backend.start_bus()
     clinic = Clinic()
-    subscription = bus.subscribe(Noted, clinic, name="clinic", retry=ONCE)
-    await bus.publish(Noted(1))
+    subscription = bus.subscribe(NoteTaken, clinic, name="clinic", retry=ONE_ATTEMPT)
+    await bus.publish(NoteTaken(1))
     await bus.drain(60)
     bus.unsubscribe(subscription)
     [letter] = await bus.dead_letters.list()
@@ -450,8 +452,8 @@ async def test_retrying_for_a_subscription_that_is_not_here_says_so(backend: Bac
 
 async def test_a_retry_keeps_its_place_behind_what_its_key_is_doing(backend: Backend) -> None:
     """A retried dead letter must not run beside another event of its key."""
-    bus = await backend.running(worker_count=4)
-    order: Seen[str] = Seen()
+    bus = await backend.start_bus(worker_count=4)
+    order: Recorder[str] = Recorder()
     release = asyncio.Event()
     poison = True
 
@@ -463,7 +465,7 @@ async def test_a_retry_keeps_its_place_behind_what_its_key_is_doing(backend: Bac
             await release.wait()
         order.add(f"{event.n} ends")
 
-    bus.subscribe(Moved, handle, retry=ONCE)
+    bus.subscribe(Moved, handle, retry=ONE_ATTEMPT)
     await bus.publish(Moved("rook", 1))
     await bus.drain(60)
     poison = False
@@ -471,7 +473,7 @@ async def test_a_retry_keeps_its_place_behind_what_its_key_is_doing(backend: Bac
     await order.reach(1)
     [letter] = await bus.dead_letters.list()
     await bus.dead_letters.retry(letter.id)
-    await turns()
+    await spin_loop()
     assert order == ["2 begins"]
     release.set()
     await bus.drain(60)

@@ -11,13 +11,13 @@ import pytest
 from pabal import BusNotRunningError, RetryPolicy
 from pabal.errors import DrainTimeoutError, InsideHandlerError, PabalError
 from pabal.testing import VirtualClock
-from tests.bus.samples import Moved, Noted
-from tests.bus.support import ONCE, Backend, Seen, figures, turns
+from tests.bus.samples import Moved, NoteTaken
+from tests.bus.support import ONE_ATTEMPT, Backend, Recorder, spin_loop, statistics_of
 
 
 async def test_drain_returns_at_once_where_nothing_is_to_be_done(backend: Backend) -> None:
     """On an empty bus, without subscriptions, or when everything is done."""
-    bus = await backend.running()
+    bus = await backend.start_bus()
     await bus.drain(60)
     await bus.publish(Moved("rook"))
     await bus.drain(60)
@@ -30,24 +30,24 @@ async def test_drain_returns_at_once_where_nothing_is_to_be_done(backend: Backen
 
 async def test_drain_waits_for_chains_of_events(backend: Backend) -> None:
     """Events that a handler publishes while drain waits are part of the work."""
-    bus = await backend.running()
-    seen: Seen[int] = Seen()
+    bus = await backend.start_bus()
+    seen: Recorder[int] = Recorder()
 
-    async def on_noted(event: Noted) -> None:
+    async def on_note_taken(event: NoteTaken) -> None:
         seen.add(event.n)
         await asyncio.sleep(0)
         if event.n < 50:
-            await bus.publish(Noted(event.n + 1))
+            await bus.publish(NoteTaken(event.n + 1))
 
-    bus.subscribe(Noted, on_noted)
-    await bus.publish(Noted(1))
+    bus.subscribe(NoteTaken, on_note_taken)
+    await bus.publish(NoteTaken(1))
     await bus.drain(60)
     assert seen == list(range(1, 51))
 
 
 async def test_what_drain_waited_for_is_saved(stored: Backend) -> None:
     """A crash after drain must repeat nothing: the watermark is saved behind everything."""
-    bus = await stored.running()
+    bus = await stored.start_bus()
 
     async def note(event: Moved) -> None: ...
 
@@ -57,13 +57,13 @@ async def test_what_drain_waited_for_is_saved(stored: Backend) -> None:
     assert bus.storage is not None
     [record] = await bus.storage.list_subscriptions()
     assert (record.watermark, record.unfinished) == (300, 0)
-    assert figures(bus, "book")["lag"] == 0
+    assert statistics_of(bus, "book")["lag"] == 0
 
 
 async def test_drain_waits_for_retries_unless_told_otherwise(backend: Backend, clock: VirtualClock) -> None:
     """A pending retry is unfinished work; but a caller may not want to wait an hour for it."""
-    bus = await backend.running(clock=clock)
-    calls: Seen[int] = Seen()
+    bus = await backend.start_bus(clock=clock)
+    calls: Recorder[int] = Recorder()
 
     async def fail_once(event: Moved) -> None:
         calls.add(event.n)
@@ -75,7 +75,7 @@ async def test_drain_waits_for_retries_unless_told_otherwise(backend: Backend, c
     await bus.drain(10, retries=False)
     assert calls == [1]
     draining = asyncio.create_task(bus.drain())
-    await turns(100)
+    await spin_loop(100)
     assert not draining.done()
     await clock.advance(21)
     await draining
@@ -86,7 +86,7 @@ async def test_drain_without_retries_notices_the_failure_it_waits_for(
     memory: Backend, clock: VirtualClock
 ) -> None:
     """The handler fails only after drain has begun to wait; nothing else would wake drain."""
-    bus = await memory.running(clock=clock)
+    bus = await memory.start_bus(clock=clock)
     fail = asyncio.Event()
 
     async def fail_later(event: Moved) -> None:
@@ -96,7 +96,7 @@ async def test_drain_without_retries_notices_the_failure_it_waits_for(
     bus.subscribe(Moved, fail_later, retry=RetryPolicy(base_delay=3600, max_delay=3600))
     await bus.publish(Moved("rook"))
     draining = asyncio.create_task(bus.drain(retries=False))
-    await turns()
+    await spin_loop()
     assert not draining.done()
     fail.set()
     await asyncio.wait_for(draining, 10)
@@ -104,19 +104,19 @@ async def test_drain_without_retries_notices_the_failure_it_waits_for(
 
 async def test_drain_does_not_wait_for_what_is_scheduled(backend: Backend, clock: VirtualClock) -> None:
     """An event for tomorrow is not work for now."""
-    bus = await backend.running(clock=clock)
+    bus = await backend.start_bus(clock=clock)
     await bus.publish(Moved("rook"), delay=86_400)
     await bus.drain(60)
 
 
 async def test_drain_does_not_wait_for_what_queues_behind_a_parked_key(backend: Backend) -> None:
     """The dead letter first needs a decision."""
-    bus = await backend.running()
+    bus = await backend.start_bus()
 
     async def fail(event: Moved) -> None:
         raise ValueError("no")
 
-    bus.subscribe(Moved, fail, retry=ONCE, on_exhausted="park_key")
+    bus.subscribe(Moved, fail, retry=ONE_ATTEMPT, on_exhausted="park_key")
     await bus.publish_batch([Moved("rook", n) for n in range(5)])
     await bus.drain(60)
     [letter] = await bus.dead_letters.list()
@@ -125,9 +125,9 @@ async def test_drain_does_not_wait_for_what_queues_behind_a_parked_key(backend: 
 
 async def test_drain_raises_when_its_time_is_over_and_changes_nothing(backend: Backend) -> None:
     """A timeout says how much is left; the work goes on, and a later drain sees its end."""
-    bus = await backend.running()
+    bus = await backend.start_bus()
     release = asyncio.Event()
-    seen: Seen[int] = Seen()
+    seen: Recorder[int] = Recorder()
 
     async def wait(event: Moved) -> None:
         await release.wait()
@@ -149,7 +149,7 @@ async def test_drain_raises_when_its_time_is_over_and_changes_nothing(backend: B
 
 async def test_a_drain_that_runs_out_of_time_tells_what_waits_for_a_retry(backend: Backend) -> None:
     """A handler's error looks like slowness, and waiting longer is no use: a retry may be an hour away."""
-    bus = await backend.running()
+    bus = await backend.start_bus()
 
     async def mistaken(event: Moved) -> None:
         raise AttributeError("no such field")
@@ -166,7 +166,7 @@ async def test_a_drain_that_runs_out_of_time_tells_what_waits_for_a_retry(backen
 
 async def test_several_drains_wait_side_by_side(backend: Backend) -> None:
     """Waking one drain must not forget the others."""
-    bus = await backend.running()
+    bus = await backend.start_bus()
     release = asyncio.Event()
 
     async def wait(event: Moved) -> None:
@@ -175,7 +175,7 @@ async def test_several_drains_wait_side_by_side(backend: Backend) -> None:
     bus.subscribe(Moved, wait)
     await bus.publish(Moved("rook"))
     drains = [asyncio.create_task(bus.drain()) for _ in range(10)]
-    await turns()
+    await spin_loop()
     assert not any(drain.done() for drain in drains)
     drains[3].cancel()
     release.set()
@@ -186,8 +186,8 @@ async def test_several_drains_wait_side_by_side(backend: Backend) -> None:
 @pytest.mark.parametrize("batch", [None, 5])
 async def test_drain_inside_a_handler_is_an_error_not_a_deadlock(backend: Backend, batch: int | None) -> None:
     """It would wait for the event being handled; also from a task that the handler awaits."""
-    bus = await backend.running()
-    errors: Seen[type] = Seen()
+    bus = await backend.start_bus()
+    errors: Recorder[type] = Recorder()
 
     async def handle(event: Any) -> None:
         for attempt in (bus.drain(), asyncio.wait_for(bus.drain(), 2)):
@@ -205,7 +205,7 @@ async def test_drain_inside_a_handler_is_an_error_not_a_deadlock(backend: Backen
 
 async def test_a_task_that_outlives_its_handler_may_drain(backend: Backend) -> None:
     """Its handler has ended, so drain does not wait for itself."""
-    bus = await backend.running()
+    bus = await backend.start_bus()
     tasks: list[asyncio.Task[None]] = []
     go = asyncio.Event()
 
@@ -225,7 +225,7 @@ async def test_a_task_that_outlives_its_handler_may_drain(backend: Backend) -> N
 
 async def test_a_stop_ends_a_drain_with_an_error(backend: Backend) -> None:
     """Waiting for a bus that has stopped would never end."""
-    bus = await backend.running()
+    bus = await backend.start_bus()
 
     async def hang(event: Moved) -> None:
         await asyncio.Event().wait()
@@ -233,7 +233,7 @@ async def test_a_stop_ends_a_drain_with_an_error(backend: Backend) -> None:
     bus.subscribe(Moved, hang)
     await bus.publish(Moved("rook"))
     draining = asyncio.create_task(bus.drain())
-    await turns()
+    await spin_loop()
     await bus.stop(timeout=0.05)
     with pytest.raises(BusNotRunningError):
         await asyncio.wait_for(draining, 10)
@@ -241,15 +241,15 @@ async def test_a_stop_ends_a_drain_with_an_error(backend: Backend) -> None:
 
 async def test_an_unsubscribed_handlers_work_is_not_waited_for(backend: Backend, clock: VirtualClock) -> None:
     """Deliveries that wait for a retry, with or without a key, go with their subscription."""
-    bus = await backend.running(clock=clock)
-    calls: Seen[int] = Seen()
+    bus = await backend.start_bus(clock=clock)
+    calls: Recorder[int] = Recorder()
 
     async def fail(event: Any) -> None:
         calls.add(event.n)
         raise ValueError("in an hour")
 
-    subscription = bus.subscribe((Moved, Noted), fail, retry=RetryPolicy(base_delay=3600, max_delay=3600))
-    await bus.publish_batch([Moved("rook", 1), Moved("rook", 2), Noted(3)])
+    subscription = bus.subscribe((Moved, NoteTaken), fail, retry=RetryPolicy(base_delay=3600, max_delay=3600))
+    await bus.publish_batch([Moved("rook", 1), Moved("rook", 2), NoteTaken(3)])
     await calls.reach(2)
     assert bus.unsubscribe(subscription)
     await bus.drain(60)
@@ -259,9 +259,9 @@ async def test_an_unsubscribed_handlers_work_is_not_waited_for(backend: Backend,
 
 async def test_cancelling_a_drain_leaves_the_bus_alone(backend: Backend) -> None:
     """Cancelling a wait must change nothing."""
-    bus = await backend.running()
+    bus = await backend.start_bus()
     release = asyncio.Event()
-    seen: Seen[int] = Seen()
+    seen: Recorder[int] = Recorder()
 
     async def wait(event: Moved) -> None:
         await release.wait()
@@ -270,7 +270,7 @@ async def test_cancelling_a_drain_leaves_the_bus_alone(backend: Backend) -> None
     bus.subscribe(Moved, wait)
     await bus.publish(Moved("rook", 1))
     draining = asyncio.create_task(bus.drain())
-    await turns()
+    await spin_loop()
     draining.cancel()
     with pytest.raises(asyncio.CancelledError):
         await draining

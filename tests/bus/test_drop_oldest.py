@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from pabal import RetryPolicy
 from pabal.ports.telemetry import EventDropped
-from tests.bus.samples import Moved, Noted
-from tests.bus.support import ONCE, Backend, Seen, calls_counted, figures, reports_of
+from tests.bus.samples import Moved, NoteTaken
+from tests.bus.support import ONE_ATTEMPT, Backend, Recorder, count_calls, reports_of, statistics_of
 from tests.bus.test_backpressure import Gate
 
 
 async def test_drop_oldest_drops_from_the_front_counts_and_reports(memory: Backend) -> None:
     """Promise 19. The delivery that waited longest is dropped, never a running one, never silently."""
-    bus = await memory.running(worker_count=1, max_queue_size=10, backpressure="drop_oldest")
+    bus = await memory.start_bus(worker_count=1, max_queue_size=10, backpressure="drop_oldest")
     dropped = reports_of(bus, EventDropped)
     gate = Gate()
     bus.subscribe(Moved, gate, name="gate")
@@ -25,23 +25,23 @@ async def test_drop_oldest_drops_from_the_front_counts_and_reports(memory: Backe
     await bus.drain(60)
     assert gate.handled == [0, *range(21, 30)]
     assert bus.get_statistics()["events_dropped"] == 20
-    assert figures(bus, "gate")["dropped"] == 20
+    assert statistics_of(bus, "gate")["dropped"] == 20
     assert [report.event_id for report in dropped] == [event.event_id for event in events[:20]]
     assert {report.subscription for report in dropped} == {"gate"}
 
 
 async def test_drop_oldest_looks_for_the_oldest_across_keys_and_subscriptions(memory: Backend) -> None:
     """Age decides, not which key or handler is looked at first."""
-    bus = await memory.running(worker_count=2, max_queue_size=6, backpressure="drop_oldest")
+    bus = await memory.start_bus(worker_count=2, max_queue_size=6, backpressure="drop_oldest")
     one, two = Gate(), Gate()
     bus.subscribe(Moved, one, name="one")
-    bus.subscribe(Noted, two, name="two")
+    bus.subscribe(NoteTaken, two, name="two")
     await bus.publish(Moved("rook", 0))
-    await bus.publish(Noted(0))
+    await bus.publish(NoteTaken(0))
     await one.entered.reach(1)
     await two.entered.reach(1)
     for n in range(1, 7):
-        await bus.publish(Moved("rook", n) if n % 2 else Noted(n))
+        await bus.publish(Moved("rook", n) if n % 2 else NoteTaken(n))
     one.open.set()
     two.open.set()
     await bus.drain(60)
@@ -51,9 +51,9 @@ async def test_drop_oldest_looks_for_the_oldest_across_keys_and_subscriptions(me
 
 async def test_a_dropped_retry_lets_its_key_go_on(memory: Backend) -> None:
     """The oldest delivery may wait for a retry; dropping it must release its key and its count."""
-    bus = await memory.running(max_queue_size=2, backpressure="drop_oldest")
-    seen: Seen[int] = Seen()
-    calls: Seen[int] = Seen()
+    bus = await memory.start_bus(max_queue_size=2, backpressure="drop_oldest")
+    seen: Recorder[int] = Recorder()
+    calls: Recorder[int] = Recorder()
 
     async def handle(event: Moved) -> None:
         calls.add(event.n)
@@ -74,7 +74,7 @@ async def test_a_dropped_retry_lets_its_key_go_on(memory: Backend) -> None:
 
 async def test_where_nothing_is_left_to_drop_a_new_event_is_taken_all_the_same(memory: Backend) -> None:
     """Promise 19. A running delivery is never dropped, and dropping the new one would be silent."""
-    bus = await memory.running(worker_count=2, max_queue_size=1, backpressure="drop_oldest")
+    bus = await memory.start_bus(worker_count=2, max_queue_size=1, backpressure="drop_oldest")
     gate = Gate()
     bus.subscribe(Moved, gate, name="gate")
     await bus.publish(Moved("rook", 0))
@@ -84,12 +84,12 @@ async def test_where_nothing_is_left_to_drop_a_new_event_is_taken_all_the_same(m
     gate.open.set()
     await bus.drain(60)
     assert sorted(gate.handled) == [0, 1]
-    assert figures(bus, "gate")["dropped"] == 0
+    assert statistics_of(bus, "gate")["dropped"] == 0
 
 
 async def test_a_dropped_delivery_holds_up_no_one_of_a_higher_number(memory: Backend) -> None:
     """Promise 16. A higher number would wait for the first attempt of a delivery that was dropped."""
-    bus = await memory.running(max_queue_size=4, backpressure="drop_oldest")
+    bus = await memory.start_bus(max_queue_size=4, backpressure="drop_oldest")
     first, second = Gate(), Gate()
     second.open.set()
     bus.subscribe(Moved, first, name="first", priority=1)
@@ -102,36 +102,36 @@ async def test_a_dropped_delivery_holds_up_no_one_of_a_higher_number(memory: Bac
     await bus.drain(60)
     assert first.handled == [1, 3] or first.handled == [3, 1]
     assert sorted(second.handled) == [2, 3]
-    assert figures(bus, "first")["dropped"] == figures(bus, "second")["dropped"] == 1
+    assert statistics_of(bus, "first")["dropped"] == statistics_of(bus, "second")["dropped"] == 1
 
 
 async def test_drop_oldest_drops_what_waits_for_a_retry_too(memory: Backend) -> None:
     """Retries of events without a key wait outside of any lane; if spared, they would fill the memory."""
-    bus = await memory.running(max_queue_size=10, backpressure="drop_oldest")
-    calls: Seen[int] = Seen()
+    bus = await memory.start_bus(max_queue_size=10, backpressure="drop_oldest")
+    calls: Recorder[int] = Recorder()
 
-    async def fail(event: Noted) -> None:
+    async def fail(event: NoteTaken) -> None:
         calls.add(event.n)
         raise ValueError("later")
 
-    bus.subscribe(Noted, fail, name="failing", retry=RetryPolicy(base_delay=3600, max_delay=3600))
+    bus.subscribe(NoteTaken, fail, name="failing", retry=RetryPolicy(base_delay=3600, max_delay=3600))
     for n in range(50):
-        await bus.publish(Noted(n))
+        await bus.publish(NoteTaken(n))
         await calls.reach(n + 1)
     assert bus.get_statistics()["queue_size"] == 10
-    assert figures(bus, "failing")["dropped"] == 40
+    assert statistics_of(bus, "failing")["dropped"] == 40
 
 
 async def test_dropping_costs_the_same_however_many_keys_wait(memory: Backend) -> None:
     """Searching all lanes for each event would make a full bus slower the larger its queue may be."""
     costs: list[int] = []
     for size in (256, 2048):
-        bus = await memory.running(worker_count=1, max_queue_size=size, backpressure="drop_oldest")
+        bus = await memory.start_bus(worker_count=1, max_queue_size=size, backpressure="drop_oldest")
         gate = Gate()
         bus.subscribe(Moved, gate, name="gate")
         for n in range(size):
             await bus.publish(Moved(f"piece {n}", n))
-        with calls_counted() as counted:
+        with count_calls() as counted:
             for n in range(200):
                 await bus.publish(Moved(f"late {n}", n))
         costs.append(counted.calls)
@@ -143,17 +143,17 @@ async def test_dropping_costs_the_same_however_many_keys_wait(memory: Backend) -
 
 async def test_a_dead_letter_whose_retry_is_dropped_can_be_retried_again(memory: Backend) -> None:
     """The dead letter would be under way for ever: neither delivered nor available for another retry."""
-    bus = await memory.running(worker_count=1, max_queue_size=2, backpressure="drop_oldest")
+    bus = await memory.start_bus(worker_count=1, max_queue_size=2, backpressure="drop_oldest")
     gate = Gate()
     failing = True
 
-    async def fail(event: Noted) -> None:
+    async def fail(event: NoteTaken) -> None:
         if failing:
             raise ValueError("parked")
 
-    bus.subscribe(Noted, fail, retry=ONCE)
+    bus.subscribe(NoteTaken, fail, retry=ONE_ATTEMPT)
     bus.subscribe(Moved, gate)
-    await bus.publish(Noted(1))
+    await bus.publish(NoteTaken(1))
     await bus.drain(60)
     [letter] = await bus.dead_letters.list()
     await bus.publish(Moved("rook", 1))

@@ -28,7 +28,7 @@ import pytest
 
 from pabal import EventBusFactory, InMemoryEventBus, InMemoryEventStorage
 from tests.bus.samples import Moved
-from tests.bus.support import Backend, Seen, numbers, turns
+from tests.bus.support import Backend, Recorder, numbers, spin_loop
 from tests.descriptors import open_files
 
 ROOT = Path(__file__).parents[2]
@@ -81,7 +81,7 @@ def test_1_test_class_names_that_collide_with_pytests_collection(tmp_path: Path)
 
 async def test_2_processing_order_across_workers(backend: Backend) -> None:
     """Order per key is exact with 4 workers that really work in parallel, not because only one works."""
-    bus = await backend.running(worker_count=4)
+    bus = await backend.start_bus(worker_count=4)
     handled: dict[str, list[int]] = defaultdict(list)
     inside = 0
     most = 0
@@ -106,11 +106,11 @@ async def test_2_processing_order_across_workers(backend: Backend) -> None:
 @pytest.mark.parametrize("count", [1, 4, 32])
 async def test_3_the_worker_count_is_right_the_moment_start_returns(backend: Backend, count: int) -> None:
     """The figure is right without a sleep or a first event, and all workers do work."""
-    bus = backend.bus(worker_count=count)
+    bus = backend.make_bus(worker_count=count)
     assert bus.get_statistics()["worker_count"] == 0
     await bus.start()
     assert bus.get_statistics()["worker_count"] == count
-    entered: Seen[int] = Seen()
+    entered: Recorder[int] = Recorder()
     release = asyncio.Event()
 
     async def hold(event: Moved) -> None:
@@ -120,7 +120,7 @@ async def test_3_the_worker_count_is_right_the_moment_start_returns(backend: Bac
     bus.subscribe(Moved, hold)
     await bus.publish_batch([Moved(f"piece-{n}", n) for n in range(count + 5)])
     await entered.reach(count)
-    await turns()
+    await spin_loop()
     assert len(entered) == count
     release.set()
     await bus.drain(60)
@@ -130,8 +130,8 @@ async def test_3_the_worker_count_is_right_the_moment_start_returns(backend: Bac
 
 async def test_4_a_test_that_looks_before_the_event_was_handled(backend: Backend) -> None:
     """``drain()`` is the way to wait: after it, every reaction, and every reaction to one, has happened."""
-    bus = await backend.running()
-    seen: Seen[Moved] = Seen()
+    bus = await backend.start_bus()
+    seen: Recorder[Moved] = Recorder()
 
     async def react(event: Moved) -> None:
         await asyncio.sleep(0)
@@ -214,7 +214,7 @@ def test_6_a_missing_optional_module_is_never_required() -> None:
         from pabal import EventBusFactory, DomainEvent
         import pabal.testing
 
-        class Seen(DomainEvent):
+        class Recorder(DomainEvent):
             n: int
 
         async def main():
@@ -222,12 +222,12 @@ def test_6_a_missing_optional_module_is_never_required() -> None:
                 bus = EventBusFactory.create_default_event_bus(Path(folder) / "events.db")
                 found = []
 
-                @bus.on(Seen)
+                @bus.on(Recorder)
                 async def note(event):
                     found.append(event.n)
 
                 async with bus:
-                    await bus.publish(Seen(7))
+                    await bus.publish(Recorder(7))
                 assert found == [7]
 
         asyncio.run(main())
@@ -258,10 +258,10 @@ async def test_7_a_sqlite_file_can_be_deleted_after_use(tmp_path: Path) -> None:
     path = tmp_path / "events.db"
     for _ in range(3):
         bus, storage = EventBusFactory.create_complete_event_system(path)
-        seen: Seen[Moved] = Seen()
+        seen: Recorder[Moved] = Recorder()
 
         @bus.on(Moved, name="book", start="beginning")
-        async def note(event: Moved, seen: Seen[Moved] = seen) -> None:
+        async def note(event: Moved, seen: Recorder[Moved] = seen) -> None:
             seen.add(event)
 
         async with bus:
@@ -303,7 +303,7 @@ async def test_8_an_idle_bus_uses_no_cpu(tmp_path: Path) -> None:
         await bus.publish(Moved("later"), delay=3600)
         await bus.drain(60)
         waiting.append(asyncio.create_task(bus.wait_for(Moved)))
-    await turns()
+    await spin_loop()
     gc.collect()
     gc.freeze()  # a full garbage collection by chance would walk the objects of all other tests
     try:

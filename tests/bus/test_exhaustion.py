@@ -11,15 +11,25 @@ import pytest
 from pabal import BaseEventBus
 from pabal.errors import SubscriptionError, SubscriptionNotFoundError
 from pabal.ports.telemetry import SubscriptionHalted, SubscriptionResumed
-from tests.bus.samples import Moved, Noted
-from tests.bus.support import ONCE, Backend, Seen, by_piece, figures, numbers, reports_of, turns, watermark
+from tests.bus.samples import Moved, NoteTaken
+from tests.bus.support import (
+    ONE_ATTEMPT,
+    Backend,
+    Recorder,
+    by_piece,
+    numbers,
+    reports_of,
+    spin_loop,
+    statistics_of,
+    watermark,
+)
 
 
 class Fragile:
     """A handler that fails for one number until it is repaired, and keeps the events that succeeded."""
 
     def __init__(self, *poison: int) -> None:
-        self.handled: Seen[Any] = Seen()
+        self.handled: Recorder[Any] = Recorder()
         self.attempts: Counter[int] = Counter()
         self.poison = set(poison)
 
@@ -39,9 +49,9 @@ async def publish_keys(bus: BaseEventBus) -> None:
 
 async def test_park_parks_the_one_event_and_its_successors_flow(backend: Backend) -> None:
     """Promise 26. An event that cannot be handled must stop neither its key nor its subscription."""
-    bus = await backend.running()
+    bus = await backend.start_bus()
     fragile = Fragile(3)
-    bus.subscribe(Moved, fragile, name="book", retry=ONCE)
+    bus.subscribe(Moved, fragile, name="book", retry=ONE_ATTEMPT)
     await publish_keys(bus)
     await bus.drain(60)
     assert by_piece(fragile.handled) == {
@@ -54,10 +64,12 @@ async def test_park_parks_the_one_event_and_its_successors_flow(backend: Backend
 
 async def test_stop_halts_the_subscription_and_turns_health_red(backend: Backend) -> None:
     """Promise 26. The bad event is neither parked nor skipped, and the watermark stays below it."""
-    bus = await backend.running(worker_count=1)
+    bus = await backend.start_bus(worker_count=1)
     halted = reports_of(bus, SubscriptionHalted)
     fragile, other = Fragile(3), Fragile()
-    bus.subscribe(Moved, fragile, name="book", retry=ONCE, on_exhausted="stop", ordering=lambda event: "all")
+    bus.subscribe(
+        Moved, fragile, name="book", retry=ONE_ATTEMPT, on_exhausted="stop", ordering=lambda event: "all"
+    )
     bus.subscribe(Moved, other, name="other")
     await publish_keys(bus)
     await bus.drain(60)
@@ -69,15 +81,15 @@ async def test_stop_halts_the_subscription_and_turns_health_red(backend: Backend
     assert "'book'" in health.reasons[0]
     assert "3 is poisonous" in health.reasons[0] or "failed 1 of 1" in health.reasons[0]
     assert [report.subscription for report in halted] == ["book"]
-    assert figures(bus, "book")["state"] == "halted"
+    assert statistics_of(bus, "book")["state"] == "halted"
     assert watermark(bus, "book") == (4 if backend.stored else None)
 
 
 async def test_a_halted_subscription_stays_where_it_is_while_events_come(backend: Backend) -> None:
     """Events published meanwhile must not be handled early, hold up drain(), or fill the queue."""
-    bus = await backend.running(max_queue_size=10)
+    bus = await backend.start_bus(max_queue_size=10)
     fragile = Fragile(1)
-    bus.subscribe(Moved, fragile, name="book", retry=ONCE, on_exhausted="stop")
+    bus.subscribe(Moved, fragile, name="book", retry=ONE_ATTEMPT, on_exhausted="stop")
     await bus.publish(Moved("A", 1))
     await bus.drain(60)
     for n in range(2, 50):
@@ -90,9 +102,9 @@ async def test_a_halted_subscription_stays_where_it_is_while_events_come(backend
 
 async def test_resume_goes_on_from_the_watermark(stored: Backend) -> None:
     """Promise 26. Once the cause is fixed, nothing may be missing or handled twice."""
-    bus = await stored.running(worker_count=1)
+    bus = await stored.start_bus(worker_count=1)
     fragile = Fragile(3)
-    bus.subscribe(Moved, fragile, name="book", retry=ONCE, on_exhausted="stop")
+    bus.subscribe(Moved, fragile, name="book", retry=ONE_ATTEMPT, on_exhausted="stop")
     await publish_keys(bus)
     await bus.drain(60)
     with pytest.raises(SubscriptionNotFoundError, match="book"):
@@ -108,10 +120,10 @@ async def test_resume_goes_on_from_the_watermark(stored: Backend) -> None:
 
 async def test_it_is_reported_that_a_halted_subscription_goes_on(backend: Backend) -> None:
     """An operator woken by the halt would never learn that it is over."""
-    bus = await backend.running(worker_count=1)
+    bus = await backend.start_bus(worker_count=1)
     resumed = reports_of(bus, SubscriptionResumed)
     fragile = Fragile(1)
-    bus.subscribe(Moved, fragile, name="book", retry=ONCE, on_exhausted="stop")
+    bus.subscribe(Moved, fragile, name="book", retry=ONE_ATTEMPT, on_exhausted="stop")
     await bus.publish(Moved("A", 1))
     await bus.drain(60)
     assert not resumed
@@ -123,9 +135,9 @@ async def test_it_is_reported_that_a_halted_subscription_goes_on(backend: Backen
 
 async def test_resume_without_a_log_goes_on_with_the_next_event(memory: Backend) -> None:
     """Nothing can be read back, but new events must flow again, also for the key that failed."""
-    bus = await memory.running()
+    bus = await memory.start_bus()
     fragile = Fragile(3)
-    bus.subscribe(Moved, fragile, name="book", retry=ONCE, on_exhausted="stop")
+    bus.subscribe(Moved, fragile, name="book", retry=ONE_ATTEMPT, on_exhausted="stop")
     await bus.publish(Moved("A", 3))
     await bus.drain(60)
     await bus.publish(Moved("A", 4))
@@ -138,14 +150,14 @@ async def test_resume_without_a_log_goes_on_with_the_next_event(memory: Backend)
 
 async def test_resuming_while_the_cause_is_there_halts_again(backend: Backend) -> None:
     """A subscription halts as often as needed, each time at the same event."""
-    bus = await backend.running(worker_count=1)
+    bus = await backend.start_bus(worker_count=1)
     fragile = Fragile(1)
-    bus.subscribe(Moved, fragile, name="book", retry=ONCE, on_exhausted="stop")
+    bus.subscribe(Moved, fragile, name="book", retry=ONE_ATTEMPT, on_exhausted="stop")
     for round_ in range(1, 4):
         if round_ == 1 or not backend.stored:
             await bus.publish(Moved("A", 1))
         await bus.drain(60)
-        assert figures(bus, "book")["state"] == "halted"
+        assert statistics_of(bus, "book")["state"] == "halted"
         assert fragile.attempts[1] == round_
         assert await bus.resume("book")
     await bus.drain(60)
@@ -153,12 +165,12 @@ async def test_resuming_while_the_cause_is_there_halts_again(backend: Backend) -
 
 async def test_a_halted_subscription_takes_up_its_work_after_a_restart(stored: Backend) -> None:
     """Halting is a state of the process; the watermark is what is stored."""
-    bus = await stored.running(worker_count=1)
+    bus = await stored.start_bus(worker_count=1)
     fragile = Fragile(3)
-    bus.subscribe(Moved, fragile, name="book", retry=ONCE, on_exhausted="stop")
+    bus.subscribe(Moved, fragile, name="book", retry=ONE_ATTEMPT, on_exhausted="stop")
     await publish_keys(bus)
     await bus.drain(60)
-    bus = await stored.again(bus)
+    bus = await stored.reopen(bus)
     mended = Fragile()
     bus.subscribe(Moved, mended, name="book")
     async with bus:
@@ -171,8 +183,8 @@ async def test_resume_while_a_handler_still_runs_does_not_handle_its_event_twice
     backend: Backend,
 ) -> None:
     """Halting leaves handlers running; delivering their events again meanwhile would break order per key."""
-    bus = await backend.running(worker_count=2)
-    entered: Seen[int] = Seen()
+    bus = await backend.start_bus(worker_count=2)
+    entered: Recorder[int] = Recorder()
     release = asyncio.Event()
     inside = 0
     most = 0
@@ -194,7 +206,7 @@ async def test_resume_while_a_handler_still_runs_does_not_handle_its_event_twice
         Moved,
         handle,
         name="book",
-        retry=ONCE,
+        retry=ONE_ATTEMPT,
         on_exhausted="stop",
         where=lambda event: event.piece not in mended,
     )
@@ -206,7 +218,7 @@ async def test_resume_while_a_handler_still_runs_does_not_handle_its_event_twice
     resuming = asyncio.create_task(bus.resume("book"))
     await asyncio.wait([resuming], timeout=0.3)
     await bus.publish(Moved("slow", 3))
-    await turns(200)
+    await spin_loop(200)
     assert most == 1, "concurrent on one key"
     release.set()
     assert await resuming
@@ -218,23 +230,23 @@ async def test_park_key_lets_the_key_queue_behind_its_parked_event_and_other_key
     backend: Backend,
 ) -> None:
     """Later events of the key may depend on the failed one, so they wait; no others do."""
-    bus = await backend.running()
+    bus = await backend.start_bus()
     fragile = Fragile(3)
-    bus.subscribe(Moved, fragile, name="book", retry=ONCE, on_exhausted="park_key")
+    bus.subscribe(Moved, fragile, name="book", retry=ONE_ATTEMPT, on_exhausted="park_key")
     await publish_keys(bus)
     await bus.drain(60)
     assert by_piece(fragile.handled) == {"A": [1, 2], "B": list(range(101, 111))}
     [letter] = await bus.dead_letters.list()
     assert (letter.event.n, letter.queued, letter.key) == (3, 7, "piece/A")
-    assert figures(bus, "book")["blocked_keys"] == 1
+    assert statistics_of(bus, "book")["blocked_keys"] == 1
     assert bus.health().status == "degraded"
 
 
 async def test_retrying_the_parked_event_lets_its_key_follow_in_order(backend: Backend) -> None:
     """The queue is delivered in publish order, and events published meanwhile come after it."""
-    bus = await backend.running()
+    bus = await backend.start_bus()
     fragile = Fragile(3)
-    bus.subscribe(Moved, fragile, name="book", retry=ONCE, on_exhausted="park_key")
+    bus.subscribe(Moved, fragile, name="book", retry=ONE_ATTEMPT, on_exhausted="park_key")
     await publish_keys(bus)
     await bus.drain(60)
     fragile.poison.clear()
@@ -246,15 +258,15 @@ async def test_retrying_the_parked_event_lets_its_key_follow_in_order(backend: B
     await bus.drain(60)
     assert by_piece(fragile.handled)["A"] == list(range(1, 16))
     assert await bus.dead_letters.list() == []
-    assert figures(bus, "book")["blocked_keys"] == 0
+    assert statistics_of(bus, "book")["blocked_keys"] == 0
     assert bus.health().status == "ok"
 
 
 async def test_a_second_poisonous_event_in_the_queue_parks_the_key_again(backend: Backend) -> None:
     """The rest of the queue must stay behind the second bad event, in order."""
-    bus = await backend.running()
+    bus = await backend.start_bus()
     fragile = Fragile(3, 6)
-    bus.subscribe(Moved, fragile, name="book", retry=ONCE, on_exhausted="park_key")
+    bus.subscribe(Moved, fragile, name="book", retry=ONE_ATTEMPT, on_exhausted="park_key")
     await publish_keys(bus)
     await bus.drain(60)
     fragile.poison.discard(3)
@@ -271,9 +283,9 @@ async def test_a_second_poisonous_event_in_the_queue_parks_the_key_again(backend
 
 async def test_a_retry_that_fails_again_keeps_the_key_waiting(backend: Backend) -> None:
     """No event behind the parked one may slip through while it is retried."""
-    bus = await backend.running()
+    bus = await backend.start_bus()
     fragile = Fragile(3)
-    bus.subscribe(Moved, fragile, name="book", retry=ONCE, on_exhausted="park_key")
+    bus.subscribe(Moved, fragile, name="book", retry=ONE_ATTEMPT, on_exhausted="park_key")
     await publish_keys(bus)
     await bus.drain(60)
     [letter] = await bus.dead_letters.list()
@@ -287,9 +299,9 @@ async def test_a_retry_that_fails_again_keeps_the_key_waiting(backend: Backend) 
 
 async def test_discarding_the_parked_event_lets_its_key_go_on_without_it(backend: Backend) -> None:
     """Discarding the event must not leave later events of its key behind for ever."""
-    bus = await backend.running()
+    bus = await backend.start_bus()
     fragile = Fragile(3)
-    bus.subscribe(Moved, fragile, name="book", retry=ONCE, on_exhausted="park_key")
+    bus.subscribe(Moved, fragile, name="book", retry=ONE_ATTEMPT, on_exhausted="park_key")
     await publish_keys(bus)
     await bus.drain(60)
     assert await bus.clear_failed_events() == 1
@@ -300,14 +312,14 @@ async def test_discarding_the_parked_event_lets_its_key_go_on_without_it(backend
 
 async def test_a_parked_key_waits_across_a_restart(stored: Backend) -> None:
     """The queue behind a parked event is stored; a restart must neither deliver nor lose it."""
-    bus = await stored.running()
+    bus = await stored.start_bus()
     fragile = Fragile(3)
-    bus.subscribe(Moved, fragile, name="book", retry=ONCE, on_exhausted="park_key")
+    bus.subscribe(Moved, fragile, name="book", retry=ONE_ATTEMPT, on_exhausted="park_key")
     await publish_keys(bus)
     await bus.drain(60)
-    bus = await stored.again(bus)
+    bus = await stored.reopen(bus)
     mended = Fragile()
-    bus.subscribe(Moved, mended, name="book", retry=ONCE, on_exhausted="park_key")
+    bus.subscribe(Moved, mended, name="book", retry=ONE_ATTEMPT, on_exhausted="park_key")
     await bus.start()
     await bus.publish(Moved("A", 11))
     await bus.drain(60)
@@ -324,10 +336,10 @@ async def test_an_event_without_a_key_is_parked_alone_whatever_the_policy(
     backend: Backend, policy: Any
 ) -> None:
     """Without a key there is nothing to park, so no event may queue behind it."""
-    bus = await backend.running()
+    bus = await backend.start_bus()
     fragile = Fragile(3)
-    bus.subscribe(Noted, fragile, retry=ONCE, on_exhausted=policy)
-    await bus.publish_batch([Noted(n) for n in range(10)])
+    bus.subscribe(NoteTaken, fragile, retry=ONE_ATTEMPT, on_exhausted=policy)
+    await bus.publish_batch([NoteTaken(n) for n in range(10)])
     await bus.drain(60)
     assert sorted(numbers(fragile.handled)) == [0, 1, 2, 4, 5, 6, 7, 8, 9]
     [letter] = await bus.dead_letters.list()
@@ -336,13 +348,13 @@ async def test_an_event_without_a_key_is_parked_alone_whatever_the_policy(
 
 async def test_a_dead_letter_of_a_halted_subscription_waits_until_it_is_resumed(stored: Backend) -> None:
     """Promise 26. Retrying it at once would make a halted subscription handle events."""
-    bus = await stored.running()
+    bus = await stored.start_bus()
     fragile = Fragile(1, 2)
-    bus.subscribe(Moved, fragile, name="book", retry=ONCE)
+    bus.subscribe(Moved, fragile, name="book", retry=ONE_ATTEMPT)
     await bus.publish(Moved("A", 1))
     await bus.drain(60)
-    bus = await stored.again(bus)
-    bus.subscribe(Moved, fragile, name="book", retry=ONCE, on_exhausted="stop")
+    bus = await stored.reopen(bus)
+    bus.subscribe(Moved, fragile, name="book", retry=ONE_ATTEMPT, on_exhausted="stop")
     await bus.start()
     await bus.publish(Moved("A", 2))
     await bus.drain(60)

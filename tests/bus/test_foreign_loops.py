@@ -13,7 +13,7 @@ import pytest
 from pabal import InMemoryEventBus
 from pabal.errors import WrongLoopError
 from tests.bus.samples import Moved
-from tests.bus.support import LIMIT, Backend, Seen, in_thread
+from tests.bus.support import LIMIT, Backend, Recorder, run_in_thread
 
 
 def run_elsewhere(work: Callable[[], Any]) -> BaseException | None:
@@ -37,8 +37,8 @@ def run_elsewhere(work: Callable[[], Any]) -> BaseException | None:
 
 async def test_publishing_from_another_loop_is_refused_and_says_what_to_use(backend: Backend) -> None:
     """Using the engine from a second thread would silently corrupt it."""
-    bus = await backend.running()
-    seen: Seen[int] = Seen()
+    bus = await backend.start_bus()
+    seen: Recorder[int] = Recorder()
 
     async def note(event: Moved) -> None:
         seen.add(event.n)
@@ -58,7 +58,7 @@ async def test_publishing_from_another_loop_is_refused_and_says_what_to_use(back
         lambda: bus.start(),
         lambda: bus.stop(),
     ):
-        error = await in_thread(functools.partial(run_elsewhere, work))
+        error = await run_in_thread(functools.partial(run_elsewhere, work))
         assert isinstance(error, WrongLoopError)
         assert "publish_threadsafe" in str(error)
     await bus.drain(60)
@@ -71,8 +71,8 @@ async def _pass_on(event: Any, context: Any, call_next: Any) -> None:
 
 async def test_a_bus_that_another_loop_tried_to_stop_runs_on(backend: Backend) -> None:
     """A loop that cannot wait for the workers would leave the bus half stopped for ever."""
-    bus = await backend.running()
-    seen: Seen[int] = Seen()
+    bus = await backend.start_bus()
+    seen: Recorder[int] = Recorder()
 
     async def note(event: Moved) -> None:
         seen.add(event.n)
@@ -83,7 +83,7 @@ async def test_a_bus_that_another_loop_tried_to_stop_runs_on(backend: Backend) -
 
     bus.subscribe(Moved, note)
     for work in (lambda: bus.stop(timeout=0), use_it_there):
-        assert isinstance(await in_thread(functools.partial(run_elsewhere, work)), WrongLoopError)
+        assert isinstance(await run_in_thread(functools.partial(run_elsewhere, work)), WrongLoopError)
     await bus.publish(Moved("rook", 1))
     await bus.drain(60)
     assert bus.health().status == "ok"

@@ -10,7 +10,7 @@ from pabal import InMemoryEventStorage, SqliteEventStorage
 from pabal.brokers.redis.partition import PartitionStorage
 from pabal.errors import SubscriptionInUseError
 from tests.bus.samples import Moved
-from tests.bus.support import Backend, Seen, numbers
+from tests.bus.support import Backend, Recorder, numbers
 
 STORAGES: dict[str, Any] = {
     "memory storage": InMemoryEventStorage,
@@ -32,8 +32,8 @@ async def test_nobody_can_forget_a_subscription_between_two_steps_of_taking_it_u
     backend: Backend, call: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It was released and opened again: if it was forgotten in between, it began at the end of the log."""
-    bus = await backend.running()
-    handled: Seen[Moved] = Seen()
+    bus = await backend.start_bus()
+    handled: Recorder[Moved] = Recorder()
 
     async def handle(event: Moved) -> None:
         handled.add(event)

@@ -12,13 +12,13 @@ import pytest
 
 from pabal import DeliveryContext, RetryPolicy
 from tests.bus.samples import Moved
-from tests.bus.support import Backend, Seen, numbers
+from tests.bus.support import Backend, Recorder, numbers
 
 
 async def test_an_async_function_is_awaited_with_the_event(backend: Backend) -> None:
     """The simplest handler must get the event itself, equal to the one published."""
-    bus = await backend.running()
-    seen: Seen[Moved] = Seen()
+    bus = await backend.start_bus()
+    seen: Recorder[Moved] = Recorder()
 
     @bus.on(Moved)
     async def note(event: Moved) -> None:
@@ -34,8 +34,8 @@ async def test_an_async_function_is_awaited_with_the_event(backend: Backend) -> 
 
 async def test_a_sync_function_runs_in_a_thread_of_its_own(backend: Backend) -> None:
     """A sync handler in the loop's thread would block all other handlers while it runs."""
-    bus = await backend.running()
-    threads: Seen[int] = Seen()
+    bus = await backend.start_bus()
+    threads: Recorder[int] = Recorder()
 
     def note(event: Moved) -> None:
         threads.add(threading.get_ident())
@@ -61,7 +61,7 @@ async def test_an_object_with_a_handle_method_is_a_handler(backend: Backend) -> 
         def handle(self, event: Moved) -> None:  # type: ignore[override]
             self.total += event.n
 
-    bus = await backend.running()
+    bus = await backend.start_bus()
     counter, blocking = Counter(), BlockingCounter()
     bus.subscribe(Moved, counter)
     bus.subscribe(Moved, blocking)
@@ -73,7 +73,7 @@ async def test_an_object_with_a_handle_method_is_a_handler(backend: Backend) -> 
 
 async def test_bound_methods_partials_and_callable_objects_are_handlers(backend: Backend) -> None:
     """Every kind of callable must be accepted, async or not; otherwise users would wrap them in lambdas."""
-    seen: Seen[tuple[str, int]] = Seen()
+    seen: Recorder[tuple[str, int]] = Recorder()
 
     class Book:
         async def on_move(self, event: Moved) -> None:
@@ -85,7 +85,7 @@ async def test_bound_methods_partials_and_callable_objects_are_handlers(backend:
     async def tagged(tag: str, event: Moved) -> None:
         seen.add((tag, event.n))
 
-    bus = await backend.running()
+    bus = await backend.start_bus()
     book = Book()
     bus.subscribe(Moved, book.on_move, name="method")
     bus.subscribe(Moved, book, name="call")
@@ -98,8 +98,8 @@ async def test_bound_methods_partials_and_callable_objects_are_handlers(backend:
 
 async def test_a_second_parameter_receives_the_delivery_context(backend: Backend) -> None:
     """A handler has no other way to learn the attempt or the position."""
-    bus = await backend.running()
-    seen: Seen[DeliveryContext] = Seen()
+    bus = await backend.start_bus()
+    seen: Recorder[DeliveryContext] = Recorder()
 
     @bus.on(Moved, name="told", retry=RetryPolicy(max_attempts=3, base_delay=0.0))
     async def told(event: Moved, context: DeliveryContext) -> None:
@@ -119,8 +119,8 @@ async def test_a_second_parameter_receives_the_delivery_context(backend: Backend
 
 async def test_a_sync_handler_receives_the_delivery_context_too(backend: Backend) -> None:
     """The second parameter must mean the same in a thread."""
-    bus = await backend.running()
-    seen: Seen[str] = Seen()
+    bus = await backend.start_bus()
+    seen: Recorder[str] = Recorder()
 
     def told(event: Moved, context: DeliveryContext) -> None:
         seen.add(context.subscription)
@@ -133,10 +133,10 @@ async def test_a_sync_handler_receives_the_delivery_context_too(backend: Backend
 
 async def test_a_second_parameter_with_a_default_stays_the_authors_own(backend: Backend) -> None:
     """``lambda event, log=log: …`` is how loops bind a variable; it must not get a context instead."""
-    bus = await backend.running()
-    first: Seen[Any] = Seen()
+    bus = await backend.start_bus()
+    first: Recorder[Any] = Recorder()
 
-    async def keep(event: Moved, into: Seen[Any] = first) -> None:
+    async def keep(event: Moved, into: Recorder[Any] = first) -> None:
         into.add(event)
 
     bus.subscribe(Moved, keep)
@@ -147,8 +147,8 @@ async def test_a_second_parameter_with_a_default_stays_the_authors_own(backend: 
 
 async def test_a_plain_function_that_returns_something_to_await_is_awaited(backend: Backend) -> None:
     """A lambda around a coroutine function would look successful although its handler never ran."""
-    bus = await backend.running()
-    seen: Seen[Any] = Seen()
+    bus = await backend.start_bus()
+    seen: Recorder[Any] = Recorder()
 
     async def keep(event: Moved) -> None:
         await asyncio.sleep(0)
@@ -163,7 +163,7 @@ async def test_a_plain_function_that_returns_something_to_await_is_awaited(backe
 @pytest.mark.parametrize("make", [Mock, MagicMock, AsyncMock])
 async def test_a_mock_is_called_itself_unless_it_was_given_a_handle(backend: Backend, make: Any) -> None:
     """A mock makes up any attribute: its ``handle`` was called instead of the mock itself."""
-    bus = await backend.running()
+    bus = await backend.start_bus()
     plain, with_handle = make(), make()
     with_handle.handle = AsyncMock()
     bus.subscribe(Moved, plain, name="plain")

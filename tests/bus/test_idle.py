@@ -6,7 +6,7 @@ import asyncio
 
 from pabal import BaseEventBus, InMemoryEventBus, InMemoryEventStorage
 from tests.bus.samples import Moved
-from tests.bus.support import Backend, turns
+from tests.bus.support import Backend, spin_loop
 
 
 class Counting(asyncio.SelectorEventLoop):
@@ -31,7 +31,7 @@ def test_an_idle_bus_without_other_processes_never_wakes_the_loop() -> None:
             await bus.publish(Moved("rook"))
             await bus.publish(Moved("later"), delay=3600)
             await bus.drain(60)
-            await turns(100)
+            await spin_loop(100)
             before = loop.wakes
             await asyncio.sleep(0.5)
             return loop.wakes - before
@@ -46,17 +46,17 @@ def test_an_idle_bus_without_other_processes_never_wakes_the_loop() -> None:
 
 async def test_a_bus_that_was_busy_is_idle_again(backend: Backend) -> None:
     """No finished task is left over: as many run as right after the start."""
-    bus = await backend.running()
+    bus = await backend.start_bus()
 
     async def note(event: Moved) -> None: ...
 
     bus.subscribe(Moved, note)
     await bus.publish(Moved("rook"))
     await bus.drain(60)
-    await turns()
+    await spin_loop()
     before = len(asyncio.all_tasks())
     for n in range(500):
         await bus.publish(Moved(f"piece-{n % 9}", n))
     await bus.drain(60)
-    await turns()
+    await spin_loop()
     assert len(asyncio.all_tasks()) <= before

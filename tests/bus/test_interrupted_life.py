@@ -10,23 +10,23 @@ import pytest
 
 from pabal import InMemoryEventBus
 from pabal.errors import BusNotRunningError, DrainTimeoutError
-from tests.bus.samples import Moved, Noted
-from tests.bus.support import Backend, Seen, in_thread, numbers
+from tests.bus.samples import Moved, NoteTaken
+from tests.bus.support import Backend, Recorder, numbers, run_in_thread
 
 
 async def test_a_block_that_is_cancelled_while_it_drains_stops_the_bus_all_the_same(backend: Backend) -> None:
     """The workers would run on unnoticed, and the subscriptions would stay held."""
-    bus = backend.bus()
+    bus = backend.make_bus()
     begun, go_on = asyncio.Event(), asyncio.Event()
 
-    @bus.on(Noted, name="slow")
-    async def slow(event: Noted) -> None:
+    @bus.on(NoteTaken, name="slow")
+    async def slow(event: NoteTaken) -> None:
         begun.set()
         await go_on.wait()
 
     async def block() -> None:
         async with bus:
-            await bus.publish(Noted(1))
+            await bus.publish(NoteTaken(1))
 
     task = asyncio.create_task(block())
     await begun.wait()
@@ -40,8 +40,8 @@ async def test_a_block_that_is_cancelled_while_it_drains_stops_the_bus_all_the_s
 
 async def test_a_start_after_a_cancelled_stop_ends_it_first(backend: Backend) -> None:
     """Otherwise the old workers and feed would go on beside the new ones, and handle each event twice."""
-    bus = await backend.running(worker_count=2)
-    seen: Seen[Moved] = Seen()
+    bus = await backend.start_bus(worker_count=2)
+    seen: Recorder[Moved] = Recorder()
     begun, go_on = asyncio.Event(), asyncio.Event()
 
     @bus.on(Moved, name="board")
@@ -64,13 +64,13 @@ async def test_a_start_after_a_cancelled_stop_ends_it_first(backend: Backend) ->
     await bus.publish_batch([Moved("king", n) for n in range(1, 6)])
     await bus.drain(30)
     assert [n for n in numbers(seen) if n] == [1, 2, 3, 4, 5]
-    figures = bus.get_statistics()
-    assert (figures["worker_count"], figures["queue_size"]) == (2, 0)
+    statistics = bus.get_statistics()
+    assert (statistics["worker_count"], statistics["queue_size"]) == (2, 0)
 
 
 async def test_a_start_waits_for_handlers_that_outlived_the_stop(backend: Backend) -> None:
     """Starting beside them, the bus would handle one event twice at once, and its counts would be wrong."""
-    bus = await backend.running()
+    bus = await backend.start_bus()
     begun, tidied = asyncio.Event(), asyncio.Event()
     running: list[str] = []
     together: list[str] = []
@@ -103,7 +103,7 @@ async def test_a_start_waits_for_handlers_that_outlived_the_stop(backend: Backen
 
 async def test_drain_still_waits_after_a_handler_outlived_a_stop(backend: Backend) -> None:
     """With a count that is one too low, drain would return before the last event is handled."""
-    bus = await backend.running()
+    bus = await backend.start_bus()
     begun, tidied, last = asyncio.Event(), asyncio.Event(), asyncio.Event()
 
     @bus.on(Moved, name="board")
@@ -131,7 +131,7 @@ async def test_drain_still_waits_after_a_handler_outlived_a_stop(backend: Backen
 
 async def test_what_a_thread_puts_in_at_the_moment_of_the_stop_is_refused(backend: Backend) -> None:
     """It would be published into a stopped bus: a receipt for an event that is never handled."""
-    bus = await backend.running()
+    bus = await backend.start_bus()
     reached, go_on = threading.Event(), threading.Event()
 
     inbox: Any = bus._inbox
@@ -144,8 +144,8 @@ async def test_what_a_thread_puts_in_at_the_moment_of_the_stop_is_refused(backen
             super().append(entry)
 
     inbox._entries = Slow()
-    putting = asyncio.create_task(in_thread(lambda: bus.publish_threadsafe(Noted(1))))
-    await in_thread(lambda: reached.wait(30))
+    putting = asyncio.create_task(run_in_thread(lambda: bus.publish_threadsafe(NoteTaken(1))))
+    await run_in_thread(lambda: reached.wait(30))
     await bus.stop()
     go_on.set()
     future = await putting
@@ -158,18 +158,18 @@ def test_what_a_closed_loop_left_behind_is_not_published_by_the_next() -> None:
     bus = InMemoryEventBus()
     seen: list[int] = []
 
-    async def note(event: Noted) -> None:
+    async def note(event: NoteTaken) -> None:
         seen.append(event.n)
 
-    bus.subscribe(Noted, note)
+    bus.subscribe(NoteTaken, note)
     asyncio.run(bus.start())
     with pytest.raises(BusNotRunningError):
-        bus.publish_threadsafe(Noted(1))
+        bus.publish_threadsafe(NoteTaken(1))
 
     async def again() -> None:
         await bus.stop()
         async with bus:
-            await bus.publish(Noted(2))
+            await bus.publish(NoteTaken(2))
 
     asyncio.run(again())
     assert seen == [2]

@@ -16,12 +16,12 @@ from pabal.errors import InvalidEventError
 from pabal.ports.telemetry import AttemptFailed
 from pabal.testing import VirtualClock
 from tests.bus.samples import Moved, Packed, Ticket
-from tests.bus.support import Backend, Seen, figures, reports_of, turns
+from tests.bus.support import Backend, Recorder, reports_of, spin_loop, statistics_of
 
 
 async def test_a_handler_that_always_raises_takes_nothing_from_the_others(backend: Backend) -> None:
     """Promise 17. Every other subscription gets every event exactly once, whenever it was subscribed."""
-    bus = await backend.running()
+    bus = await backend.start_bus()
     counts = [Counter[int]() for _ in range(4)]
 
     def counter(index: int) -> Any:
@@ -42,7 +42,7 @@ async def test_a_handler_that_always_raises_takes_nothing_from_the_others(backen
         await bus.publish(Moved(f"piece-{n % 7}", n))
     await bus.drain(20)
     assert all(count == Counter(range(300)) for count in counts)
-    assert figures(bus, "fails")["parked"] == 300
+    assert statistics_of(bus, "fails")["parked"] == 300
 
 
 async def test_a_handler_that_always_raises_does_not_slow_the_others(
@@ -53,9 +53,9 @@ async def test_a_handler_that_always_raises_does_not_slow_the_others(
     The cost in time is measured in ``benchmarks/``; here the failing attempt, and the delay before its retry,
     last as long as the test.
     """
-    bus = await backend.running(clock=clock)
-    others: Seen[int] = Seen()
-    attempts: Seen[int] = Seen()
+    bus = await backend.start_bus(clock=clock)
+    others: Recorder[int] = Recorder()
+    attempts: Recorder[int] = Recorder()
     failed = reports_of(bus, AttemptFailed)
     gate = asyncio.Event()
 
@@ -88,9 +88,9 @@ async def test_a_slow_subscription_slows_neither_publishing_nor_the_others(store
     """Promise 18. Every publish returns, and every other subscription finishes, before the slow one has
     handled its first event; the 5 % are measured in ``benchmarks/``.
     """
-    bus = await stored.running()
-    seen: Seen[int] = Seen()
-    slow: Seen[int] = Seen()
+    bus = await stored.start_bus()
+    seen: Recorder[int] = Recorder()
+    slow: Recorder[int] = Recorder()
     crawling = asyncio.Event()
 
     async def quick(event: Moved) -> None:
@@ -113,7 +113,7 @@ async def test_a_slow_subscription_slows_neither_publishing_nor_the_others(store
 
 async def test_memory_stays_bounded_while_a_slow_subscriptions_log_grows(stored: Backend) -> None:
     """Promise 18. Unhandled events stay in the log, not in memory, for many keys and for one."""
-    bus = await stored.running()
+    bus = await stored.start_bus()
     crawling = asyncio.Event()
     handled = 0
 
@@ -132,7 +132,7 @@ async def test_memory_stays_bounded_while_a_slow_subscriptions_log_grows(stored:
 
     await grow(18)  # by somewhat more than either may hold in memory
     assert bus.get_statistics()["queue_size"] <= 2 * BUFFER_LIVE
-    assert figures(bus, "many-keys")["lag"] == figures(bus, "one-key")["lag"] == 18_000
+    assert statistics_of(bus, "many-keys")["lag"] == statistics_of(bus, "one-key")["lag"] == 18_000
     if stored.kind == "sqlite":
         tracemalloc.start()
         await grow(2)
@@ -149,8 +149,8 @@ async def test_memory_stays_bounded_while_a_slow_subscriptions_log_grows(stored:
 
 async def test_a_handler_cannot_change_what_another_handler_sees(backend: Backend) -> None:
     """Promise 20. Each handler has its own lists and dictionaries; the publisher's stay unchanged."""
-    bus = await backend.running()
-    seen: Seen[tuple[str, list[str], dict[str, Decimal]]] = Seen()
+    bus = await backend.start_bus()
+    seen: Recorder[tuple[str, list[str], dict[str, Decimal]]] = Recorder()
 
     def vandal(name: str) -> Any:
         async def change(event: Packed) -> None:
@@ -171,8 +171,8 @@ async def test_a_handler_cannot_change_what_another_handler_sees(backend: Backen
 
 async def test_what_the_publisher_changes_afterwards_reaches_no_handler(backend: Backend) -> None:
     """Promise 20. Time passes between publish and delivery; the event stays as it was when published."""
-    bus = await backend.running()
-    seen: Seen[list[str]] = Seen()
+    bus = await backend.start_bus()
+    seen: Recorder[list[str]] = Recorder()
 
     async def note(event: Packed) -> None:
         seen.add(list(event.items))
@@ -187,8 +187,8 @@ async def test_what_the_publisher_changes_afterwards_reaches_no_handler(backend:
 
 async def test_threads_and_batches_and_dataclasses_get_copies_of_their_own_too(backend: Backend) -> None:
     """Promise 20, for the other ways in which a handler gets its event."""
-    bus = await backend.running()
-    seen: Seen[list[str]] = Seen()
+    bus = await backend.start_bus()
+    seen: Recorder[list[str]] = Recorder()
 
     def in_thread(ticket: Ticket) -> None:
         seen.add(list(ticket.extras))
@@ -214,9 +214,9 @@ async def test_threads_and_batches_and_dataclasses_get_copies_of_their_own_too(b
 
 async def test_copies_are_private_while_catching_up_from_the_log(stored: Backend) -> None:
     """Promise 20. Subscriptions that read the log together decode a row once, but share nothing mutable."""
-    bus = await stored.running()
+    bus = await stored.start_bus()
     await bus.publish_batch([Packed(["apple"], {}) for _ in range(20)])
-    seen: Seen[list[str]] = Seen()
+    seen: Recorder[list[str]] = Recorder()
 
     def vandal(name: str) -> Any:
         async def change(event: Packed) -> None:
@@ -233,8 +233,8 @@ async def test_copies_are_private_while_catching_up_from_the_log(stored: Backend
 
 async def test_a_retry_sees_the_event_as_it_was_published(backend: Backend) -> None:
     """Promise 20. A failed attempt's changes must reach neither the next attempt nor the dead letter."""
-    bus = await backend.running()
-    seen: Seen[list[str]] = Seen()
+    bus = await backend.start_bus()
+    seen: Recorder[list[str]] = Recorder()
 
     async def spoil(event: Packed) -> None:
         seen.add(list(event.items))
@@ -251,8 +251,8 @@ async def test_a_retry_sees_the_event_as_it_was_published(backend: Backend) -> N
 
 async def test_an_event_that_cannot_be_changed_is_shared(memory: Backend) -> None:
     """Copies are made only if needed: they cost more than the delivery."""
-    bus = await memory.running()
-    seen: Seen[Moved] = Seen()
+    bus = await memory.start_bus()
+    seen: Recorder[Moved] = Recorder()
 
     async def note(event: Moved) -> None:
         seen.add(event)
@@ -268,8 +268,8 @@ async def test_an_event_that_cannot_be_changed_is_shared(memory: Backend) -> Non
 async def test_what_the_publisher_changes_before_an_event_is_due_reaches_no_handler(backend: Backend) -> None:
     """Promise 20. A day may pass between ``publish(delay=…)`` and delivery; the event as published counts."""
     clock = VirtualClock()
-    bus = await backend.running(clock=clock)
-    seen: Seen[list[str]] = Seen()
+    bus = await backend.start_bus(clock=clock)
+    seen: Recorder[list[str]] = Recorder()
 
     async def note(event: Packed) -> None:
         seen.add(list(event.items))
@@ -288,12 +288,12 @@ async def test_what_who_waits_for_an_event_changes_reaches_no_handler(
     backend: Backend, comes_later: bool
 ) -> None:
     """Promise 20. ``wait_for`` returned the publisher's own object, with all later changes to it."""
-    bus = await backend.running()
+    bus = await backend.start_bus()
     first = await bus.publish(Ticket("A1"))
     event = Packed(["apple"], {})
     if comes_later:
         waiting = asyncio.create_task(bus.wait_for(Packed, timeout=30))
-        await turns()
+        await spin_loop()
         await bus.publish(event)
     else:
         await bus.publish(event)
@@ -322,8 +322,8 @@ async def test_an_event_that_cannot_be_copied_is_refused_before_anything_is_publ
     backend: Backend,
 ) -> None:
     """All or none of a batch: the events before the bad one were delivered although the batch was refused."""
-    bus = await backend.running()
-    seen: Seen[int] = Seen()
+    bus = await backend.start_bus()
+    seen: Recorder[int] = Recorder()
 
     async def note(event: Moved) -> None:
         seen.add(event.n)
@@ -340,8 +340,8 @@ async def test_an_event_that_cannot_be_copied_costs_its_neighbours_from_a_thread
     backend: Backend,
 ) -> None:
     """Events of several threads are published together; those before the bad one were published twice."""
-    bus = await backend.running()
-    seen: Seen[int] = Seen()
+    bus = await backend.start_bus()
+    seen: Recorder[int] = Recorder()
 
     async def note(event: Moved) -> None:
         seen.add(event.n)
@@ -360,8 +360,8 @@ async def test_an_event_that_cannot_be_copied_costs_its_neighbours_from_a_thread
 async def test_an_event_that_cannot_be_copied_is_not_scheduled(backend: Backend) -> None:
     """It failed in the timer when it was due, and the events scheduled after it were never delivered."""
     clock = VirtualClock()
-    bus = await backend.running(clock=clock)
-    seen: Seen[int] = Seen()
+    bus = await backend.start_bus(clock=clock)
+    seen: Recorder[int] = Recorder()
 
     async def note(event: Moved) -> None:
         seen.add(event.n)

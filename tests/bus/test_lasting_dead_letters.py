@@ -10,24 +10,24 @@ from pabal import InMemoryEventBus, InMemoryEventStorage
 from pabal.operations import operations_of
 from pabal.ports.operations import DeadLetterFilter
 from pabal.ports.storage import DeadLetterRecord
-from tests.bus.samples import Moved, Noted, Packed, Ticket
-from tests.bus.support import LIMIT, ONCE, Backend, Seen, figures, numbers, turns
+from tests.bus.samples import Moved, NoteTaken, Packed, Ticket
+from tests.bus.support import LIMIT, ONE_ATTEMPT, Backend, Recorder, numbers, spin_loop, statistics_of
 from tests.bus.test_dead_letters import Clinic, sick_bus
 
 
 async def test_dead_letters_and_their_retries_survive_a_restart(stored: Backend) -> None:
     """Yesterday's dead letter can be fixed today; a retry under way at the stop goes on afterwards."""
     bus, clinic = await sick_bus(stored)
-    await bus.publish_batch([Moved("rook", 1), Noted(2)])
+    await bus.publish_batch([Moved("rook", 1), NoteTaken(2)])
     await bus.drain(60)
     one, two = await bus.dead_letters.list()
     clinic.gate = asyncio.Event()
     await bus.dead_letters.retry(two.id)
     await bus.stop(timeout=0.05)
-    bus = await stored.again(bus)
+    bus = await stored.reopen(bus)
     mended = Clinic()
     mended.accepts = True
-    bus.subscribe((Moved, Noted), mended, name="clinic")
+    bus.subscribe((Moved, NoteTaken), mended, name="clinic")
     await bus.start()
     await bus.drain(60)
     assert [type(event).__name__ for event in mended.handled] == [two.event.__class__.__name__]
@@ -37,14 +37,14 @@ async def test_dead_letters_and_their_retries_survive_a_restart(stored: Backend)
     await bus.dead_letters.retry("all")
     await bus.drain(60)
     assert len(mended.handled) == 2
-    assert figures(bus, "clinic")["watermark"] == 2
+    assert statistics_of(bus, "clinic")["watermark"] == 2
 
 
 async def test_events_with_changeable_fields_and_dataclasses_can_be_dead_letters(backend: Backend) -> None:
     """They are handled differently inside the bus, but must keep their content just as well."""
-    bus = await backend.running()
+    bus = await backend.start_bus()
     clinic = Clinic()
-    bus.subscribe((Packed, Ticket), clinic, name="clinic", retry=ONCE)
+    bus.subscribe((Packed, Ticket), clinic, name="clinic", retry=ONE_ATTEMPT)
     packed, ticket = Packed(["apple"], {}), Ticket("A1", ["coat"])
     await bus.publish_batch([packed, ticket])
     await bus.drain(60)
@@ -65,8 +65,8 @@ async def test_a_retry_that_its_subscription_does_not_live_to_see_can_be_begun_a
     backend: Backend,
 ) -> None:
     """Without a log it would be under way for ever: neither delivered nor available for another retry."""
-    bus = await backend.running(worker_count=1)
-    seen: Seen[int] = Seen()
+    bus = await backend.start_bus(worker_count=1)
+    seen: Recorder[int] = Recorder()
     entered, go_on = asyncio.Event(), asyncio.Event()
     failing = True
 
@@ -78,7 +78,7 @@ async def test_a_retry_that_its_subscription_does_not_live_to_see_can_be_begun_a
             await go_on.wait()
         seen.add(event.n)
 
-    subscription = bus.subscribe(Moved, handle, name="board", retry=ONCE)
+    subscription = bus.subscribe(Moved, handle, name="board", retry=ONE_ATTEMPT)
     await bus.publish(Moved("rook", 0))
     await bus.drain(30)
     [letter] = await bus.dead_letters.list()
@@ -88,7 +88,7 @@ async def test_a_retry_that_its_subscription_does_not_live_to_see_can_be_begun_a
     assert await bus.dead_letters.retry(letter.id) == 1
     bus.unsubscribe(subscription)
     go_on.set()
-    bus.subscribe(Moved, handle, name="board", retry=ONCE)
+    bus.subscribe(Moved, handle, name="board", retry=ONE_ATTEMPT)
     await bus.drain(30)
     for left in await bus.dead_letters.list():
         assert await bus.dead_letters.retry(left.id) == 1
@@ -99,8 +99,8 @@ async def test_a_retry_that_its_subscription_does_not_live_to_see_can_be_begun_a
 
 async def test_a_key_stays_parked_for_who_subscribes_again_under_the_name(backend: Backend) -> None:
     """The dead letter outlives the subscription; so must its queue, which newer events must not overtake."""
-    bus = await backend.running()
-    seen: Seen[int] = Seen()
+    bus = await backend.start_bus()
+    seen: Recorder[int] = Recorder()
     failing = True
 
     async def handle(event: Moved) -> None:
@@ -108,12 +108,12 @@ async def test_a_key_stays_parked_for_who_subscribes_again_under_the_name(backen
             raise ValueError("parked")
         seen.add(event.n)
 
-    subscription = bus.subscribe(Moved, handle, name="board", retry=ONCE, on_exhausted="park_key")
+    subscription = bus.subscribe(Moved, handle, name="board", retry=ONE_ATTEMPT, on_exhausted="park_key")
     for n in range(3):
         await bus.publish(Moved("rook", n))
     await bus.drain(30)
     bus.unsubscribe(subscription)
-    bus.subscribe(Moved, handle, name="board", retry=ONCE, on_exhausted="park_key")
+    bus.subscribe(Moved, handle, name="board", retry=ONE_ATTEMPT, on_exhausted="park_key")
     await bus.drain(30)
     await bus.publish(Moved("rook", 3))
     await bus.drain(30)
@@ -159,7 +159,7 @@ async def test_all_dead_letters_are_acted_on_together(action: str, by: str) -> N
     storage = Awaiting()
     bus = InMemoryEventBus(storage)
     clinic = Clinic()
-    bus.subscribe(Moved, clinic, name="clinic", retry=ONCE)
+    bus.subscribe(Moved, clinic, name="clinic", retry=ONE_ATTEMPT)
     await bus.start()
     await bus.publish_batch([Moved("rook", n) for n in range(50)])
     await bus.drain(60)
@@ -182,12 +182,12 @@ async def test_retrying_all_goes_on_for_those_that_are_marked_though_the_caller_
     storage = Awaiting()
     clinic = Clinic()
     async with InMemoryEventBus(storage) as bus:
-        bus.subscribe(Moved, clinic, name="clinic", retry=ONCE)
+        bus.subscribe(Moved, clinic, name="clinic", retry=ONE_ATTEMPT)
         await bus.publish_batch([Moved("rook", n) for n in range(49)])
         await bus.drain(60)
         clinic.accepts = True
         retrying = asyncio.create_task(bus.dead_letters.retry("all"))
-        await turns()
+        await spin_loop()
         retrying.cancel()
         await asyncio.wait([retrying])
         storage.answers.set()

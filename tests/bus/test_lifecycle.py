@@ -12,8 +12,8 @@ import pytest
 
 from pabal import BusNotRunningError, InMemoryEventBus, SqliteEventStorage
 from pabal.testing import VirtualClock
-from tests.bus.samples import Moved, Noted
-from tests.bus.support import LIMIT, ONCE, Backend, Seen, numbers, turns
+from tests.bus.samples import Moved, NoteTaken
+from tests.bus.support import LIMIT, ONE_ATTEMPT, Backend, Recorder, numbers, spin_loop
 from tests.descriptors import open_targets
 
 CALLS: dict[str, Any] = {
@@ -29,7 +29,7 @@ CALLS: dict[str, Any] = {
 @pytest.mark.parametrize("call", CALLS)
 async def test_a_bus_that_is_not_started_refuses_with_a_typed_error(backend: Backend, call: str) -> None:
     """An event swallowed by a bus that does not run yet would be lost without a trace."""
-    bus = backend.bus()
+    bus = backend.make_bus()
     with pytest.raises(BusNotRunningError, match=r"stopped.*async with bus") as caught:
         await CALLS[call](bus)
     assert caught.value.state == "stopped"
@@ -39,7 +39,7 @@ async def test_a_bus_that_is_not_started_refuses_with_a_typed_error(backend: Bac
 @pytest.mark.parametrize("call", CALLS)
 async def test_a_bus_that_was_stopped_refuses_with_a_typed_error(backend: Backend, call: str) -> None:
     """Promise 9. After the stop no call accepts anything any more."""
-    bus = await backend.running()
+    bus = await backend.start_bus()
 
     async def note(event: Moved) -> None: ...
 
@@ -54,8 +54,8 @@ async def test_a_bus_that_was_stopped_refuses_with_a_typed_error(backend: Backen
 @pytest.mark.parametrize("call", CALLS)
 async def test_a_bus_that_still_stops_refuses_with_a_typed_error(backend: Backend, call: str) -> None:
     """Promise 9. A stop may wait for a handler until its timeout; nothing new is accepted meanwhile."""
-    bus = await backend.running()
-    entered: Seen[int] = Seen()
+    bus = await backend.start_bus()
+    entered: Recorder[int] = Recorder()
     release = asyncio.Event()
 
     async def hold(event: Moved) -> None:
@@ -66,7 +66,7 @@ async def test_a_bus_that_still_stops_refuses_with_a_typed_error(backend: Backen
     await bus.publish(Moved("rook", 1))
     await entered.reach(1)
     stopping = asyncio.create_task(bus.stop(timeout=60))
-    await turns()
+    await spin_loop()
     assert not stopping.done()
     with pytest.raises(BusNotRunningError):
         await CALLS[call](bus)
@@ -77,8 +77,8 @@ async def test_a_bus_that_still_stops_refuses_with_a_typed_error(backend: Backen
 
 async def test_publishing_during_stop_is_stored_or_refused_never_swallowed(backend: Backend) -> None:
     """Promise 9. Of publishes during a stop, acknowledged ones are handled now or after the next start."""
-    bus = await backend.running()
-    handled: Seen[Moved] = Seen()
+    bus = await backend.start_bus()
+    handled: Recorder[Moved] = Recorder()
 
     async def note(event: Moved) -> None:
         await asyncio.sleep(0)
@@ -110,7 +110,7 @@ async def test_publishing_during_stop_is_stored_or_refused_never_swallowed(backe
     await asyncio.gather(*publishers)
     assert refused == 5
     if backend.stored:
-        bus = await backend.again(bus)
+        bus = await backend.reopen(bus)
         bus.subscribe(Moved, note, name="book")
         await bus.start()
         await bus.drain(20)
@@ -119,7 +119,7 @@ async def test_publishing_during_stop_is_stored_or_refused_never_swallowed(backe
 
 async def test_start_and_stop_are_idempotent(backend: Backend) -> None:
     """Frameworks often call start and stop more than once."""
-    bus = backend.bus()
+    bus = backend.make_bus()
     await bus.stop()
     await bus.start()
     await bus.start()
@@ -132,7 +132,7 @@ async def test_start_and_stop_are_idempotent(backend: Backend) -> None:
 
 async def test_start_and_stop_at_the_same_time_take_turns(backend: Backend) -> None:
     """Two starts, or a start and a stop, at the same time must not leave half a bus."""
-    bus = backend.bus()
+    bus = backend.make_bus()
     await asyncio.gather(bus.start(), bus.start())
     assert bus.get_statistics()["worker_count"] == 4
     await asyncio.gather(bus.stop(), bus.stop(), bus.start())
@@ -144,8 +144,8 @@ async def test_start_and_stop_at_the_same_time_take_turns(backend: Backend) -> N
 
 async def test_the_context_manager_drains_before_it_stops(backend: Backend) -> None:
     """``async with`` is for scripts: when the block ends, the work is done."""
-    bus = backend.bus()
-    seen: Seen[int] = Seen()
+    bus = backend.make_bus()
+    seen: Recorder[int] = Recorder()
 
     @bus.on(Moved)
     async def note(event: Moved) -> None:
@@ -162,7 +162,7 @@ async def test_the_context_manager_drains_before_it_stops(backend: Backend) -> N
 
 async def test_an_error_in_the_block_stops_the_bus_without_waiting(backend: Backend) -> None:
     """The user's error must come through at once, not after a drain that may never end."""
-    bus = backend.bus()
+    bus = backend.make_bus()
     release = asyncio.Event()
 
     @bus.on(Moved)
@@ -184,8 +184,8 @@ async def test_the_block_of_a_stored_bus_does_not_wait_for_retries_that_are_far_
     stored: Backend, clock: VirtualClock
 ) -> None:
     """Retries and the events behind them are stored; a script must not wait an hour for them."""
-    bus = stored.bus(clock=clock)
-    calls: Seen[int] = Seen()
+    bus = stored.make_bus(clock=clock)
+    calls: Recorder[int] = Recorder()
 
     async def fail(event: Moved) -> None:
         calls.add(event.n)
@@ -195,10 +195,10 @@ async def test_the_block_of_a_stored_bus_does_not_wait_for_retries_that_are_far_
 
     bus.subscribe(Moved, fail, name="book", retry=RetryPolicy(base_delay=3600, max_delay=3600))
     async with bus:
-        await bus.publish_batch([Moved("rook", 1), Moved("rook", 2), Noted(3)])
+        await bus.publish_batch([Moved("rook", 1), Moved("rook", 2), NoteTaken(3)])
     assert calls == [1]
-    bus = await stored.again(bus, clock=clock)
-    seen: Seen[int] = Seen()
+    bus = await stored.reopen(bus, clock=clock)
+    seen: Recorder[int] = Recorder()
 
     async def note(event: Moved) -> None:
         seen.add(event.n)
@@ -212,23 +212,23 @@ async def test_the_block_of_a_stored_bus_does_not_wait_for_retries_that_are_far_
 
 async def test_a_restarted_bus_goes_on_with_every_lane(backend: Backend) -> None:
     """The same bus object, stopped in the middle of its work and started again, must not forget a key."""
-    bus = await backend.running(worker_count=1)
+    bus = await backend.start_bus(worker_count=1)
     entered = asyncio.Event()
     release = asyncio.Event()
-    seen: Seen[Any] = Seen()
+    seen: Recorder[Any] = Recorder()
 
     async def handle(event: Any) -> None:
         entered.set()
         await release.wait()
         seen.add(event)
 
-    bus.subscribe((Moved, Noted), handle, name="book")
-    await bus.publish_batch([*(Moved("rook", n) for n in range(3)), *(Noted(n) for n in range(10, 13))])
+    bus.subscribe((Moved, NoteTaken), handle, name="book")
+    await bus.publish_batch([*(Moved("rook", n) for n in range(3)), *(NoteTaken(n) for n in range(10, 13))])
     await entered.wait()
     await bus.stop(timeout=0.05)
     release.set()
     await bus.start()
-    await bus.publish_batch([Moved("rook", 3), Noted(13)])
+    await bus.publish_batch([Moved("rook", 3), NoteTaken(13)])
     await bus.drain(60)
     expected = [0, 1, 2, 3, 10, 11, 12, 13] if backend.stored else [3, 13]
     assert sorted(numbers(seen)) == expected
@@ -238,29 +238,29 @@ async def test_handlers_cancelled_at_the_stop_count_neither_as_attempts_nor_as_f
     stored: Backend,
 ) -> None:
     """Stops are not failures of the handler: three restarts must not use up an event's attempts."""
-    bus = stored.bus()
-    entered: Seen[int] = Seen()
+    bus = stored.make_bus()
+    entered: Recorder[int] = Recorder()
     for cycle in range(4):
-        bus.subscribe(Moved, _hanging(entered), name="book", retry=ONCE)
+        bus.subscribe(Moved, _hanging(entered), name="book", retry=ONE_ATTEMPT)
         await bus.start()
         if cycle == 0:
             await bus.publish(Moved("rook", 1))
         await entered.reach(cycle + 1)
         await bus.stop(timeout=0.02)
-        bus = await stored.again(bus)
-    seen: Seen[int] = Seen()
+        bus = await stored.reopen(bus)
+    seen: Recorder[int] = Recorder()
 
     async def note(event: Moved) -> None:
         seen.add(event.n)
 
-    bus.subscribe(Moved, note, name="book", retry=ONCE)
+    bus.subscribe(Moved, note, name="book", retry=ONE_ATTEMPT)
     await bus.start()
     await bus.drain(60)
     assert seen == [1]
     assert await bus.dead_letters.list() == []
 
 
-def _hanging(entered: Seen[int]) -> Any:
+def _hanging(entered: Recorder[int]) -> Any:
     async def hang(event: Moved) -> None:
         entered.add(event.n)
         await asyncio.Event().wait()
@@ -279,20 +279,20 @@ async def test_nothing_is_left_running_after_stop(backend: Backend, tmp_path: Pa
     tasks, threads, open_files = asyncio.all_tasks(), set(threading.enumerate()), descriptors()
     failing = asyncio.Event()
 
-    async def fail(event: Noted) -> None:
+    async def fail(event: NoteTaken) -> None:
         failing.set()
         raise ValueError("in an hour")
 
     for _ in range(10):
-        bus = backend.bus(worker_count=3)
-        seen: Seen[int] = Seen()
+        bus = backend.make_bus(worker_count=3)
+        seen: Recorder[int] = Recorder()
         bus.subscribe(Moved, lambda event, seen=seen: seen.add(event.n), name="thread")
-        bus.subscribe(Noted, fail, name="failing", timeout=3600, retry_count=5)
+        bus.subscribe(NoteTaken, fail, name="failing", timeout=3600, retry_count=5)
         await bus.start()
-        waiting = asyncio.create_task(bus.wait_for(Noted, where=lambda event: False))
+        waiting = asyncio.create_task(bus.wait_for(NoteTaken, where=lambda event: False))
         await asyncio.gather(*(bus.publish(Moved(f"piece-{n}", n)) for n in range(20)))
         await bus.publish(Moved("later"), delay=3600)
-        await bus.publish(Noted(1))
+        await bus.publish(NoteTaken(1))
         await bus.drain(10, retries=False)
         await bus.stop(timeout=0.2)
         assert (await asyncio.gather(waiting, return_exceptions=True))[0].__class__ is BusNotRunningError
@@ -319,7 +319,7 @@ async def test_many_starts_and_stops_under_traffic_lose_nothing(stored: Backend)
     handled: dict[str, int] = {}
     acknowledged: list[str] = []
     for cycle in range(30):
-        bus = stored.bus(worker_count=2)
+        bus = stored.make_bus(worker_count=2)
 
         async def handle(event: Moved) -> None:
             await asyncio.sleep(0)
@@ -332,7 +332,7 @@ async def test_many_starts_and_stops_under_traffic_lose_nothing(stored: Backend)
         await bus.stop(timeout=5)
         if isinstance(bus.storage, SqliteEventStorage):
             await bus.storage.aclose()
-    bus = stored.bus()
+    bus = stored.make_bus()
 
     async def handle_rest(event: Moved) -> None:
         handled[event.event_id] = handled.get(event.event_id, 0) + 1

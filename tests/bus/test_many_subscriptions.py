@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from tests.bus.samples import Moved
-from tests.bus.support import Backend, Seen, calls_counted
+from tests.bus.support import Backend, Recorder, count_calls
 
 
 async def _note(event: Any) -> None: ...
@@ -20,10 +20,10 @@ async def test_a_subscription_comes_and_goes_at_the_same_cost_among_many(
     """A server that subscribes once per client would slow down with the square of its clients."""
     costs: list[int] = []
     for size in (20, 400):
-        bus = await memory.running() if started else memory.bus()
+        bus = await memory.start_bus() if started else memory.make_bus()
         for n in range(size):
             bus.subscribe(Moved, _note, name=f"client {n}")
-        with calls_counted() as counted:
+        with count_calls() as counted:
             last = bus.subscribe(Moved, _note, name="last")
             bus.unsubscribe(last)
         costs.append(counted.calls)
@@ -59,7 +59,7 @@ async def test_nobody_else_is_looked_at_when_a_subscription_comes_and_goes(memor
     """Ten thousand would take seven seconds to subscribe, and each unsubscribe would search all of them."""
     looks: list[tuple[int, int]] = []
     for size in (20, 400):
-        bus = await memory.running()
+        bus = await memory.start_bus()
         for n in range(size):
             bus.subscribe(Moved, _note, name=f"client {n}", priority=_Priority(1))
         _Priority.looks = _Id.compared = 0
@@ -73,18 +73,18 @@ async def test_nobody_else_is_looked_at_when_a_subscription_comes_and_goes(memor
 
 async def test_priorities_are_found_out_without_comparing_each_with_each(memory: Backend) -> None:
     """With two priorities, subscribing may look at every subscription once, but not at every pair."""
-    bus = memory.bus()
+    bus = memory.make_bus()
     for n in range(200):
         bus.subscribe(Moved, _note, name=f"client {n}", priority=n % 2)
-    with calls_counted() as counted:
+    with count_calls() as counted:
         bus.subscribe(Moved, _note, name="last", priority=1)
     assert counted.calls < 4 * 200
 
 
 async def test_who_comes_and_goes_changes_for_whom_the_others_wait(memory: Backend) -> None:
     """A subscription left out of the update would run too early, or wait for ever for one that is gone."""
-    bus = await memory.running(worker_count=1)
-    seen: Seen[str] = Seen()
+    bus = await memory.start_bus(worker_count=1)
+    seen: Recorder[str] = Recorder()
 
     def noting(name: str) -> Any:
         async def note(event: Moved) -> None:

@@ -9,16 +9,16 @@ from typing import Any
 import pytest
 
 from pabal import DeliveryContext, RetryPolicy
-from tests.bus.samples import Moved, Noted, Ticket
-from tests.bus.support import AT_ONCE, ONCE, Backend, Seen, numbers
+from tests.bus.samples import Moved, NoteTaken, Ticket
+from tests.bus.support import ONE_ATTEMPT, RETRY_AT_ONCE, Backend, Recorder, numbers
 
 Next = Callable[[], Awaitable[Any]]
 
 
 async def test_middleware_runs_around_the_handler_in_the_order_it_was_used(backend: Backend) -> None:
     """The first middleware used is the outermost, as everywhere else."""
-    bus = await backend.running()
-    order: Seen[str] = Seen()
+    bus = await backend.start_bus()
+    order: Recorder[str] = Recorder()
 
     def layer(name: str) -> Any:
         async def run(event: Any, context: DeliveryContext, call_next: Next) -> Any:
@@ -42,8 +42,8 @@ async def test_middleware_runs_around_the_handler_in_the_order_it_was_used(backe
 
 async def test_middleware_sees_every_attempt_with_its_context(backend: Backend) -> None:
     """Tracing needs the attempt, the subscription and the event."""
-    bus = await backend.running()
-    seen: Seen[tuple[str, int, str]] = Seen()
+    bus = await backend.start_bus()
+    seen: Recorder[tuple[str, int, str]] = Recorder()
 
     async def trace(event: Any, context: DeliveryContext, call_next: Next) -> Any:
         try:
@@ -67,8 +67,8 @@ async def test_middleware_that_does_not_call_on_skips_the_handler_and_the_event_
     backend: Backend,
 ) -> None:
     """Deduplication works like this."""
-    bus = await backend.running()
-    seen: Seen[int] = Seen()
+    bus = await backend.start_bus()
+    seen: Recorder[int] = Recorder()
 
     async def only_even(event: Any, context: DeliveryContext, call_next: Next) -> Any:
         return await call_next() if event.n % 2 == 0 else None
@@ -86,7 +86,7 @@ async def test_middleware_that_does_not_call_on_skips_the_handler_and_the_event_
 
 async def test_middleware_that_raises_fails_the_attempt(backend: Backend) -> None:
     """An open circuit breaker is a failure like the handler's own."""
-    bus = await backend.running()
+    bus = await backend.start_bus()
     calls = 0
 
     async def breaker(event: Any, context: DeliveryContext, call_next: Next) -> Any:
@@ -99,7 +99,7 @@ async def test_middleware_that_raises_fails_the_attempt(backend: Backend) -> Non
         calls += 1
 
     bus.use(breaker)
-    bus.subscribe(Moved, handle, retry=AT_ONCE)
+    bus.subscribe(Moved, handle, retry=RETRY_AT_ONCE)
     await bus.publish(Moved("rook"))
     await bus.drain(60)
     assert calls == 1
@@ -107,7 +107,7 @@ async def test_middleware_that_raises_fails_the_attempt(backend: Backend) -> Non
 
 async def test_middleware_may_call_the_handler_again(backend: Backend) -> None:
     """Middleware may legitimately retry inside an attempt."""
-    bus = await backend.running()
+    bus = await backend.start_bus()
     calls = 0
 
     async def twice(event: Any, context: DeliveryContext, call_next: Next) -> Any:
@@ -123,7 +123,7 @@ async def test_middleware_may_call_the_handler_again(backend: Backend) -> None:
             raise ValueError("once")
 
     bus.use(twice)
-    bus.subscribe(Moved, fail_once, retry=ONCE)
+    bus.subscribe(Moved, fail_once, retry=ONE_ATTEMPT)
     await bus.publish(Moved("rook"))
     await bus.drain(60)
     assert calls == 2
@@ -133,9 +133,9 @@ async def test_middleware_may_call_the_handler_again(backend: Backend) -> None:
 @pytest.mark.parametrize("shape", ["async", "sync", "batch", "timeout", "dataclass", "context"])
 async def test_middleware_is_around_handlers_of_every_shape(backend: Backend, shape: str) -> None:
     """A form that bypasses middleware bypasses authentication, tracing and deduplication."""
-    bus = await backend.running()
-    around: Seen[Any] = Seen()
-    handled: Seen[Any] = Seen()
+    bus = await backend.start_bus()
+    around: Recorder[Any] = Recorder()
+    handled: Recorder[Any] = Recorder()
 
     async def note(event: Any, context: DeliveryContext, call_next: Next) -> Any:
         around.add(event)
@@ -171,23 +171,23 @@ async def test_middleware_runs_inside_the_delivery_so_causes_and_time_limits_hol
     backend: Backend,
 ) -> None:
     """Events that middleware publishes are caused by the event; time it waits counts towards the limit."""
-    bus = await backend.running()
-    seen: Seen[Noted] = Seen()
+    bus = await backend.start_bus()
+    seen: Recorder[NoteTaken] = Recorder()
 
     async def audit(event: Any, context: DeliveryContext, call_next: Next) -> Any:
         if isinstance(event, Moved):
-            await bus.publish(Noted(event.n))
+            await bus.publish(NoteTaken(event.n))
             await asyncio.Event().wait()
         return await call_next()
 
     async def handle(event: Moved) -> None: ...
 
-    async def on_noted(event: Noted) -> None:
+    async def on_note_taken(event: NoteTaken) -> None:
         seen.add(event)
 
     bus.use(audit)
-    bus.subscribe(Moved, handle, timeout=0.05, retry=ONCE)
-    bus.subscribe(Noted, on_noted)
+    bus.subscribe(Moved, handle, timeout=0.05, retry=ONE_ATTEMPT)
+    bus.subscribe(NoteTaken, on_note_taken)
     receipt = await bus.publish(Moved("rook", 7))
     await bus.drain(60)
     assert [(event.n, event.causation_id) for event in seen] == [(7, receipt.event_id)]
@@ -197,9 +197,9 @@ async def test_middleware_runs_inside_the_delivery_so_causes_and_time_limits_hol
 
 async def test_middleware_used_while_the_bus_runs_holds_from_the_next_delivery(backend: Backend) -> None:
     """Deliveries must leave the fast path, used without middleware, as soon as there is some."""
-    bus = await backend.running()
-    around: Seen[int] = Seen()
-    handled: Seen[Moved] = Seen()
+    bus = await backend.start_bus()
+    around: Recorder[int] = Recorder()
+    handled: Recorder[Moved] = Recorder()
 
     async def handle(event: Moved) -> None:
         handled.add(event)

@@ -16,8 +16,8 @@ from typing import Any
 import pytest
 
 from pabal import RetryPolicy
-from tests.bus.samples import Moved, Noted
-from tests.bus.support import FULL, ONCE, Backend, Seen, by_piece, numbers
+from tests.bus.samples import Moved, NoteTaken
+from tests.bus.support import FULL, ONE_ATTEMPT, Backend, Recorder, by_piece, numbers
 
 KEYS = 16
 WORKERS = 10
@@ -64,7 +64,7 @@ async def play(backend: Backend, failing: float) -> int:
     # Enough attempts that no event ends as a dead letter; no delays, because they would prove nothing more
     # here.
     policy = RetryPolicy(max_attempts=50, base_delay=0.0)
-    bus = backend.bus(worker_count=WORKERS, max_queue_size=2000)
+    bus = backend.make_bus(worker_count=WORKERS, max_queue_size=2000)
     await bus.start()
     for seed in seeds:
         chance = random.Random(seed)
@@ -112,7 +112,7 @@ async def test_order_per_key_stays_exact_while_events_are_parked(backend: Backen
     """
     policy = RetryPolicy(max_attempts=2, base_delay=0.0)
     for seed in range(10):
-        bus = await backend.running(worker_count=WORKERS)
+        bus = await backend.start_bus(worker_count=WORKERS)
         chance = random.Random(seed)
         watch = Watch(chance, failing=0.4)
         bus.subscribe(Moved, watch, name=f"watch-{seed}", retry=policy)
@@ -136,8 +136,8 @@ async def test_a_successor_waits_for_the_retry_of_its_key_and_other_keys_do_not(
     """If a retry held a worker or the whole subscription, B would come after A; if it held nothing, 2 before
     1.
     """
-    bus = await backend.running(worker_count=1)
-    seen: Seen[Moved] = Seen()
+    bus = await backend.start_bus(worker_count=1)
+    seen: Recorder[Moved] = Recorder()
     attempts: Counter[int] = Counter()
 
     async def handle(event: Moved) -> None:
@@ -156,8 +156,8 @@ async def test_keys_of_two_aggregate_types_with_the_same_id_are_two_keys(backend
     """Order is promised per aggregate type and id together."""
     from tests.bus.samples import Ticket
 
-    bus = await backend.running(worker_count=2)
-    entered: Seen[str] = Seen()
+    bus = await backend.start_bus(worker_count=2)
+    entered: Recorder[str] = Recorder()
     release = asyncio.Event()
 
     async def handle(event: Any) -> None:
@@ -177,10 +177,10 @@ async def test_an_ordering_function_gives_another_key(backend: Backend) -> None:
     """If all events share a key, the second must not start before the first has ended, whatever their
     aggregates.
     """
-    bus = await backend.running(worker_count=4)
+    bus = await backend.start_bus(worker_count=4)
     inside = 0
     most = 0
-    seen: Seen[Moved] = Seen()
+    seen: Recorder[Moved] = Recorder()
 
     async def handle(event: Moved) -> None:
         nonlocal inside, most
@@ -199,8 +199,8 @@ async def test_an_ordering_function_gives_another_key(backend: Backend) -> None:
 
 async def test_ordering_none_lets_events_of_one_aggregate_run_at_once(backend: Backend) -> None:
     """``None`` asks for no order: four workers must all be busy with one aggregate."""
-    bus = await backend.running(worker_count=4)
-    entered: Seen[int] = Seen()
+    bus = await backend.start_bus(worker_count=4)
+    entered: Recorder[int] = Recorder()
     release = asyncio.Event()
 
     async def handle(event: Moved) -> None:
@@ -217,8 +217,8 @@ async def test_ordering_none_lets_events_of_one_aggregate_run_at_once(backend: B
 
 async def test_an_ordering_function_may_leave_single_events_unordered(backend: Backend) -> None:
     """A key of ``None`` means no order for that event."""
-    bus = await backend.running(worker_count=3)
-    entered: Seen[int] = Seen()
+    bus = await backend.start_bus(worker_count=3)
+    entered: Recorder[int] = Recorder()
     release = asyncio.Event()
 
     async def handle(event: Moved) -> None:
@@ -243,8 +243,8 @@ async def test_an_event_whose_key_cannot_be_computed_is_parked_and_the_rest_flow
     """If a user's ordering function raises, the event must not be lost, and no subscription, publisher,
     worker or other event of the same publish may suffer.
     """
-    bus = await backend.running(worker_count=1)
-    seen: Seen[Moved] = Seen()
+    bus = await backend.start_bus(worker_count=1)
+    seen: Recorder[Moved] = Recorder()
 
     def ordering(event: Moved) -> Any:
         if event.n == 1:
@@ -265,16 +265,16 @@ async def test_an_event_whose_key_cannot_be_computed_is_parked_and_the_rest_flow
 
 async def test_events_without_a_key_run_on_all_workers(backend: Backend) -> None:
     """Events of no aggregate have no order to keep, so a slow one must not hold up the next."""
-    bus = await backend.running(worker_count=4)
-    entered: Seen[int] = Seen()
+    bus = await backend.start_bus(worker_count=4)
+    entered: Recorder[int] = Recorder()
     release = asyncio.Event()
 
-    async def handle(event: Noted) -> None:
+    async def handle(event: NoteTaken) -> None:
         entered.add(event.n)
         await release.wait()
 
-    bus.subscribe(Noted, handle)
-    await bus.publish_batch([Noted(n) for n in range(4)])
+    bus.subscribe(NoteTaken, handle)
+    await bus.publish_batch([NoteTaken(n) for n in range(4)])
     await entered.reach(4)
     release.set()
     await bus.drain(60)
@@ -283,7 +283,7 @@ async def test_events_without_a_key_run_on_all_workers(backend: Backend) -> None
 
 async def test_a_key_that_finished_is_ordered_again_when_it_returns(backend: Backend) -> None:
     """Idle keys are forgotten to save memory; one that returns must not run in two lanes at once."""
-    bus = await backend.running(worker_count=4)
+    bus = await backend.start_bus(worker_count=4)
     handled: dict[str, list[int]] = defaultdict(list)
 
     async def handle(event: Moved) -> None:
@@ -306,9 +306,9 @@ async def test_sixteen_keys_with_sixteen_workers_overlap_fully(backend: Backend)
     keys waited for each other, none would ever go on.
     """
     count = 20
-    bus = await backend.running(worker_count=KEYS)
+    bus = await backend.start_bus(worker_count=KEYS)
     together = asyncio.Barrier(KEYS)
-    handled: Seen[Moved] = Seen()
+    handled: Recorder[Moved] = Recorder()
 
     async def handle(event: Moved) -> None:
         await together.wait()
@@ -322,10 +322,10 @@ async def test_sixteen_keys_with_sixteen_workers_overlap_fully(backend: Backend)
 
 async def test_a_blocked_handler_on_one_key_delays_no_other_key(backend: Backend) -> None:
     """Promise 14. The blocked key never ends here, so a key that waited for it would not end either."""
-    bus = await backend.running(worker_count=4)
+    bus = await backend.start_bus(worker_count=4)
     release = asyncio.Event()
     entered = asyncio.Event()
-    others: Seen[int] = Seen()
+    others: Recorder[int] = Recorder()
 
     async def handle(event: Moved) -> None:
         if event.piece == "blocked":
@@ -347,8 +347,8 @@ async def test_a_blocked_handler_on_one_key_delays_no_other_key(backend: Backend
 
 async def test_the_order_of_a_publisher_that_does_not_wait_is_kept(backend: Backend) -> None:
     """``gather`` starts its publishes in order; a commit that mixes them would break the order of the key."""
-    bus = await backend.running()
-    seen: Seen[Moved] = Seen()
+    bus = await backend.start_bus()
+    seen: Recorder[Moved] = Recorder()
 
     async def handle(event: Moved) -> None:
         seen.add(event)
@@ -363,7 +363,7 @@ async def test_order_holds_while_a_subscription_catches_up_from_the_log(stored: 
     """Events read from the log and events taken from commits meet at one point; none may overtake another
     there.
     """
-    bus = await stored.running(worker_count=4)
+    bus = await stored.start_bus(worker_count=4)
     await bus.publish_batch([Moved(f"piece-{n % 7}", n) for n in range(2000)])
     handled: dict[str, list[int]] = defaultdict(list)
 
@@ -371,7 +371,7 @@ async def test_order_holds_while_a_subscription_catches_up_from_the_log(stored: 
         await asyncio.sleep(0)
         handled[event.piece].append(event.n)
 
-    bus.subscribe(Moved, handle, start="beginning", retry=ONCE)
+    bus.subscribe(Moved, handle, start="beginning", retry=ONE_ATTEMPT)
     for n in range(2000, 3000, 10):
         await bus.publish_batch([Moved(f"piece-{m % 7}", m) for m in range(n, n + 10)])
     await bus.drain(30)

@@ -12,7 +12,7 @@ import pytest
 
 from pabal import InMemoryEventBus, InMemoryEventStorage, NotRetryableError, SqliteEventStorage
 from tests.bus.samples import Jumped, Moved
-from tests.bus.support import ONCE, Backend, Seen, by_piece, figures
+from tests.bus.support import ONE_ATTEMPT, Backend, Recorder, by_piece, statistics_of
 
 STORAGES: dict[str, Callable[[Path], Any]] = {
     "memory": lambda path: None,
@@ -76,8 +76,8 @@ async def test_a_dead_letter_that_moves_to_a_parked_key_does_not_release_what_wa
     backend: Backend,
 ) -> None:
     """Promise 25. A success of the key would release its events although their first is still parked."""
-    bus = await backend.running(worker_count=4)
-    handled: Seen[Moved] = Seen()
+    bus = await backend.start_bus(worker_count=4)
+    handled: Recorder[Moved] = Recorder()
     poison = {"A", "B"}
 
     async def handle(event: Moved) -> None:
@@ -85,7 +85,7 @@ async def test_a_dead_letter_that_moves_to_a_parked_key_does_not_release_what_wa
             raise NotRetryableError("not yet")
         handled.add(event)
 
-    bus.subscribe(Moved, handle, name="sub", retry=ONCE, on_exhausted="park_key")
+    bus.subscribe(Moved, handle, name="sub", retry=ONE_ATTEMPT, on_exhausted="park_key")
     for piece, n in (("A", 1), ("A", 2), ("B", 1), ("B", 2)):
         await bus.publish(Moved(piece, n))
     await bus.drain(60)
@@ -111,8 +111,8 @@ async def test_what_queues_behind_a_parked_event_and_is_not_subscribed_to_any_mo
     backend: Backend,
 ) -> None:
     """The handler would get events that it cannot handle, and park them; or the key would stand still."""
-    bus = await backend.running()
-    handled: Seen[Moved] = Seen()
+    bus = await backend.start_bus()
+    handled: Recorder[Moved] = Recorder()
     broken = True
 
     async def handle(event: Moved) -> None:
@@ -120,7 +120,7 @@ async def test_what_queues_behind_a_parked_event_and_is_not_subscribed_to_any_mo
             raise NotRetryableError("not yet")
         handled.add(event)
 
-    wide = bus.subscribe(Moved, handle, name="sub", retry=ONCE, on_exhausted="park_key")
+    wide = bus.subscribe(Moved, handle, name="sub", retry=ONE_ATTEMPT, on_exhausted="park_key")
     await bus.publish(Jumped("A", 1))
     await bus.publish_batch([Moved("A", n) for n in range(2, 302)])  # more than are read back at a time
     await bus.publish_batch([Jumped("A", 302), Moved("A", 303)])
@@ -130,7 +130,7 @@ async def test_what_queues_behind_a_parked_event_and_is_not_subscribed_to_any_mo
 
     broken = False
     bus.unsubscribe(wide)
-    bus.subscribe(Jumped, handle, name="sub", retry=ONCE, on_exhausted="park_key")
+    bus.subscribe(Jumped, handle, name="sub", retry=ONE_ATTEMPT, on_exhausted="park_key")
     await bus.drain(60)
     await bus.dead_letters.retry(letter.id)
     await bus.drain(60)
@@ -139,7 +139,7 @@ async def test_what_queues_behind_a_parked_event_and_is_not_subscribed_to_any_mo
     await handled.reach(3)
     await bus.drain(60)
     assert by_piece(handled) == {"A": [1, 302, 304]}
-    assert (await bus.dead_letters.list(), figures(bus, "sub")["blocked_keys"]) == ([], 0)
+    assert (await bus.dead_letters.list(), statistics_of(bus, "sub")["blocked_keys"]) == ([], 0)
 
 
 def _no_key(event: Moved) -> str:
@@ -155,8 +155,8 @@ async def test_what_queues_behind_a_parked_event_follows_in_order_though_the_ord
     stored: Backend, ordering: Any
 ) -> None:
     """Promise 25. The queue would stop after its first page, because no lane has its key any more."""
-    bus = await stored.running()
-    handled: Seen[Moved] = Seen()
+    bus = await stored.start_bus()
+    handled: Recorder[Moved] = Recorder()
     poison = {1}
 
     async def handle(event: Moved) -> None:
@@ -167,7 +167,7 @@ async def test_what_queues_behind_a_parked_event_follows_in_order_though_the_ord
     bus.subscribe(Moved, handle, name="sub", on_exhausted="park_key")
     await bus.publish_batch([Moved("A", n) for n in range(1, 601)])
     await bus.drain(60)
-    bus = await stored.again(bus)
+    bus = await stored.reopen(bus)
     poison.clear()
     bus.subscribe(Moved, handle, name="sub", on_exhausted="park_key", ordering=ordering)
     await bus.start()
@@ -184,8 +184,8 @@ async def test_a_dead_letter_whose_ordering_function_raises_is_parked_again_and_
     stored: Backend,
 ) -> None:
     """Promise 27. The retry would raise the function's error, and so would every later start."""
-    bus = await stored.running()
-    handled: Seen[Moved] = Seen()
+    bus = await stored.start_bus()
+    handled: Recorder[Moved] = Recorder()
     lost_key = True
 
     def key_of(event: Moved) -> str:
@@ -204,7 +204,7 @@ async def test_a_dead_letter_whose_ordering_function_raises_is_parked_again_and_
     await bus.drain(60)
     [letter] = await bus.dead_letters.list()
 
-    bus = await stored.again(bus)
+    bus = await stored.reopen(bus)
     bus.subscribe(Moved, handle, name="sub", on_exhausted="park_key", ordering=key_of)
     await bus.start()
     assert bus.storage is not None
@@ -215,7 +215,7 @@ async def test_a_dead_letter_whose_ordering_function_raises_is_parked_again_and_
     assert [attempt.message for attempt in parked.attempts] == ["not yet", "no key"]
 
     await bus.storage.begin_retry(letter.id, None, 0.0)  # the process dies before it is delivered
-    bus = await stored.again(bus)
+    bus = await stored.reopen(bus)
     bus.subscribe(Moved, handle, name="sub", on_exhausted="park_key", ordering=key_of)
     await bus.start()
     await bus.drain(60)

@@ -11,8 +11,8 @@ import pytest
 
 from pabal import InMemoryEventBus, RetryPolicy, SqliteEventStorage
 from pabal.testing import VirtualClock
-from tests.bus.samples import Moved, Noted
-from tests.bus.support import AT_ONCE, LIMIT, ONCE, Backend, Seen, turns
+from tests.bus.samples import Moved, NoteTaken
+from tests.bus.support import LIMIT, ONE_ATTEMPT, RETRY_AT_ONCE, Backend, Recorder, spin_loop
 
 
 class Tiers:
@@ -52,7 +52,7 @@ class Tiers:
 
 async def test_no_handler_starts_before_all_lower_numbers_made_their_first_attempt(backend: Backend) -> None:
     """Promise 16, live. A risk check that runs after the order was sent is worse than none."""
-    bus = await backend.running(worker_count=8)
+    bus = await backend.start_bus(worker_count=8)
     tiers = Tiers(random.Random(3))
     for priority in (3, 1, 2):
         bus.subscribe(Moved, tiers.handler(priority), name=f"tier-{priority}", priority=priority)
@@ -89,7 +89,7 @@ async def test_a_lower_number_that_is_still_being_opened_is_waited_for(
         async with asyncio.timeout(LIMIT):
             while not seen:  # noqa: ASYNC110 - a sync handler, in a thread
                 await asyncio.sleep(0.001)
-        await turns()
+        await spin_loop()
         assert seen == ["beside"]
         opened.set()
         await bus.drain(60)
@@ -98,11 +98,11 @@ async def test_a_lower_number_that_is_still_being_opened_is_waited_for(
 
 async def test_events_without_a_key_keep_the_tiers_too(backend: Backend) -> None:
     """Promise 16. Several workers take deliveries without a key at once, on another path of the engine."""
-    bus = await backend.running(worker_count=8)
+    bus = await backend.start_bus(worker_count=8)
     tiers = Tiers(random.Random(4))
     for priority in (5, -1):
-        bus.subscribe(Noted, tiers.handler(priority), name=f"tier-{priority}", priority=priority)
-    await bus.publish_batch([Noted(n) for n in range(200)])
+        bus.subscribe(NoteTaken, tiers.handler(priority), name=f"tier-{priority}", priority=priority)
+    await bus.publish_batch([NoteTaken(n) for n in range(200)])
     await bus.drain(20)
     assert len(tiers.history) == 2 * 2 * 200
     assert tiers.violations([-1, 5]) == []
@@ -110,7 +110,7 @@ async def test_events_without_a_key_keep_the_tiers_too(backend: Backend) -> None
 
 async def test_the_tiers_hold_while_all_of_them_catch_up_together(stored: Backend) -> None:
     """Promise 16, from the log. Subscriptions that read side by side must not overtake one another."""
-    bus = await stored.running(worker_count=8)
+    bus = await stored.start_bus(worker_count=8)
     await bus.publish_batch([Moved(f"piece-{n % 9}", n) for n in range(600)])
     tiers = Tiers(random.Random(5))
     for priority in (2, 1):
@@ -126,8 +126,8 @@ async def test_the_tiers_hold_while_all_of_them_catch_up_together(stored: Backen
 
 async def test_a_first_attempt_that_fails_lets_the_higher_number_go_on(backend: Backend) -> None:
     """The promise is about first attempts: a retry in an hour must not hold up higher numbers for an hour."""
-    bus = await backend.running()
-    seen: Seen[int] = Seen()
+    bus = await backend.start_bus()
+    seen: Recorder[int] = Recorder()
 
     async def low(event: Moved) -> None:
         raise ValueError("later, perhaps")
@@ -144,12 +144,12 @@ async def test_a_first_attempt_that_fails_lets_the_higher_number_go_on(backend: 
 
 async def test_the_tiers_hold_when_first_attempts_fail(backend: Backend) -> None:
     """Promise 16. Retries come back while later events are being attempted."""
-    bus = await backend.running(worker_count=8)
+    bus = await backend.start_bus(worker_count=8)
     tiers = Tiers(random.Random(6))
     tiers.fail_first_attempts = True
     for priority in (1, 2):
         bus.subscribe(
-            Moved, tiers.handler(priority), name=f"tier-{priority}", priority=priority, retry=AT_ONCE
+            Moved, tiers.handler(priority), name=f"tier-{priority}", priority=priority, retry=RETRY_AT_ONCE
         )
     await bus.publish_batch([Moved(f"piece-{n % 5}", n) for n in range(100)])
     await bus.drain(20)
@@ -159,9 +159,9 @@ async def test_the_tiers_hold_when_first_attempts_fail(backend: Backend) -> None
 
 async def test_equal_numbers_run_independently(backend: Backend) -> None:
     """A handler that waits must not hold up another one of the same priority."""
-    bus = await backend.running(worker_count=2)
+    bus = await backend.start_bus(worker_count=2)
     release = asyncio.Event()
-    seen: Seen[int] = Seen()
+    seen: Recorder[int] = Recorder()
 
     async def slow(event: Moved) -> None:
         await release.wait()
@@ -179,21 +179,21 @@ async def test_equal_numbers_run_independently(backend: Backend) -> None:
 
 async def test_a_higher_number_waits_only_for_those_who_want_the_event(backend: Backend) -> None:
     """A lower number that is busy with events of other types must not matter to this one."""
-    bus = await backend.running(worker_count=2)
+    bus = await backend.start_bus(worker_count=2)
     release = asyncio.Event()
     entered = asyncio.Event()
-    seen: Seen[int] = Seen()
+    seen: Recorder[int] = Recorder()
 
-    async def low(event: Noted) -> None:
+    async def low(event: NoteTaken) -> None:
         entered.set()
         await release.wait()
 
     async def high(event: Moved) -> None:
         seen.add(event.n)
 
-    bus.subscribe(Noted, low, priority=1)
+    bus.subscribe(NoteTaken, low, priority=1)
     bus.subscribe(Moved, high, priority=2)
-    await bus.publish(Noted(1))
+    await bus.publish(NoteTaken(1))
     await entered.wait()
     await bus.publish(Moved("rook", 2))
     await seen.reach(1)
@@ -203,8 +203,8 @@ async def test_a_higher_number_waits_only_for_those_who_want_the_event(backend: 
 
 async def test_an_event_that_the_lower_number_filters_out_goes_on_to_the_higher(backend: Backend) -> None:
     """An event rejected by ``where`` counts as attempted."""
-    bus = await backend.running()
-    seen: Seen[int] = Seen()
+    bus = await backend.start_bus()
+    seen: Recorder[int] = Recorder()
 
     async def low(event: Moved) -> None: ...
 
@@ -220,10 +220,10 @@ async def test_an_event_that_the_lower_number_filters_out_goes_on_to_the_higher(
 
 async def test_unsubscribing_the_lower_number_releases_who_waited_for_it(backend: Backend) -> None:
     """A subscription that is gone attempts nothing, so waiting for it would never end."""
-    bus = await backend.running(worker_count=4)
+    bus = await backend.start_bus(worker_count=4)
     entered = asyncio.Event()
     release = asyncio.Event()
-    seen: Seen[int] = Seen()
+    seen: Recorder[int] = Recorder()
 
     async def low(event: Any) -> None:
         entered.set()
@@ -232,11 +232,11 @@ async def test_unsubscribing_the_lower_number_releases_who_waited_for_it(backend
     async def high(event: Any) -> None:
         seen.add(event.n)
 
-    subscription = bus.subscribe((Moved, Noted), low, priority=1)
-    bus.subscribe((Moved, Noted), high, priority=2)
-    await bus.publish_batch([Moved("rook", 1), Moved("rook", 2), Noted(3)])
+    subscription = bus.subscribe((Moved, NoteTaken), low, priority=1)
+    bus.subscribe((Moved, NoteTaken), high, priority=2)
+    await bus.publish_batch([Moved("rook", 1), Moved("rook", 2), NoteTaken(3)])
     await entered.wait()
-    await turns()
+    await spin_loop()
     assert seen == []
     bus.unsubscribe(subscription)
     await seen.reach(3)
@@ -249,8 +249,8 @@ async def test_unsubscribing_the_higher_number_leaves_nothing_behind_that_drain_
     backend: Backend,
 ) -> None:
     """Deliveries held back by priority are pending; they must go with their subscription."""
-    bus = await backend.running(worker_count=4)
-    entered: Seen[int] = Seen()
+    bus = await backend.start_bus(worker_count=4)
+    entered: Recorder[int] = Recorder()
     release = asyncio.Event()
 
     async def low(event: Any) -> None:
@@ -260,11 +260,11 @@ async def test_unsubscribing_the_higher_number_leaves_nothing_behind_that_drain_
     async def high(event: Any) -> None:
         raise AssertionError("unsubscribed")
 
-    bus.subscribe((Moved, Noted), low, priority=1)
-    subscription = bus.subscribe((Moved, Noted), high, priority=2)
-    await bus.publish_batch([Moved("rook", 1), Noted(2), Noted(3)])
+    bus.subscribe((Moved, NoteTaken), low, priority=1)
+    subscription = bus.subscribe((Moved, NoteTaken), high, priority=2)
+    await bus.publish_batch([Moved("rook", 1), NoteTaken(2), NoteTaken(3)])
     await entered.reach(3)
-    await turns()
+    await spin_loop()
     bus.unsubscribe(subscription)
     release.set()
     await bus.drain(60)
@@ -273,8 +273,8 @@ async def test_unsubscribing_the_higher_number_leaves_nothing_behind_that_drain_
 
 async def test_a_halted_lower_number_does_not_hold_the_higher(backend: Backend) -> None:
     """One subscription that stops must not stop the others."""
-    bus = await backend.running()
-    seen: Seen[int] = Seen()
+    bus = await backend.start_bus()
+    seen: Recorder[int] = Recorder()
 
     async def low(event: Moved) -> None:
         raise ValueError("stop here")
@@ -282,7 +282,7 @@ async def test_a_halted_lower_number_does_not_hold_the_higher(backend: Backend) 
     async def high(event: Moved) -> None:
         seen.add(event.n)
 
-    bus.subscribe(Moved, low, name="low", priority=1, retry=ONCE, on_exhausted="stop")
+    bus.subscribe(Moved, low, name="low", priority=1, retry=ONE_ATTEMPT, on_exhausted="stop")
     bus.subscribe(Moved, high, priority=2)
     await bus.publish_batch([Moved("rook", n) for n in range(3)])
     await seen.reach(3)
@@ -292,10 +292,10 @@ async def test_a_halted_lower_number_does_not_hold_the_higher(backend: Backend) 
 
 async def test_batches_keep_the_tiers(backend: Backend) -> None:
     """Promise 16. A batch must end before an event that the lower number has not attempted."""
-    bus = await backend.running(worker_count=4)
+    bus = await backend.start_bus(worker_count=4)
     attempted: set[int] = set()
     early: list[int] = []
-    seen: Seen[int] = Seen()
+    seen: Recorder[int] = Recorder()
 
     async def low(event: Moved) -> None:
         await asyncio.sleep(0)
@@ -320,8 +320,8 @@ async def test_what_a_lower_number_takes_no_longer_holds_the_higher_up_in_nothin
     """Events that the name's former subscription left unfinished, and the new one skips, got no first
     attempt: the higher number waited for one for ever, while health was ok.
     """
-    bus = await stored.running(clock=clock)
-    seen: Seen[int] = Seen()
+    bus = await stored.start_bus(clock=clock)
+    seen: Recorder[int] = Recorder()
 
     async def fail(event: Any) -> None:
         if event.n == 0:
@@ -336,13 +336,13 @@ async def test_what_a_lower_number_takes_no_longer_holds_the_higher_up_in_nothin
         await gate.wait()
         seen.add(event.n)
 
-    first = bus.subscribe((Moved, Noted), fail, name="first", retry=RetryPolicy(base_delay=1000))
+    first = bus.subscribe((Moved, NoteTaken), fail, name="first", retry=RetryPolicy(base_delay=1000))
     await bus.publish_batch([*(Moved("rook", n) for n in range(3)), Moved("king", 3)])  # 1, 2 wait for 0
     await bus.drain(20, retries=False)
     bus.unsubscribe(first)
     bus.subscribe(Moved, note_later, name="second", priority=2, start="beginning")
-    bus.subscribe(Noted, note, name="first")
-    await bus.publish(Noted(9))
+    bus.subscribe(NoteTaken, note, name="first")
+    await bus.publish(NoteTaken(9))
     await seen.reach(1)
     gate.set()
     await bus.drain(20)

@@ -11,7 +11,7 @@ import pytest
 from pabal import BaseEventBus
 from pabal.errors import DuplicateEventError, InvalidEventError
 from tests.bus.samples import Measured, Moved, Ticket
-from tests.bus.support import Backend, Seen, numbers, turns
+from tests.bus.support import Backend, Recorder, numbers, spin_loop
 
 
 async def stored_ids(bus: BaseEventBus) -> list[str]:
@@ -21,7 +21,7 @@ async def stored_ids(bus: BaseEventBus) -> list[str]:
 
 async def test_a_receipt_is_true_and_names_the_event_and_its_position(backend: Backend) -> None:
     """The specification uses ``if await bus.publish(…)``; the position is where the event can be read."""
-    bus = await backend.running()
+    bus = await backend.start_bus()
     events = [Moved("rook", n) for n in range(3)]
     receipts = [await bus.publish(event) for event in events]
     assert all(receipts)
@@ -31,7 +31,7 @@ async def test_a_receipt_is_true_and_names_the_event_and_its_position(backend: B
 
 async def test_an_event_is_in_the_log_when_publish_returns_every_time(stored: Backend) -> None:
     """The second publish of a class must take no shortcut past the log."""
-    bus = await stored.running()
+    bus = await stored.start_bus()
     assert bus.storage is not None
 
     async def handle(event: Moved) -> None: ...
@@ -48,7 +48,7 @@ async def test_an_event_is_in_the_log_when_publish_returns_every_time(stored: Ba
 
 async def test_an_event_that_nobody_wants_is_published_all_the_same(backend: Backend) -> None:
     """Subscriptions come and go; the log also serves later ones."""
-    bus = await backend.running()
+    bus = await backend.start_bus()
     assert await bus.publish(Moved("rook", 1))
     await bus.drain(60)
     assert bus.get_statistics()["events_published"] == 1
@@ -56,8 +56,8 @@ async def test_an_event_that_nobody_wants_is_published_all_the_same(backend: Bac
 
 async def test_publish_batch_keeps_the_order_and_returns_a_receipt_for_each(backend: Backend) -> None:
     """A batch is several publishes in one step, and nothing else."""
-    bus = await backend.running()
-    seen: Seen[Moved] = Seen()
+    bus = await backend.start_bus()
+    seen: Recorder[Moved] = Recorder()
 
     async def handle(event: Moved) -> None:
         seen.add(event)
@@ -78,8 +78,8 @@ async def test_a_batch_with_one_bad_event_publishes_none(
     backend: Backend, place: int, bad: Callable[[], Any]
 ) -> None:
     """Half a batch would be a state that was never meant to be published."""
-    bus = await backend.running()
-    seen: Seen[Any] = Seen()
+    bus = await backend.start_bus()
+    seen: Recorder[Any] = Recorder()
 
     async def handle(event: Any) -> None:
         seen.add(event)
@@ -98,8 +98,8 @@ async def test_a_batch_with_one_bad_event_publishes_none(
 
 async def test_publishing_the_same_event_again_stores_one_and_returns_its_position(stored: Backend) -> None:
     """Promise 10. A caller who does not know whether a publish went through can simply repeat it."""
-    bus = await stored.running()
-    seen: Seen[Moved] = Seen()
+    bus = await stored.start_bus()
+    seen: Recorder[Moved] = Recorder()
 
     async def handle(event: Moved) -> None:
         seen.add(event)
@@ -119,7 +119,7 @@ async def test_publishing_the_same_event_again_stores_one_and_returns_its_positi
 
 async def test_one_id_with_two_contents_is_refused(stored: Backend) -> None:
     """An id with two meanings would make repeating a publish unsafe."""
-    bus = await stored.running()
+    bus = await stored.start_bus()
     event = Moved("rook", 1)
     await bus.publish(event)
     with pytest.raises(DuplicateEventError, match="position 1 with different content"):
@@ -145,8 +145,8 @@ class StepCancelled:
 
 async def test_cancelling_publish_anywhere_leaves_the_event_absent_or_stored_once(stored: Backend) -> None:
     """Promise 10. A cancelled request handler must neither lose nor double the event it was publishing."""
-    bus = await stored.running()
-    seen: Seen[Moved] = Seen()
+    bus = await stored.start_bus()
+    seen: Recorder[Moved] = Recorder()
 
     async def handle(event: Moved) -> None:
         seen.add(event)
@@ -170,7 +170,7 @@ async def test_cancelling_publish_anywhere_leaves_the_event_absent_or_stored_onc
 
 async def test_cancelling_a_batch_anywhere_stores_all_of_it_or_none(stored: Backend) -> None:
     """Promise 10. All or none holds for a cancelled batch too."""
-    bus = await stored.running()
+    bus = await stored.start_bus()
     for steps in range(40):
         batch = [Moved("rook", n) for n in range(5)]
         await StepCancelled(steps % 20).run(lambda batch=batch: bus.publish_batch(batch))  # type: ignore[misc]
@@ -182,9 +182,9 @@ async def test_cancelling_a_batch_anywhere_stores_all_of_it_or_none(stored: Back
 
 async def test_cancelling_publish_while_it_waits_for_room_leaves_nothing(memory: Backend) -> None:
     """Promise 10. The event of a publisher that gave up waiting must not turn up later."""
-    bus = await memory.running(max_queue_size=1)
+    bus = await memory.start_bus(max_queue_size=1)
     release = asyncio.Event()
-    seen: Seen[Moved] = Seen()
+    seen: Recorder[Moved] = Recorder()
 
     async def handle(event: Moved) -> None:
         await release.wait()
@@ -202,8 +202,8 @@ async def test_cancelling_publish_while_it_waits_for_room_leaves_nothing(memory:
 
 async def test_a_registered_dataclass_is_published_and_received_as_itself(backend: Backend) -> None:
     """Teams with their own event classes must not have to inherit from DomainEvent."""
-    bus = await backend.running()
-    seen: Seen[Ticket] = Seen()
+    bus = await backend.start_bus()
+    seen: Recorder[Ticket] = Recorder()
 
     async def sell(ticket: Ticket) -> None:
         seen.add(ticket)
@@ -217,8 +217,8 @@ async def test_a_registered_dataclass_is_published_and_received_as_itself(backen
 
 async def test_many_publishers_at_once_are_all_acknowledged(backend: Backend) -> None:
     """Group commit resolves a hundred publishers together; none may be forgotten, whatever the queue size."""
-    bus = await backend.running(max_queue_size=7)
-    seen: Seen[int] = Seen()
+    bus = await backend.start_bus(max_queue_size=7)
+    seen: Recorder[int] = Recorder()
 
     async def handle(event: Moved) -> None:
         seen.add(event.n)
@@ -233,7 +233,7 @@ async def test_many_publishers_at_once_are_all_acknowledged(backend: Backend) ->
 
 async def test_a_refused_event_lets_the_next_publisher_in(stored: Backend) -> None:
     """With a full intake, the next publisher waits for the one before, even if that one fails."""
-    bus = await stored.running(max_queue_size=1)
+    bus = await stored.start_bus(max_queue_size=1)
     event = Moved("rook", 1)
     await bus.publish(event)
     other = Moved("rook", 2, event_id=event.event_id)
@@ -245,4 +245,4 @@ async def test_a_refused_event_lets_the_next_publisher_in(stored: Backend) -> No
         "Receipt",
         "DuplicateEventError",
     ]
-    await turns()
+    await spin_loop()

@@ -15,8 +15,8 @@ from pabal.ports.inspection import DeliveryRecord
 from pabal.ports.storage import PendingRetry, Progress, RecoveredDelivery
 from pabal.ports.telemetry import AttemptFailed, StorageTrouble
 from pabal.testing import VirtualClock
-from tests.bus.samples import Moved, Noted
-from tests.bus.support import AT_ONCE, Backend, Seen, reports_of
+from tests.bus.samples import Moved, NoteTaken
+from tests.bus.support import RETRY_AT_ONCE, Backend, Recorder, reports_of
 
 LATER = RetryPolicy(max_attempts=4, base_delay=20.0, multiplier=1.0, jitter=0.0)
 
@@ -27,9 +27,9 @@ class Moody:
     def __init__(self, fails: int) -> None:
         self.fails = fails
         self.calls: dict[int, int] = {}
-        self.handled: Seen[int] = Seen()
+        self.handled: Recorder[int] = Recorder()
 
-    async def handle(self, event: Moved | Noted) -> None:
+    async def handle(self, event: Moved | NoteTaken) -> None:
         call = self.calls[event.n] = self.calls.get(event.n, 0) + 1
         if call <= self.fails:
             raise LookupError(f"call {call} on {event.n}")
@@ -43,7 +43,7 @@ class Watched(InMemoryEventStorage):
         super().__init__()
         self.gate = asyncio.Event()
         self.gate.set()
-        self.held: Seen[None] = Seen()
+        self.held: Recorder[None] = Recorder()
         self.refusing = False
         self.retries: list[PendingRetry] = []
         self.recovered: list[RecoveredDelivery] = []
@@ -72,7 +72,7 @@ async def test_a_retry_that_succeeds_after_a_restart_keeps_what_failed_before(
 ) -> None:
     """The reason for a delay could not be found: the event would show as handled, and nothing more."""
     moody = Moody(fails=2)
-    bus = stored.bus(clock=clock)
+    bus = stored.make_bus(clock=clock)
     bus.subscribe(Moved, moody, name="book", retry=LATER)
     failed = reports_of(bus, AttemptFailed)
     await bus.start()
@@ -81,7 +81,7 @@ async def test_a_retry_that_succeeds_after_a_restart_keeps_what_failed_before(
     [before] = await deliveries(bus, receipt.position)
     assert (before.state, before.attempts, before.finished_at) == ("retrying", 1, None)
 
-    bus = await stored.again(bus, clock=clock)
+    bus = await stored.reopen(bus, clock=clock)
     bus.subscribe(Moved, moody, name="book", retry=LATER)
     failed = reports_of(bus, AttemptFailed)
     await bus.start()
@@ -98,7 +98,7 @@ async def test_a_retry_that_succeeds_after_a_restart_keeps_what_failed_before(
     assert [one.message for one in shown.failures] == ["call 1 on 7", "call 2 on 7"]
     assert all("raise LookupError" in one.traceback for one in shown.failures)
 
-    bus = await stored.again(bus, clock=clock)
+    bus = await stored.reopen(bus, clock=clock)
     bus.subscribe(Moved, moody, name="book", retry=LATER)
     await bus.start()
     assert await deliveries(bus, receipt.position) == [shown]
@@ -108,11 +108,11 @@ async def test_a_retry_that_succeeds_before_anything_was_saved_keeps_what_failed
     """A retry without delay is quicker than a disk: the most common failures would leave no trace."""
     storage, moody = Watched(), Moody(fails=2)
     bus = InMemoryEventBus(storage)
-    bus.subscribe((Moved, Noted), moody, name="book", retry=AT_ONCE)
+    bus.subscribe((Moved, NoteTaken), moody, name="book", retry=RETRY_AT_ONCE)
     async with bus:
         storage.gate.clear()
         moody.fails = 0
-        await bus.publish(Noted(1))
+        await bus.publish(NoteTaken(1))
         await storage.held.reach(1)  # from here on, every change waits for the next save
         moody.fails = 2
         receipt = await bus.publish(Moved("rook", 2))
@@ -130,7 +130,7 @@ async def test_a_dead_letter_that_succeeds_at_last_keeps_all_its_attempts(
 ) -> None:
     """With the dead letter, the reason why it was one would be gone too."""
     moody = Moody(fails=3)
-    bus = await stored.running()
+    bus = await stored.start_bus()
     twice = RetryPolicy(max_attempts=2, base_delay=0.0)
     bus.subscribe(Moved, moody, name="book", retry=twice, on_exhausted=on_exhausted)
     first = await bus.publish(Moved("rook", 1))
@@ -151,7 +151,7 @@ async def test_a_dead_letter_that_succeeds_at_last_keeps_all_its_attempts(
 async def test_a_dead_letter_that_was_discarded_leaves_no_failed_attempts(stored: Backend) -> None:
     """It would look as if it had succeeded in the end."""
     moody = Moody(fails=1)
-    bus = await stored.running()
+    bus = await stored.start_bus()
     bus.subscribe(Moved, moody, name="book", retry=RetryPolicy(max_attempts=1))
     receipt = await bus.publish(Moved("rook", 1))
     await bus.drain(60)
@@ -161,15 +161,15 @@ async def test_a_dead_letter_that_was_discarded_leaves_no_failed_attempts(stored
 
 async def test_each_event_of_a_batch_that_failed_keeps_that(stored: Backend) -> None:
     """A batch is retried as a whole, so all of its events were late."""
-    calls: Seen[int] = Seen()
+    calls: Recorder[int] = Recorder()
 
     async def handle(events: list[Moved]) -> None:
         calls.add(len(events))
         if len(calls) == 1:
             raise LookupError("not now")
 
-    bus = await stored.running()
-    bus.subscribe(Moved, handle, name="book", retry=AT_ONCE, batch=10)
+    bus = await stored.start_bus()
+    bus.subscribe(Moved, handle, name="book", retry=RETRY_AT_ONCE, batch=10)
     receipts = await bus.publish_batch([Moved("rook", n) for n in range(3)])
     await bus.drain(60)
     assert sum(calls) == 3 + calls[0]
@@ -185,7 +185,7 @@ async def test_what_recovered_while_saving_failed_is_kept_once() -> None:
     storage, moody, clock = Watched(), Moody(fails=1), VirtualClock()
     bus = InMemoryEventBus(storage, clock=clock)
     failed, trouble = reports_of(bus, AttemptFailed), reports_of(bus, StorageTrouble)
-    bus.subscribe(Moved, moody, name="book", retry=AT_ONCE)
+    bus.subscribe(Moved, moody, name="book", retry=RETRY_AT_ONCE)
     async with bus:
         storage.refusing = True
         first = await bus.publish(Moved("rook", 1))

@@ -10,7 +10,7 @@ import pytest
 from pabal import RetryPolicy
 from pabal.errors import InvalidHandlerError, SubscriptionError
 from tests.bus.samples import Moved, Unknown
-from tests.bus.support import ONCE, Backend
+from tests.bus.support import ONE_ATTEMPT, Backend
 
 
 def two_needed(event: Any, context: Any, more: Any) -> None: ...
@@ -47,7 +47,7 @@ async def test_a_handler_that_cannot_take_an_event_is_refused_at_once(
     memory: Backend, handler: Any, message: str
 ) -> None:
     """Otherwise the mistake would show only with the first event, as a dead letter."""
-    bus = memory.bus()
+    bus = memory.make_bus()
     with pytest.raises(InvalidHandlerError, match=message):
         bus.subscribe(Moved, handler)
     assert bus.get_statistics()["subscription_count"] == 0
@@ -61,7 +61,7 @@ async def test_a_handler_that_cannot_take_an_event_is_refused_at_once(
         ({"priority": 1.5}, "priority"),
         ({"retry_count": -1}, "retry_count"),
         ({"retry_count": 1.5}, "retry_count"),
-        ({"retry_count": 1, "retry": ONCE}, "not both"),
+        ({"retry_count": 1, "retry": ONE_ATTEMPT}, "not both"),
         ({"retry": 3}, "retry_count"),
         ({"timeout": 0}, "timeout"),
         ({"timeout": "5"}, "timeout"),
@@ -92,7 +92,7 @@ async def test_options_that_make_no_sense_are_refused_by_name(
 
     async def note(event: Any) -> None: ...
 
-    bus = memory.bus()
+    bus = memory.make_bus()
     with pytest.raises(SubscriptionError, match=message):
         bus.subscribe(Moved, note, **options)
     assert bus.get_statistics()["subscription_count"] == 0
@@ -106,7 +106,7 @@ async def test_what_is_no_event_type_cannot_be_subscribed_to(memory: Backend, se
 
     async def note(event: Any) -> None: ...
 
-    bus = memory.bus()
+    bus = memory.make_bus()
     with pytest.raises(SubscriptionError):
         bus.subscribe(selector, note)
 

@@ -15,8 +15,8 @@ from pabal.domain.registry import registry
 from pabal.errors import DecodeError, SubscriptionError
 from pabal.ports.telemetry import AttemptFailed, EventParked
 from pabal.testing import VirtualClock
-from tests.bus.samples import Moved, Noted
-from tests.bus.support import ONCE, Backend, Seen, figures, numbers, reports_of
+from tests.bus.samples import Moved, NoteTaken
+from tests.bus.support import ONE_ATTEMPT, Backend, Recorder, numbers, reports_of, statistics_of
 
 
 class OddError(BaseException):
@@ -25,8 +25,8 @@ class OddError(BaseException):
 
 async def attempts_of(backend: Backend, clock: VirtualClock, **options: Any) -> list[float]:
     """Return the times at which a handler that always fails was called, until it was given up."""
-    bus = await backend.running(clock=clock)
-    times: Seen[float] = Seen()
+    bus = await backend.start_bus(clock=clock)
+    times: Recorder[float] = Recorder()
     parked = reports_of(bus, EventParked)
 
     async def fail(event: Moved) -> None:
@@ -70,15 +70,17 @@ async def test_delays_grow_exponentially_up_to_the_limit(backend: Backend) -> No
 async def test_a_delivery_without_a_key_follows_the_same_delays(backend: Backend) -> None:
     """Promise 22. Retries without a key are kept elsewhere than those that block their key."""
     clock = VirtualClock()
-    bus = await backend.running(clock=clock)
-    times: Seen[float] = Seen()
+    bus = await backend.start_bus(clock=clock)
+    times: Recorder[float] = Recorder()
 
-    async def fail(event: Noted) -> None:
+    async def fail(event: NoteTaken) -> None:
         times.add(clock.monotonic())
         raise ValueError("no")
 
-    bus.subscribe(Noted, fail, retry=RetryPolicy(max_attempts=4, base_delay=0.5, multiplier=3.0, jitter=0.0))
-    await bus.publish(Noted())
+    bus.subscribe(
+        NoteTaken, fail, retry=RetryPolicy(max_attempts=4, base_delay=0.5, multiplier=3.0, jitter=0.0)
+    )
+    await bus.publish(NoteTaken())
     await times.reach(1)
     await clock.advance(8)
     await bus.drain(60)
@@ -88,9 +90,9 @@ async def test_a_delivery_without_a_key_follows_the_same_delays(backend: Backend
 async def test_nothing_is_attempted_before_it_is_due(backend: Backend) -> None:
     """A new event, or any other wake-up, must not bring a retry forward."""
     clock = VirtualClock()
-    bus = await backend.running(clock=clock)
+    bus = await backend.start_bus(clock=clock)
     failed = reports_of(bus, AttemptFailed)
-    seen: Seen[Moved] = Seen()
+    seen: Recorder[Moved] = Recorder()
 
     async def fail_first(event: Moved) -> None:
         seen.add(event)
@@ -115,14 +117,14 @@ async def test_nothing_is_attempted_before_it_is_due(backend: Backend) -> None:
 async def test_jitter_spreads_the_delays_within_its_bounds(backend: Backend) -> None:
     """Promise 22. Without jitter, a thousand failed deliveries would return at the same moment."""
     clock = VirtualClock()
-    bus = await backend.running(clock=clock)
-    delays: Seen[AttemptFailed] = reports_of(bus, AttemptFailed)
+    bus = await backend.start_bus(clock=clock)
+    delays: Recorder[AttemptFailed] = reports_of(bus, AttemptFailed)
 
-    async def fail(event: Noted) -> None:
+    async def fail(event: NoteTaken) -> None:
         raise ValueError("no")
 
-    bus.subscribe(Noted, fail, retry=RetryPolicy(max_attempts=2, base_delay=10.0, jitter=0.25))
-    await bus.publish_batch([Noted(n) for n in range(200)])
+    bus.subscribe(NoteTaken, fail, retry=RetryPolicy(max_attempts=2, base_delay=10.0, jitter=0.25))
+    await bus.publish_batch([NoteTaken(n) for n in range(200)])
     await delays.reach(200)
     spread = [report.delay for report in delays if report.delay is not None]
     assert len(spread) == 200
@@ -196,8 +198,8 @@ async def test_an_error_that_is_not_to_be_retried_parks_after_one_attempt(
     backend: Backend, policy: RetryPolicy, error: BaseException
 ) -> None:
     """Promise 24. Retrying a hopeless delivery only delays later events of its key."""
-    bus = await backend.running(worker_count=1)
-    seen: Seen[Moved] = Seen()
+    bus = await backend.start_bus(worker_count=1)
+    seen: Recorder[Moved] = Recorder()
 
     async def fail(event: Moved) -> None:
         seen.add(event)
@@ -215,8 +217,8 @@ async def test_an_error_that_is_not_to_be_retried_parks_after_one_attempt(
 
 async def test_an_error_in_retry_on_is_retried(backend: Backend) -> None:
     """The opposite case of the same option."""
-    bus = await backend.running()
-    seen: Seen[Moved] = Seen()
+    bus = await backend.start_bus()
+    seen: Recorder[Moved] = Recorder()
 
     async def fail_once(event: Moved) -> None:
         seen.add(event)
@@ -232,7 +234,7 @@ async def test_an_error_in_retry_on_is_retried(backend: Backend) -> None:
 
 async def test_a_success_after_failures_leaves_no_dead_letter_and_is_counted_once(backend: Backend) -> None:
     """An event that is retried and succeeds counts as handled once, not once per attempt."""
-    bus = await backend.running()
+    bus = await backend.start_bus()
     calls = 0
 
     @bus.on(Moved, name="third-time", retry=RetryPolicy(max_attempts=3, base_delay=0))
@@ -244,7 +246,7 @@ async def test_a_success_after_failures_leaves_no_dead_letter_and_is_counted_onc
 
     await bus.publish(Moved("rook"))
     await bus.drain(60)
-    counted = figures(bus, "third-time")
+    counted = statistics_of(bus, "third-time")
     assert (counted["handled"], counted["failed_attempts"], counted["retried"], counted["parked"]) == (
         1,
         2,
@@ -263,9 +265,9 @@ async def test_a_payload_that_cannot_be_decoded_is_parked_at_once_with_its_bytes
             event_type: ClassVar[str] = "parcel.sent"
             weight: str
 
-        bus = await stored.running()
+        bus = await stored.start_bus()
         await bus.publish_batch([Parcel("heavy"), Parcel("12")])
-        bus = await stored.again(bus)
+        bus = await stored.reopen(bus)
 
     def redefine() -> Any:
         class Parcel(DomainEvent):
@@ -280,7 +282,7 @@ async def test_a_payload_that_cannot_be_decoded_is_parked_at_once_with_its_bytes
 
     with registry.isolated():
         parcel = redefine()
-        seen: Seen[Any] = Seen()
+        seen: Recorder[Any] = Recorder()
         await bus.start()
 
         async def weigh(event: Any) -> None:
@@ -311,8 +313,8 @@ async def test_the_failures_of_one_event_do_not_count_for_the_next(backend: Back
     """Attempts are counted per delivery; earlier failures of a subscription must not count for the next
     event.
     """
-    bus = await backend.running()
-    seen: Seen[int] = Seen()
+    bus = await backend.start_bus()
+    seen: Recorder[int] = Recorder()
 
     async def fail(event: Moved) -> None:
         seen.add(event.n)
@@ -329,8 +331,8 @@ async def test_one_subscriptions_failures_leave_the_others_alone(backend: Backen
     """Each subscription counts its own attempts: a success of one must not be repeated because another
     failed.
     """
-    bus = await backend.running()
-    seen: Seen[int] = Seen()
+    bus = await backend.start_bus()
+    seen: Recorder[int] = Recorder()
 
     async def fail(event: Moved) -> None:
         raise ValueError("no")
@@ -339,7 +341,7 @@ async def test_one_subscriptions_failures_leave_the_others_alone(backend: Backen
         seen.add(event.n)
 
     bus.subscribe(Moved, fail, retry=RetryPolicy(max_attempts=3, base_delay=0))
-    bus.subscribe(Moved, note, retry=ONCE)
+    bus.subscribe(Moved, note, retry=ONE_ATTEMPT)
     await bus.publish_batch([Moved("rook", n) for n in range(5)])
     await bus.drain(60)
     assert numbers(await _events_of(bus)) == [0, 1, 2, 3, 4]
@@ -352,7 +354,7 @@ async def _events_of(bus: Any) -> list[Any]:
 
 async def test_without_a_storage_nothing_is_gathered_for_one(memory: Backend) -> None:
     """It would never be saved, so a bus that runs for months would grow with each retry."""
-    handled: Seen[int] = Seen()
+    handled: Recorder[int] = Recorder()
     failed: set[int] = set()
 
     async def fail_once(event: Moved) -> None:
@@ -361,7 +363,7 @@ async def test_without_a_storage_nothing_is_gathered_for_one(memory: Backend) ->
             raise ValueError("not now")
         handled.add(event.n)
 
-    bus = await memory.running()
+    bus = await memory.start_bus()
     bus.subscribe(Moved, fail_once, name="mover", retry=RetryPolicy(max_attempts=2, base_delay=0.0))
     await bus.publish_batch([Moved(f"p{n}", n) for n in range(20)])
     await bus.drain(60)

@@ -11,16 +11,16 @@ from pabal import InMemoryEventBus, InMemoryEventStorage
 from pabal.errors import InvalidEventError, UsageError
 from pabal.storage.sqlite import dead_letters
 from pabal.testing import VirtualClock
-from tests.bus.samples import Measured, Moved, Noted
-from tests.bus.support import Backend, Seen, numbers
+from tests.bus.samples import Measured, Moved, NoteTaken
+from tests.bus.support import Backend, Recorder, numbers
 
 
 async def test_a_delayed_event_is_delivered_when_it_is_due_and_not_before(
     backend: Backend, clock: VirtualClock
 ) -> None:
     """An order that expires in half an hour must expire then, neither at once nor never."""
-    bus = await backend.running(clock=clock)
-    seen: Seen[tuple[int, float]] = Seen()
+    bus = await backend.start_bus(clock=clock)
+    seen: Recorder[tuple[int, float]] = Recorder()
 
     async def handle(event: Moved) -> None:
         seen.add((event.n, round(clock.monotonic())))
@@ -51,8 +51,8 @@ async def test_a_delay_that_is_over_delivers_at_once(
     backend: Backend, clock: VirtualClock, delay: float
 ) -> None:
     """A time in the past is due now, not never."""
-    bus = await backend.running(clock=clock)
-    seen: Seen[int] = Seen()
+    bus = await backend.start_bus(clock=clock)
+    seen: Recorder[int] = Recorder()
 
     async def handle(event: Moved) -> None:
         seen.add(event.n)
@@ -70,8 +70,8 @@ async def test_all_that_is_due_at_once_comes_without_the_clock_going_on(
 ) -> None:
     """Of 3,000 timeouts due at the same time, a test with its own clock saw only the first 2,000."""
     monkeypatch.setattr(dead_letters, "_DUE_AT_ONCE", 2)
-    bus = await stored.running(clock=clock)
-    seen: Seen[int] = Seen()
+    bus = await stored.start_bus(clock=clock)
+    seen: Recorder[int] = Recorder()
 
     async def handle(event: Moved) -> None:
         seen.add(event.n)
@@ -86,13 +86,13 @@ async def test_all_that_is_due_at_once_comes_without_the_clock_going_on(
 
 async def test_a_schedule_survives_a_restart(stored: Backend, clock: VirtualClock) -> None:
     """An event accepted for later is as durable as one accepted for now."""
-    bus = await stored.running(clock=clock)
+    bus = await stored.start_bus(clock=clock)
     event = Moved("rook", 1)
     await bus.publish(event, delay=20)
     await bus.publish(Moved("rook", 2), delay=5)
-    bus = await stored.again(bus, clock=clock)
+    bus = await stored.reopen(bus, clock=clock)
     await clock.advance(10)
-    seen: Seen[Moved] = Seen()
+    seen: Recorder[Moved] = Recorder()
 
     async def handle(event: Moved) -> None:
         seen.add(event)
@@ -111,17 +111,17 @@ async def test_a_scheduled_event_keeps_the_cause_of_the_handler_that_scheduled_i
     backend: Backend, clock: VirtualClock
 ) -> None:
     """The cause is the event that led to the schedule, not the one being handled when it is due."""
-    bus = await backend.running(clock=clock)
-    seen: Seen[Noted] = Seen()
+    bus = await backend.start_bus(clock=clock)
+    seen: Recorder[NoteTaken] = Recorder()
 
     async def on_moved(event: Moved) -> None:
-        await bus.publish(Noted(1), delay=5)
+        await bus.publish(NoteTaken(1), delay=5)
 
-    async def on_noted(event: Noted) -> None:
+    async def on_note_taken(event: NoteTaken) -> None:
         seen.add(event)
 
     bus.subscribe(Moved, on_moved)
-    bus.subscribe(Noted, on_noted)
+    bus.subscribe(NoteTaken, on_note_taken)
     receipt = await bus.publish(Moved("rook"))
     await bus.drain(60)
     await clock.advance(6)
@@ -131,7 +131,7 @@ async def test_a_scheduled_event_keeps_the_cause_of_the_handler_that_scheduled_i
 
 async def test_a_schedule_that_makes_no_sense_is_refused(backend: Backend) -> None:
     """Both options together, or a time without an offset, would be ambiguous."""
-    bus = await backend.running()
+    bus = await backend.start_bus()
     now = datetime.now(UTC)
     with pytest.raises(UsageError, match="not both"):
         await bus.publish(Moved("rook"), delay=1, deliver_at=now)
@@ -151,9 +151,9 @@ async def test_what_falls_due_while_the_bus_stops_is_not_begun_any_more(
     memory: Backend, clock: VirtualClock
 ) -> None:
     """Without a log, a stop handles the queue; if a timer kept adding to it, it would not end."""
-    bus = await memory.running(clock=clock)
+    bus = await memory.start_bus(clock=clock)
     entered, leave = asyncio.Event(), asyncio.Event()
-    seen: Seen[int] = Seen()
+    seen: Recorder[int] = Recorder()
 
     async def handle(event: Moved) -> None:
         entered.set()
@@ -185,14 +185,14 @@ class SetBack(VirtualClock):
 async def test_a_clock_that_is_set_back_makes_scheduled_events_late_not_lost(stored: Backend) -> None:
     """The timer fires before the event is due. Unless it is set again, the event waits for the next start."""
     clock = SetBack()
-    bus = await stored.running(clock=clock)
-    seen: Seen[int] = Seen()
+    bus = await stored.start_bus(clock=clock)
+    seen: Recorder[int] = Recorder()
 
-    async def handle(event: Noted) -> None:
+    async def handle(event: NoteTaken) -> None:
         seen.add(event.n)
 
-    bus.subscribe(Noted, handle)
-    await bus.publish(Noted(1), delay=60)
+    bus.subscribe(NoteTaken, handle)
+    await bus.publish(NoteTaken(1), delay=60)
     clock.behind = 1.0
     await clock.advance(60.5)
     # The timer is set again.
@@ -216,15 +216,15 @@ async def test_what_is_due_comes_at_its_time_though_the_file_was_locked_when_it_
         return next_due
 
     async with InMemoryEventBus(storage, clock=clock) as bus:
-        seen: Seen[int] = Seen()
+        seen: Recorder[int] = Recorder()
 
-        async def handle(event: Noted) -> None:
+        async def handle(event: NoteTaken) -> None:
             seen.add(event.n)
 
-        bus.subscribe(Noted, handle)
+        bus.subscribe(NoteTaken, handle)
         with monkeypatch.context() as patch:
             patch.setattr(storage, "release_due", locked)
-            await bus.publish(Noted(1), delay=10)
+            await bus.publish(NoteTaken(1), delay=10)
         await clock.advance(1)
         await seen.reach(1)
 
@@ -232,14 +232,14 @@ async def test_what_is_due_comes_at_its_time_though_the_file_was_locked_when_it_
 async def test_a_clock_that_is_set_forward_brings_scheduled_events_at_the_new_time(on_disk: Backend) -> None:
     """A machine that slept overnight, or started with last year's clock, would deliver hours late."""
     clock = SetBack()
-    bus = await on_disk.running(clock=clock)
-    seen: Seen[int] = Seen()
+    bus = await on_disk.start_bus(clock=clock)
+    seen: Recorder[int] = Recorder()
 
-    async def handle(event: Noted) -> None:
+    async def handle(event: NoteTaken) -> None:
         seen.add(event.n)
 
-    bus.subscribe(Noted, handle)
-    await bus.publish(Noted(1), delay=3600)
+    bus.subscribe(NoteTaken, handle)
+    await bus.publish(NoteTaken(1), delay=3600)
     clock.behind = -3600.0
     await clock.advance(11)
     await seen.reach(1)
@@ -248,15 +248,15 @@ async def test_a_clock_that_is_set_forward_brings_scheduled_events_at_the_new_ti
 async def test_what_a_process_scheduled_is_delivered_by_another_when_it_has_died(on_disk: Backend) -> None:
     """It would wait in the file until another process starts, however many are running."""
     clock = VirtualClock()
-    survivor = await on_disk.running(clock=clock)
-    seen: Seen[int] = Seen()
+    survivor = await on_disk.start_bus(clock=clock)
+    seen: Recorder[int] = Recorder()
 
-    async def handle(event: Noted) -> None:
+    async def handle(event: NoteTaken) -> None:
         seen.add(event.n)
 
-    survivor.subscribe(Noted, handle)
-    dead = await on_disk.running(clock=clock)
-    await dead.publish(Noted(1), delay=30)
+    survivor.subscribe(NoteTaken, handle)
+    dead = await on_disk.start_bus(clock=clock)
+    await dead.publish(NoteTaken(1), delay=30)
     await dead.stop()
     await clock.advance(29)
     assert seen == []

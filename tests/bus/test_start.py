@@ -11,11 +11,11 @@ import pytest
 
 from pabal import InMemoryEventBus, InMemoryEventStorage
 from pabal.ports.storage import Committed
-from tests.bus.samples import Jumped, Moved, Noted
-from tests.bus.support import Backend, Seen, by_piece, figures, numbers, turns
+from tests.bus.samples import Jumped, Moved, NoteTaken
+from tests.bus.support import Backend, Recorder, by_piece, numbers, spin_loop, statistics_of
 
 
-def noting(seen: Seen[Any]) -> Any:
+def noting(seen: Recorder[Any]) -> Any:
     async def note(event: Any) -> None:
         seen.add(event)
 
@@ -24,9 +24,9 @@ def noting(seen: Seen[Any]) -> Any:
 
 async def test_from_now_sees_what_is_published_after_the_call_and_nothing_before(stored: Backend) -> None:
     """Promise 31. The position is fixed at the call itself, although opening takes a while."""
-    bus = await stored.running()
+    bus = await stored.start_bus()
     await bus.publish_batch([Moved("rook", n) for n in range(10)])
-    seen: Seen[Moved] = Seen()
+    seen: Recorder[Moved] = Recorder()
     bus.subscribe(Moved, noting(seen), name="book")
     await bus.publish(Moved("rook", 10))
     await bus.publish(Moved("rook", 11))
@@ -36,9 +36,9 @@ async def test_from_now_sees_what_is_published_after_the_call_and_nothing_before
 
 async def test_from_the_beginning_sees_everything_once(stored: Backend) -> None:
     """Promise 31. Old and new events must meet without a gap or a repetition."""
-    bus = await stored.running()
+    bus = await stored.start_bus()
     await bus.publish_batch([Moved("rook", n) for n in range(300)])
-    seen: Seen[Moved] = Seen()
+    seen: Recorder[Moved] = Recorder()
     bus.subscribe(Moved, noting(seen), name="book", start="beginning")
     for n in range(300, 350):
         await bus.publish(Moved("rook", n))
@@ -49,9 +49,9 @@ async def test_from_the_beginning_sees_everything_once(stored: Backend) -> None:
 @pytest.mark.parametrize("position", [0, 1, 7, 10, 99])
 async def test_from_a_position_sees_what_lies_behind_it(stored: Backend, position: int) -> None:
     """Promise 31. A position means "after this one"; one beyond the end means now."""
-    bus = await stored.running()
+    bus = await stored.start_bus()
     await bus.publish_batch([Moved("rook", n) for n in range(1, 11)])
-    seen: Seen[Moved] = Seen()
+    seen: Recorder[Moved] = Recorder()
     bus.subscribe(Moved, noting(seen), name="book", start=position)
     await bus.publish(Moved("rook", 11))
     await bus.drain(60)
@@ -60,11 +60,11 @@ async def test_from_a_position_sees_what_lies_behind_it(stored: Backend, positio
 
 async def test_from_a_receipts_position_sees_what_followed_that_event(stored: Backend) -> None:
     """Promise 31. The position that publish returned is the one that subscribe takes."""
-    bus = await stored.running()
+    bus = await stored.start_bus()
     await bus.publish(Moved("rook", 1))
     receipt = await bus.publish(Moved("rook", 2))
     await bus.publish(Moved("rook", 3))
-    seen: Seen[Moved] = Seen()
+    seen: Recorder[Moved] = Recorder()
     assert receipt.position is not None
     bus.subscribe(Moved, noting(seen), name="book", start=receipt.position)
     await bus.drain(60)
@@ -73,14 +73,14 @@ async def test_from_a_receipts_position_sees_what_followed_that_event(stored: Ba
 
 async def test_from_a_time_sees_what_was_recorded_since(stored: Backend) -> None:
     """Promise 31. The time is that of the commit, which grows with the position; occurred_at need not."""
-    bus = await stored.running()
+    bus = await stored.start_bus()
     long_ago = datetime(2001, 1, 1, tzinfo=UTC)
     await bus.publish_batch([Moved("rook", n, occurred_at=long_ago) for n in range(3)])
     await asyncio.sleep(0.002)  # two times that the clock can tell apart
     moment = datetime.now(UTC)
     await asyncio.sleep(0.002)
     await bus.publish_batch([Moved("rook", n, occurred_at=long_ago) for n in range(3, 6)])
-    seen: dict[str, Seen[Moved]] = {name: Seen() for name in ("since", "all", "none")}
+    seen: dict[str, Recorder[Moved]] = {name: Recorder() for name in ("since", "all", "none")}
     bus.subscribe(Moved, noting(seen["since"]), name="since", start=moment)
     bus.subscribe(Moved, noting(seen["all"]), name="all", start=long_ago)
     bus.subscribe(Moved, noting(seen["none"]), name="none", start=moment + timedelta(days=1))
@@ -95,15 +95,15 @@ async def test_the_start_holds_for_a_new_name_only(stored: Backend) -> None:
     """A known name continues where it was; ``start="beginning"`` in the code must not replay it at every
     restart.
     """
-    bus = await stored.running()
-    first: Seen[Moved] = Seen()
+    bus = await stored.start_bus()
+    first: Recorder[Moved] = Recorder()
     bus.subscribe(Moved, noting(first), name="book", start="beginning")
     await bus.publish_batch([Moved("rook", n) for n in range(5)])
     await bus.drain(60)
-    bus = await stored.again(bus)
+    bus = await stored.reopen(bus)
     await bus.start()
     await bus.publish(Moved("rook", 5))
-    second: Seen[Moved] = Seen()
+    second: Recorder[Moved] = Recorder()
     bus.subscribe(Moved, noting(second), name="book", start="beginning")
     await bus.drain(60)
     assert numbers(first) == [0, 1, 2, 3, 4]
@@ -112,10 +112,10 @@ async def test_the_start_holds_for_a_new_name_only(stored: Backend) -> None:
 
 async def test_a_subscription_made_before_the_start_of_the_bus_begins_at_that_start(stored: Backend) -> None:
     """ "now" is the time when the bus opens it; events stored before by other programs are history."""
-    bus = await stored.running()
+    bus = await stored.start_bus()
     await bus.publish(Moved("rook", 1))
-    bus = await stored.again(bus)
-    seen: Seen[Moved] = Seen()
+    bus = await stored.reopen(bus)
+    seen: Recorder[Moved] = Recorder()
     bus.subscribe(Moved, noting(seen), name="book")
     async with bus:
         await bus.publish(Moved("rook", 2))
@@ -124,8 +124,8 @@ async def test_a_subscription_made_before_the_start_of_the_bus_begins_at_that_st
 
 async def test_subscribing_while_many_publish_loses_and_doubles_nothing(stored: Backend) -> None:
     """Promise 31. Every late subscription sees all events of each key, in order, whenever it subscribes."""
-    bus = await stored.running(worker_count=4)
-    everything: list[Seen[Moved]] = []
+    bus = await stored.start_bus(worker_count=4)
+    everything: list[Recorder[Moved]] = []
     count = 150
 
     async def publish(publisher: int) -> None:
@@ -136,7 +136,7 @@ async def test_subscribing_while_many_publish_loses_and_doubles_nothing(stored: 
 
     publishers = [asyncio.create_task(publish(number)) for number in range(6)]
     for number in range(12):
-        seen: Seen[Moved] = Seen()
+        seen: Recorder[Moved] = Recorder()
         everything.append(seen)
         bus.subscribe(Moved, noting(seen), name=f"late-{number}", start="beginning")
         for _ in range(5):
@@ -146,7 +146,7 @@ async def test_subscribing_while_many_publish_loses_and_doubles_nothing(stored: 
     expected = {f"piece-{number}": list(range(count)) for number in range(6)}
     for number, seen in enumerate(everything):
         assert by_piece(seen) == expected
-        assert figures(bus, f"late-{number}")["watermark"] == 6 * count
+        assert statistics_of(bus, f"late-{number}")["watermark"] == 6 * count
 
 
 class AheadOfItsCommits(InMemoryEventStorage):
@@ -176,26 +176,26 @@ class AheadOfItsCommits(InMemoryEventStorage):
 async def test_an_event_read_before_its_commit_is_heard_of_is_delivered_once() -> None:
     """Promise 31. A page may go beyond the announced commits; their announcement must not deliver again."""
     storage = AheadOfItsCommits()
-    seen: Seen[Moved] = Seen()
+    seen: Recorder[Moved] = Recorder()
     async with InMemoryEventBus(storage) as bus:
         await bus.publish(Moved("rook", 1))
         storage.slip_in = [Moved("rook", 2), Moved("rook", 3)]
         bus.subscribe(Moved, noting(seen), name="book", start="beginning")
         await seen.reach(3)
-        await turns()
+        await spin_loop()
         for hear in storage.unheard:
             hear()
         await bus.publish(Moved("rook", 4))
         await bus.drain(60)
         assert numbers(seen) == [1, 2, 3, 4]
-        assert figures(bus, "book")["watermark"] == 4
+        assert statistics_of(bus, "book")["watermark"] == 4
 
 
 async def test_the_past_is_selected_like_the_present(stored: Backend) -> None:
     """Subclasses, patterns and filters must mean the same for rows of the log as for live events."""
-    bus = await stored.running()
-    await bus.publish_batch([Moved("rook", 1), Noted(2), Jumped("knight", 3), Moved("rook", 4)])
-    seen: dict[str, Seen[Any]] = {name: Seen() for name in ("class", "pattern", "where")}
+    bus = await stored.start_bus()
+    await bus.publish_batch([Moved("rook", 1), NoteTaken(2), Jumped("knight", 3), Moved("rook", 4)])
+    seen: dict[str, Recorder[Any]] = {name: Recorder() for name in ("class", "pattern", "where")}
     bus.subscribe(Moved, noting(seen["class"]), name="class", start="beginning")
     bus.subscribe("piece.j*", noting(seen["pattern"]), name="pattern", start="beginning")
     bus.subscribe(
@@ -205,4 +205,4 @@ async def test_the_past_is_selected_like_the_present(stored: Backend) -> None:
     assert sorted(numbers(seen["class"])) == [1, 3, 4]
     assert numbers(seen["pattern"]) == [3]
     assert numbers(seen["where"]) == [4]
-    assert {figures(bus, name)["watermark"] for name in seen} == {4}
+    assert {statistics_of(bus, name)["watermark"] for name in seen} == {4}

@@ -11,8 +11,8 @@ from pabal import InMemoryEventBus
 from pabal.errors import InsideHandlerError, StorageUnavailableError
 from pabal.ports.telemetry import StorageTrouble
 from pabal.testing import VirtualClock
-from tests.bus.samples import Moved, Noted
-from tests.bus.support import ONCE, Backend, Seen, figures, reports_of
+from tests.bus.samples import Moved, NoteTaken
+from tests.bus.support import ONE_ATTEMPT, Backend, Recorder, reports_of, statistics_of
 
 
 @pytest.mark.parametrize("others", [1, 8])
@@ -21,7 +21,7 @@ async def test_a_handler_of_the_backlog_can_publish_from_the_first_delivery(
 ) -> None:
     """If handlers ran while the bus still opens subscriptions, it would refuse what they publish.
 
-    Seen in the trading demo, resumed after kill -9: deliveries failed with "the bus is starting".
+    Recorder in the trading demo, resumed after kill -9: deliveries failed with "the bus is starting".
     """
     storage = stored.storage()
     assert storage is not None
@@ -29,18 +29,18 @@ async def test_a_handler_of_the_backlog_can_publish_from_the_first_delivery(
     bus = InMemoryEventBus(event_storage=storage)
 
     async def answer(event: Moved) -> None:
-        await bus.publish(Noted(event.n))
+        await bus.publish(NoteTaken(event.n))
 
-    async def ignore(event: Noted) -> None:
+    async def ignore(event: NoteTaken) -> None:
         return
 
-    bus.subscribe(Moved, answer, name="answer", start="beginning", retry=ONCE)
+    bus.subscribe(Moved, answer, name="answer", start="beginning", retry=ONE_ATTEMPT)
     for number in range(others):
-        bus.subscribe(Noted, ignore, name=f"other-{number}", start="beginning")
+        bus.subscribe(NoteTaken, ignore, name=f"other-{number}", start="beginning")
     async with bus:
         await bus.drain(60)
-        assert figures(bus, "answer")["failed_attempts"] == 0
-        assert figures(bus, "other-0")["handled"] == 500
+        assert statistics_of(bus, "answer")["failed_attempts"] == 0
+        assert statistics_of(bus, "other-0")["handled"] == 500
 
 
 @pytest.mark.skipif(sys.version_info < (3, 12), reason="Python has no eager tasks before 3.12")
@@ -54,17 +54,17 @@ async def test_a_loop_with_eager_tasks_delivers_a_backlog_like_any_other(stored:
     bus = InMemoryEventBus(event_storage=storage)
 
     async def answer(event: Moved) -> None:
-        await bus.publish(Noted(event.n))
+        await bus.publish(NoteTaken(event.n))
         with pytest.raises(InsideHandlerError):
             await bus.drain()
 
-    bus.subscribe(Moved, answer, name="answer", start="beginning", retry=ONCE)
+    bus.subscribe(Moved, answer, name="answer", start="beginning", retry=ONE_ATTEMPT)
     loop = asyncio.get_running_loop()
     loop.set_task_factory(getattr(asyncio, "eager_task_factory"))  # noqa: B009 - Python 3.11 has none
     try:
         async with bus:
             await bus.drain(60)
-            assert figures(bus, "answer")["failed_attempts"] == 0
+            assert statistics_of(bus, "answer")["failed_attempts"] == 0
             assert bus.get_statistics()["events_published"] == 5
     finally:
         loop.set_task_factory(None)
@@ -77,7 +77,7 @@ async def test_a_bus_starts_though_what_is_due_cannot_enter_its_log_yet(
     storage = stored.storage()
     assert storage is not None
     clock = VirtualClock()
-    await storage.schedule_event(Noted(1), clock.time())
+    await storage.schedule_event(NoteTaken(1), clock.time())
     release_due = storage.release_due
     full = StorageUnavailableError(path="the disk", reason="full")
 
@@ -87,12 +87,12 @@ async def test_a_bus_starts_though_what_is_due_cannot_enter_its_log_yet(
     monkeypatch.setattr(storage, "release_due", refuse)
     bus = InMemoryEventBus(event_storage=storage, clock=clock)
     troubles = reports_of(bus, StorageTrouble)
-    seen: Seen[int] = Seen()
+    seen: Recorder[int] = Recorder()
 
-    async def note(event: Noted) -> None:
+    async def note(event: NoteTaken) -> None:
         seen.add(event.n)
 
-    bus.subscribe(Noted, note, name="note", start="beginning")
+    bus.subscribe(NoteTaken, note, name="note", start="beginning")
     async with bus:
         assert [trouble.error for trouble in troubles] == [full]
         monkeypatch.setattr(storage, "release_due", release_due)

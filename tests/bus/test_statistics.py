@@ -13,8 +13,8 @@ from pabal import NotRetryableError, RetryPolicy
 from pabal.errors import UsageError
 from pabal.ports.telemetry import AttemptFailed, EventParked, Report
 from pabal.testing import VirtualClock
-from tests.bus.samples import Moved, Noted
-from tests.bus.support import ONCE, Backend, Seen, figures, reports_of
+from tests.bus.samples import Moved, NoteTaken
+from tests.bus.support import ONE_ATTEMPT, Backend, Recorder, reports_of, statistics_of
 
 SEED_KEYS = {
     "uptime_seconds",
@@ -35,10 +35,10 @@ async def test_every_key_of_the_specification_is_there_and_right(
     backend: Backend, clock: VirtualClock
 ) -> None:
     """Programs written against the specification read exactly these names."""
-    bus = backend.bus(clock=clock, worker_count=3)
+    bus = backend.make_bus(clock=clock, worker_count=3)
     assert bus.get_statistics().keys() >= SEED_KEYS
     release = asyncio.Event()
-    calls: Seen[int] = Seen()
+    calls: Recorder[int] = Recorder()
 
     async def handle(event: Moved) -> None:
         calls.add(event.n)
@@ -86,7 +86,7 @@ async def test_every_key_of_the_specification_is_there_and_right(
 
 async def test_figures_of_each_subscription(backend: Backend) -> None:
     """A total would hide which handler is slow or failing."""
-    bus = await backend.running()
+    bus = await backend.start_bus()
 
     async def good(event: Moved) -> None:
         await asyncio.sleep(0.002)
@@ -98,7 +98,7 @@ async def test_figures_of_each_subscription(backend: Backend) -> None:
     bus.subscribe(Moved, bad, name="bad", retry=RetryPolicy(max_attempts=3, base_delay=0))
     await bus.publish_batch([Moved(f"piece-{n}", n) for n in range(10)])
     await bus.drain(60)
-    good_, bad_ = figures(bus, "good"), figures(bus, "bad")
+    good_, bad_ = statistics_of(bus, "good"), statistics_of(bus, "bad")
     assert (good_["state"], good_["handled"], good_["filtered"], good_["lag"]) == ("active", 8, 2, 0)
     assert good_["avg_processing_time_ms"] >= 1.0
     assert (bad_["handled"], bad_["failed_attempts"], bad_["retried"], bad_["parked"]) == (0, 30, 20, 10)
@@ -107,7 +107,7 @@ async def test_figures_of_each_subscription(backend: Backend) -> None:
 
 async def test_lag_counts_what_is_not_finished(backend: Backend) -> None:
     """Operators watch the lag; it must count waiting events, in memory or in the log."""
-    bus = await backend.running()
+    bus = await backend.start_bus()
     release = asyncio.Event()
     entered = asyncio.Event()
 
@@ -118,16 +118,16 @@ async def test_lag_counts_what_is_not_finished(backend: Backend) -> None:
     bus.subscribe(Moved, hold, name="book")
     await bus.publish_batch([Moved("rook", n) for n in range(20)])
     await entered.wait()
-    assert figures(bus, "book")["lag"] in (19, 20)
-    assert figures(bus, "book")["in_flight"] == 1
+    assert statistics_of(bus, "book")["lag"] in (19, 20)
+    assert statistics_of(bus, "book")["in_flight"] == 1
     release.set()
     await bus.drain(60)
-    assert figures(bus, "book")["lag"] == 0
+    assert statistics_of(bus, "book")["lag"] == 0
 
 
 async def test_figures_are_right_whichever_way_an_event_takes(backend: Backend) -> None:
     """The engine has a fast path for plain deliveries; its counts must equal those of the full path."""
-    bus = await backend.running()
+    bus = await backend.start_bus()
 
     async def note(event: Any) -> None: ...
 
@@ -139,14 +139,14 @@ async def test_figures_are_right_whichever_way_an_event_takes(backend: Backend) 
         await bus.publish(Moved(f"piece-{n % 3}", n))
     await bus.drain(60)
     for name in ("plain", "timed", "thread", "batch"):
-        assert figures(bus, name)["handled"] == 100, name
+        assert statistics_of(bus, name)["handled"] == 100, name
     assert bus.get_statistics()["events_processed"] == 400
     assert bus.get_statistics()["events_published"] == 100
 
 
 async def test_health_is_ok_then_degraded_then_failing(backend: Backend) -> None:
     """Each of the three states comes with a sentence that says why."""
-    bus = backend.bus()
+    bus = backend.make_bus()
     health = bus.health()
     assert (health.status, health.reasons) == ("failing", ("the bus is not running",))
     assert not health
@@ -156,15 +156,15 @@ async def test_health_is_ok_then_degraded_then_failing(backend: Backend) -> None
     async def fail(event: Any) -> None:
         raise ValueError("no")
 
-    bus.subscribe(Moved, fail, name="parks", retry=ONCE)
-    bus.subscribe(Noted, fail, name="stops", retry=ONCE, on_exhausted="stop")
+    bus.subscribe(Moved, fail, name="parks", retry=ONE_ATTEMPT)
+    bus.subscribe(NoteTaken, fail, name="stops", retry=ONE_ATTEMPT, on_exhausted="stop")
     await bus.publish(Moved("rook"))
     await bus.drain(60)
     degraded = bus.health()
     assert degraded.status == "degraded"
     assert bool(degraded)
     assert any("dead letter" in reason and "1" in reason for reason in degraded.reasons)
-    await bus.publish(Noted(1))
+    await bus.publish(NoteTaken(1))
     await bus.drain(60)
     failing = bus.health()
     assert failing.status == "failing"
@@ -174,8 +174,8 @@ async def test_health_is_ok_then_degraded_then_failing(backend: Backend) -> None
 
 async def test_many_waiting_retries_are_reported_before_they_stop_the_subscription(stored: Backend) -> None:
     """A service that is down for hours can block a subscription for new events, while all looks well."""
-    bus = await stored.running(clock=VirtualClock())
-    tried: Seen[int] = Seen()
+    bus = await stored.start_bus(clock=VirtualClock())
+    tried: Recorder[int] = Recorder()
 
     async def fail(event: Moved) -> None:
         tried.add(event.n)
@@ -193,7 +193,7 @@ async def test_many_waiting_retries_are_reported_before_they_stop_the_subscripti
 
 async def test_work_of_a_handler_that_is_missing_is_reported_and_kept(stored: Backend) -> None:
     """A renamed handler leaves work under the old name; it must be reported and not discarded."""
-    bus = await stored.running()
+    bus = await stored.start_bus()
     gate = asyncio.Event()
     entered = asyncio.Event()
 
@@ -205,12 +205,12 @@ async def test_work_of_a_handler_that_is_missing_is_reported_and_kept(stored: Ba
     await bus.publish_batch([Moved("rook", n) for n in range(3)])
     await entered.wait()
     await bus.stop(timeout=0.05)
-    bus = await stored.again(bus)
+    bus = await stored.reopen(bus)
     await bus.start()
     health = bus.health()
     assert health.status == "degraded"
     assert any("'old-name'" in reason and "3" in reason for reason in health.reasons)
-    seen: Seen[int] = Seen()
+    seen: Recorder[int] = Recorder()
 
     async def found(event: Moved) -> None:
         seen.add(event.n)
@@ -223,7 +223,7 @@ async def test_work_of_a_handler_that_is_missing_is_reported_and_kept(stored: Ba
 
 async def test_reports_tell_what_left_the_ordinary_way(backend: Backend) -> None:
     """Logging, metrics and dashboards all depend on these reports."""
-    bus = await backend.running()
+    bus = await backend.start_bus()
     failed, parked = reports_of(bus, AttemptFailed), reports_of(bus, EventParked)
 
     async def fail(event: Moved) -> None:
@@ -250,7 +250,7 @@ async def test_a_listener_that_raises_is_taken_off_and_hurts_nobody(
     backend: Backend, caplog: pytest.LogCaptureFixture, error: BaseException
 ) -> None:
     """A broken metrics exporter must not stop deliveries; nor must ``pytest.fail``, which is no Exception."""
-    bus = await backend.running()
+    bus = await backend.start_bus()
     calls: list[Report] = []
 
     def broken(report: Report) -> None:
@@ -263,7 +263,7 @@ async def test_a_listener_that_raises_is_taken_off_and_hurts_nobody(
     async def fail(event: Moved) -> None:
         raise ValueError("no")
 
-    bus.subscribe(Moved, fail, retry=ONCE)
+    bus.subscribe(Moved, fail, retry=ONE_ATTEMPT)
     await bus.publish_batch([Moved("rook", n) for n in range(3)])
     await bus.drain(60)
     assert len(calls) == 1
@@ -274,7 +274,7 @@ async def test_a_listener_that_raises_is_taken_off_and_hurts_nobody(
 @pytest.mark.parametrize("listener", [None, "print", AsyncMock()])
 async def test_what_no_report_can_be_handed_to_is_refused_as_listener(memory: Backend, listener: Any) -> None:
     """An async function would be called, but its body would never run."""
-    bus = await memory.running()
+    bus = await memory.start_bus()
     with pytest.raises(UsageError, match="plain function"):
         bus.listen(listener)
 
@@ -289,7 +289,7 @@ async def test_a_listener_need_not_be_hashable_and_may_be_attached_twice(memory:
         def __call__(self, report: Report) -> None:
             self.count += 1
 
-    bus = await memory.running()
+    bus = await memory.start_bus()
     counter = Counter()
     take_off = bus.listen(counter)
     bus.listen(counter)

@@ -12,18 +12,18 @@ from pabal import BaseEventBus, InMemoryEventBus, NotRetryableError, RetryPolicy
 from pabal.errors import InsideHandlerError, SubscriptionInUseError, UsageError
 from pabal.ports.storage import Start
 from pabal.ports.telemetry import SubscriptionHalted, SubscriptionPaused, SubscriptionResumed
-from tests.bus.samples import Moved, Noted
-from tests.bus.support import Backend, Seen, by_piece, figures, numbers, reports_of, turns
+from tests.bus.samples import Moved, NoteTaken
+from tests.bus.support import Backend, Recorder, by_piece, numbers, reports_of, spin_loop, statistics_of
 
 
-class Recorder:
+class GatedHandler:
     """Record handled events, and wait or fail where told to."""
 
     def __init__(self) -> None:
-        self.handled: Seen[Any] = Seen()
+        self.handled: Recorder[Any] = Recorder()
         self.gate = asyncio.Event()
         self.gate.set()
-        self.entered: Seen[int] = Seen()
+        self.entered: Recorder[int] = Recorder()
         self.poison: set[int] = set()
 
     async def handle(self, event: Any) -> None:
@@ -43,8 +43,8 @@ async def publish(bus: BaseEventBus, numbers_: range, pieces: str = "AB") -> Non
 
 async def test_a_paused_subscription_takes_nothing_until_it_is_resumed(stored: Backend) -> None:
     """While an operator repairs a subscription's target, nothing may be written to it."""
-    bus = await stored.running()
-    paused, other = Recorder(), Recorder()
+    bus = await stored.start_bus()
+    paused, other = GatedHandler(), GatedHandler()
     bus.subscribe(Moved, paused, name="paused")
     bus.subscribe(Moved, other, name="other")
     reports = reports_of(bus, SubscriptionPaused)
@@ -57,7 +57,7 @@ async def test_a_paused_subscription_takes_nothing_until_it_is_resumed(stored: B
     await bus.drain(60)
     assert sorted(numbers(paused.handled)) == list(range(10))
     assert sorted(numbers(other.handled)) == list(range(20))
-    assert figures(bus, "paused")["state"] == "paused"
+    assert statistics_of(bus, "paused")["state"] == "paused"
     assert bus.health().status == "degraded"
     assert "'paused' is paused" in bus.health().reasons[0]
     assert [report.subscription for report in reports] == ["paused"]
@@ -71,8 +71,8 @@ async def test_a_paused_subscription_takes_nothing_until_it_is_resumed(stored: B
 
 async def test_a_handler_that_runs_ends_as_usual_when_its_subscription_is_paused(stored: Backend) -> None:
     """If a pause forgot running handlers, their events would be handled twice."""
-    bus = await stored.running(worker_count=2)
-    handler = Recorder()
+    bus = await stored.start_bus(worker_count=2)
+    handler = GatedHandler()
     handler.gate.clear()
     bus.subscribe(Moved, handler, name="paused")
     await publish(bus, range(6))
@@ -87,12 +87,12 @@ async def test_a_handler_that_runs_ends_as_usual_when_its_subscription_is_paused
 
 async def test_a_pause_holds_after_a_restart(stored: Backend) -> None:
     """A restart in the middle of a repair would undo the pause."""
-    bus = await stored.running()
-    handler = Recorder()
+    bus = await stored.start_bus()
+    handler = GatedHandler()
     bus.subscribe(Moved, handler, name="paused")
     await bus.subscriptions.pause("paused")
     await publish(bus, range(5))
-    bus = await stored.again(bus)
+    bus = await stored.reopen(bus)
     bus.subscribe(Moved, handler, name="paused")
     await bus.start()
     await bus.drain(60)
@@ -106,10 +106,10 @@ async def test_a_pause_holds_after_a_restart(stored: Backend) -> None:
 
 async def test_a_failure_while_paused_is_retried_after_the_resume(stored: Backend) -> None:
     """An attempt that fails just as the pause begins would be forgotten, or made twice at once."""
-    bus = await stored.running(worker_count=1)
-    handler = Recorder()
+    bus = await stored.start_bus(worker_count=1)
+    handler = GatedHandler()
     handler.gate.clear()
-    failed: Seen[int] = Seen()
+    failed: Recorder[int] = Recorder()
 
     async def fragile(event: Moved) -> None:
         await handler.handle(event)
@@ -125,13 +125,13 @@ async def test_a_failure_while_paused_is_retried_after_the_resume(stored: Backen
     await bus.subscriptions.resume("paused")
     await bus.drain(60)
     assert list(failed) == [1]
-    assert figures(bus, "paused")["parked"] == 0
+    assert statistics_of(bus, "paused")["parked"] == 0
 
 
 async def test_without_a_log_there_is_nothing_to_pause_in(memory: Backend) -> None:
     """Events would have nowhere to wait; an error must say so."""
-    bus = await memory.running()
-    bus.subscribe(Moved, Recorder(), name="here")
+    bus = await memory.start_bus()
+    bus.subscribe(Moved, GatedHandler(), name="here")
     with pytest.raises(UsageError, match="without a log"):
         await bus.subscriptions.pause("here")
     assert not await bus.subscriptions.resume("here")
@@ -142,8 +142,8 @@ async def test_without_a_log_there_is_nothing_to_pause_in(memory: Backend) -> No
 
 async def test_a_reset_to_the_beginning_delivers_everything_again_to_it_alone(stored: Backend) -> None:
     """Promise 32. A read model is rebuilt from the beginning without any effect on the others."""
-    bus = await stored.running()
-    rebuilt, other = Recorder(), Recorder()
+    bus = await stored.start_bus()
+    rebuilt, other = GatedHandler(), GatedHandler()
     rebuilt.poison = {3}
     bus.subscribe(Moved, rebuilt, name="rebuilt", on_exhausted="park_key")
     bus.subscribe(Moved, other, name="other")
@@ -151,7 +151,7 @@ async def test_a_reset_to_the_beginning_delivers_everything_again_to_it_alone(st
     await bus.drain(60)
     assert len(await bus.dead_letters.list()) == 1
     rebuilt.poison.clear()
-    rebuilt.handled = Seen()
+    rebuilt.handled = Recorder()
     assert await bus.subscriptions.reset("rebuilt", "beginning") == 0
     await publish(bus, range(10, 14))
     await bus.drain(60)
@@ -163,8 +163,8 @@ async def test_a_reset_to_the_beginning_delivers_everything_again_to_it_alone(st
 
 async def test_a_reset_to_now_skips_what_lies_before(stored: Backend) -> None:
     """A backlog that was given up must not be delivered after all."""
-    bus = await stored.running()
-    handler = Recorder()
+    bus = await stored.start_bus()
+    handler = GatedHandler()
     bus.subscribe(Moved, handler, name="late")
     await bus.subscriptions.pause("late")
     await publish(bus, range(10))
@@ -177,8 +177,8 @@ async def test_a_reset_to_now_skips_what_lies_before(stored: Backend) -> None:
 
 async def test_a_reset_waits_for_running_handlers_and_is_refused_inside_one(stored: Backend) -> None:
     """A handler that resets its own subscription would wait for itself for ever."""
-    bus = await stored.running()
-    refused: Seen[Exception] = Seen()
+    bus = await stored.start_bus()
+    refused: Recorder[Exception] = Recorder()
 
     async def handle(event: Moved) -> None:
         try:
@@ -194,10 +194,10 @@ async def test_a_reset_waits_for_running_handlers_and_is_refused_inside_one(stor
 
 async def test_what_another_bus_handles_is_not_reset(stored: Backend) -> None:
     """The other bus would go on saving its own progress over the new position."""
-    bus = await stored.running()
+    bus = await stored.start_bus()
     other = InMemoryEventBus(bus.storage)
-    bus.subscribe(Moved, Recorder(), name="held")
-    other.subscribe(Moved, Recorder(), name="held")
+    bus.subscribe(Moved, GatedHandler(), name="held")
+    other.subscribe(Moved, GatedHandler(), name="held")
     await bus.drain(60)
     await other.start()
     with pytest.raises(SubscriptionInUseError, match="held"):
@@ -207,8 +207,8 @@ async def test_what_another_bus_handles_is_not_reset(stored: Backend) -> None:
 
 async def test_another_bus_on_the_same_storage_pauses_what_this_one_handles(stored: Backend) -> None:
     """A dashboard has a bus, or a storage, of its own."""
-    bus = await stored.running()
-    handler = Recorder()
+    bus = await stored.start_bus()
+    handler = GatedHandler()
     bus.subscribe(Moved, handler, name="held")
     await bus.drain(60)
     paused = reports_of(bus, SubscriptionPaused)
@@ -225,13 +225,13 @@ async def test_another_bus_on_the_same_storage_pauses_what_this_one_handles(stor
 
 async def test_a_replay_delivers_a_range_again_to_one_subscription_in_order(stored: Backend) -> None:
     """Promise 32. Other subscriptions would handle everything twice, or keys would change their order."""
-    bus = await stored.running()
-    replayed, other = Recorder(), Recorder()
+    bus = await stored.start_bus()
+    replayed, other = GatedHandler(), GatedHandler()
     bus.subscribe(Moved, replayed, name="replayed")
     bus.subscribe(Moved, other, name="other")
     await publish(bus, range(1, 1001), "ABCDEFG")
     await bus.drain(60)
-    replayed.handled = Seen()
+    replayed.handled = Recorder()
     replay = await bus.subscriptions.replay("replayed", 101, 900)
     assert (replay.first, replay.last) == (101, 900)
     await publish(bus, range(1001, 1011), "ABCDEFG")
@@ -246,19 +246,19 @@ async def test_a_replay_delivers_a_range_again_to_one_subscription_in_order(stor
 
 async def test_a_replay_goes_on_after_a_restart(stored: Backend) -> None:
     """A replay of several hours would be lost with the process."""
-    bus = await stored.running(worker_count=2)
-    handler = Recorder()
+    bus = await stored.start_bus(worker_count=2)
+    handler = GatedHandler()
     bus.subscribe(Moved, handler, name="replayed")
     await publish(bus, range(1, 101))
     await bus.drain(60)
-    handler.handled, handler.entered = Seen(), Seen()
+    handler.handled, handler.entered = Recorder(), Recorder()
     handler.gate.clear()
     await bus.subscriptions.replay("replayed")
     await handler.entered.reach(2)
     handler.gate.set()
     await handler.handled.reach(10)
     handler.gate.clear()
-    stopping = asyncio.ensure_future(stored.again(bus))
+    stopping = asyncio.ensure_future(stored.reopen(bus))
     handler.gate.set()
     bus = await stopping
     bus.subscribe(Moved, handler, name="replayed")
@@ -270,14 +270,14 @@ async def test_a_replay_goes_on_after_a_restart(stored: Backend) -> None:
 
 async def test_what_fails_in_a_replay_is_retried_and_parked_like_anything_else(stored: Backend) -> None:
     """A failure in a replay would be lost, or stop it for ever."""
-    bus = await stored.running()
-    handler = Recorder()
+    bus = await stored.start_bus()
+    handler = GatedHandler()
     bus.subscribe(Moved, handler, name="replayed", on_exhausted="park_key")
-    bus.subscribe(Noted, Recorder(), name="unconcerned")
+    bus.subscribe(NoteTaken, GatedHandler(), name="unconcerned")
     await publish(bus, range(1, 11))
-    await bus.publish(Noted(0))
+    await bus.publish(NoteTaken(0))
     await bus.drain(60)
-    handler.handled = Seen()
+    handler.handled = Recorder()
     handler.poison = {4}
     await bus.subscriptions.replay("replayed")
     await publish(bus, range(11, 15))
@@ -293,13 +293,13 @@ async def test_what_fails_in_a_replay_is_retried_and_parked_like_anything_else(s
 
 async def test_dead_letters_and_unfinished_events_are_left_out_of_a_replay(stored: Backend) -> None:
     """An event would be handled by its own retry and by the replay at the same time."""
-    bus = await stored.running()
-    handler = Recorder()
+    bus = await stored.start_bus()
+    handler = GatedHandler()
     handler.poison = {3}
     bus.subscribe(Moved, handler, name="replayed")
     await publish(bus, range(1, 7))
     await bus.drain(60)
-    handler.handled, handler.entered = Seen(), Seen()
+    handler.handled, handler.entered = Recorder(), Recorder()
     await bus.subscriptions.replay("replayed", 2, 5)
     await bus.drain(60)
     assert sorted(numbers(handler.handled)) == [2, 4, 5]
@@ -309,12 +309,12 @@ async def test_dead_letters_and_unfinished_events_are_left_out_of_a_replay(store
 
 async def test_a_paused_replay_goes_on_when_resumed_and_one_called_off_does_not(stored: Backend) -> None:
     """A replay that was started by mistake must be possible to stop."""
-    bus = await stored.running(worker_count=1)
-    handler = Recorder()
+    bus = await stored.start_bus(worker_count=1)
+    handler = GatedHandler()
     bus.subscribe(Moved, handler, name="replayed")
     await publish(bus, range(1, 41))
     await bus.drain(60)
-    handler.handled, handler.entered = Seen(), Seen()
+    handler.handled, handler.entered = Recorder(), Recorder()
     handler.gate.clear()
     await bus.subscriptions.replay("replayed", 1, 20)
     await handler.entered.reach(1)
@@ -323,7 +323,7 @@ async def test_a_paused_replay_goes_on_when_resumed_and_one_called_off_does_not(
     await bus.subscriptions.resume("replayed")
     await bus.drain(60)
     assert sorted(set(numbers(handler.handled))) == list(range(1, 21))
-    handler.handled, handler.entered = Seen(), Seen()
+    handler.handled, handler.entered = Recorder(), Recorder()
     handler.gate.clear()
     await bus.subscriptions.replay("replayed", 21, 40)
     await handler.entered.reach(1)
@@ -337,9 +337,9 @@ async def test_a_paused_replay_goes_on_when_resumed_and_one_called_off_does_not(
 
 async def test_a_retry_left_over_from_a_replay_that_was_called_off_is_forgotten(stored: Backend) -> None:
     """It would hold back retention for ever, because nothing delivers it any more."""
-    bus = await stored.running(worker_count=1)
+    bus = await stored.start_bus(worker_count=1)
     failing = True
-    tried: Seen[int] = Seen()
+    tried: Recorder[int] = Recorder()
 
     async def handle(event: Moved) -> None:
         tried.add(event.n)
@@ -359,8 +359,8 @@ async def test_a_retry_left_over_from_a_replay_that_was_called_off_is_forgotten(
 
 async def test_a_batch_handler_and_several_replays_in_a_row(stored: Backend) -> None:
     """Each range must be delivered whole and in order, whatever the batch size."""
-    bus = await stored.running()
-    batches: Seen[list[int]] = Seen()
+    bus = await stored.start_bus()
+    batches: Recorder[list[int]] = Recorder()
 
     async def handle(events: list[Moved]) -> None:
         batches.add(numbers(events))
@@ -379,8 +379,8 @@ async def test_a_batch_handler_and_several_replays_in_a_row(stored: Backend) -> 
 
 async def test_no_range_is_replayed_that_lies_beyond_what_was_handled(stored: Backend) -> None:
     """These events are delivered anyway, and must not be promised twice."""
-    bus = await stored.running()
-    bus.subscribe(Moved, Recorder(), name="replayed")
+    bus = await stored.start_bus()
+    bus.subscribe(Moved, GatedHandler(), name="replayed")
     await publish(bus, range(1, 4))
     await bus.drain(60)
     with pytest.raises(UsageError, match="reached position 3"):
@@ -389,8 +389,8 @@ async def test_no_range_is_replayed_that_lies_beyond_what_was_handled(stored: Ba
 
 async def test_a_handler_may_pause_its_own_subscription_while_that_is_taken_up_anew(stored: Backend) -> None:
     """Reopening waits for the subscription's handlers: one that waited for the reopening hung for ever."""
-    bus = await stored.running()
-    entered: Seen[int] = Seen()
+    bus = await stored.start_bus()
+    entered: Recorder[int] = Recorder()
     asked = asyncio.Event()
 
     async def handle(event: Moved) -> None:
@@ -405,7 +405,7 @@ async def test_a_handler_may_pause_its_own_subscription_while_that_is_taken_up_a
     await bus.drain(60)
     await publish(bus, range(2, 3))
     await bus.drain(60)
-    assert figures(bus, "own")["state"] == "paused"
+    assert statistics_of(bus, "own")["state"] == "paused"
     await bus.subscriptions.resume("own")
     await bus.drain(60)
     assert entered == [1, 2, 1]
@@ -413,8 +413,8 @@ async def test_a_handler_may_pause_its_own_subscription_while_that_is_taken_up_a
 
 async def test_a_handler_of_a_replay_that_retries_dead_letters_of_its_own_is_told(stored: Backend) -> None:
     """The retry waits for the end of the replay, and the replay for the handler: neither would ever end."""
-    bus = await stored.running()
-    answers: Seen[str] = Seen()
+    bus = await stored.start_bus()
+    answers: Recorder[str] = Recorder()
 
     async def handle(event: Moved) -> None:
         if event.n == 1:
@@ -436,8 +436,8 @@ async def test_a_handler_of_a_replay_that_retries_dead_letters_of_its_own_is_tol
 
 async def test_a_handler_may_resume_its_own_subscription_that_halted_meanwhile(backend: Backend) -> None:
     """Resuming waits for the subscription's handlers: one that waited for the resuming hung for ever."""
-    bus = await backend.running(worker_count=2)
-    entered: Seen[int] = Seen()
+    bus = await backend.start_bus(worker_count=2)
+    entered: Recorder[int] = Recorder()
     halted = reports_of(bus, SubscriptionHalted)
 
     async def handle(event: Moved) -> None:
@@ -452,7 +452,7 @@ async def test_a_handler_may_resume_its_own_subscription_that_halted_meanwhile(b
     bus.subscribe(Moved, handle, name="own", on_exhausted="stop")
     await publish(bus, range(1, 3))
     await bus.drain(60)
-    assert figures(bus, "own")["state"] == "active"
+    assert statistics_of(bus, "own")["state"] == "active"
     await publish(bus, range(3, 4))
     await bus.drain(60)
     assert entered[-1] == 3
@@ -460,10 +460,10 @@ async def test_a_handler_may_resume_its_own_subscription_that_halted_meanwhile(b
 
 async def test_handlers_of_two_halted_subscriptions_may_resume_each_other(backend: Backend) -> None:
     """Each would wait for the other's handler, which waits for it."""
-    bus = await backend.running(worker_count=4)
-    entered: Seen[str] = Seen()
+    bus = await backend.start_bus(worker_count=4)
+    entered: Recorder[str] = Recorder()
     halted = reports_of(bus, SubscriptionHalted)
-    resumed: Seen[str] = Seen()
+    resumed: Recorder[str] = Recorder()
 
     def subscribe(name: str, other: str) -> None:
         async def handle(event: Moved) -> None:
@@ -484,16 +484,16 @@ async def test_handlers_of_two_halted_subscriptions_may_resume_each_other(backen
     subscribe("other", "one")
     await publish(bus, range(1, 3))
     await bus.drain(60)
-    assert {figures(bus, name)["state"] for name in ("one", "other")} == {"active"}
+    assert {statistics_of(bus, name)["state"] for name in ("one", "other")} == {"active"}
 
 
 async def test_a_subscription_whose_resumption_is_given_up_goes_on_nevertheless(
     stored: Backend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Half opened, it took no more events, and no drain() ended: a time limit on the call was enough."""
-    bus = await stored.running()
+    bus = await stored.start_bus()
     halted = reports_of(bus, SubscriptionHalted)
-    handled: Seen[int] = Seen()
+    handled: Recorder[int] = Recorder()
 
     async def handle(event: Moved) -> None:
         if event.n == 1 and len(halted) == 0:
@@ -533,8 +533,8 @@ async def test_what_was_asked_is_obeyed_though_who_looked_for_it_was_cancelled(
     stored: Backend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The time limit of one handler's call would lose requests made at the same time."""
-    bus = await stored.running()
-    bus.subscribe(Moved, Recorder(), name="paused")
+    bus = await stored.start_bus()
+    bus.subscribe(Moved, GatedHandler(), name="paused")
     await bus.drain(60)
     storage = bus.storage
     assert storage is not None
@@ -551,11 +551,11 @@ async def test_what_was_asked_is_obeyed_though_who_looked_for_it_was_cancelled(
     monkeypatch.setattr(storage, "read_controls", read_controls)
     pausing = asyncio.ensure_future(bus.subscriptions.pause("paused"))
     await looking.wait()
-    await turns()
+    await spin_loop()
     cancelled.set()
     await asyncio.wait([pausing])
     await bus.drain(60)
-    assert figures(bus, "paused")["state"] == "paused"
+    assert statistics_of(bus, "paused")["state"] == "paused"
 
 
 @pytest.mark.parametrize("backend", ["memory storage", "sqlite", "valkey"], indirect=True)
@@ -563,8 +563,8 @@ async def test_a_drain_does_not_wait_for_dead_letters_that_are_retried_while_it_
     backend: Backend,
 ) -> None:
     """They are not delivered before the resume, so the drain would run out of time."""
-    bus, broken = await backend.running(), True
-    handled: Seen[int] = Seen()
+    bus, broken = await backend.start_bus(), True
+    handled: Recorder[int] = Recorder()
 
     async def handle(event: Moved) -> None:
         if broken:

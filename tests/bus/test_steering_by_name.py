@@ -10,12 +10,12 @@ import pytest
 from pabal.errors import SubscriptionNotFoundError, UsageError
 from pabal.operations import operations_of
 from tests.bus.samples import Moved
-from tests.bus.support import Backend, Seen, numbers
+from tests.bus.support import Backend, Recorder, numbers
 
 
 async def test_an_unknown_name_is_named_with_those_there_are(backend: Backend) -> None:
     """After a typing error, "False" would suggest that the subscription runs."""
-    bus = await backend.running()
+    bus = await backend.start_bus()
 
     async def handle(event: Moved) -> None: ...
 
@@ -28,12 +28,12 @@ async def test_an_unknown_name_is_named_with_those_there_are(backend: Backend) -
 
 async def test_a_subscription_that_nothing_handles_here_can_be_reset_too(stored: Backend) -> None:
     """A new version of a program moves a cursor back before it subscribes."""
-    seen: Seen[Any] = Seen()
+    seen: Recorder[Any] = Recorder()
 
     async def handle(event: Moved) -> None:
         seen.add(event)
 
-    bus = await stored.running()
+    bus = await stored.start_bus()
     subscription = bus.subscribe(Moved, handle, name="clerk")
     await bus.publish_batch([Moved("rook", n) for n in range(1, 6)])
     await bus.drain(60)
@@ -48,8 +48,8 @@ async def test_a_subscription_that_nothing_handles_here_can_be_reset_too(stored:
 @pytest.mark.parametrize("to", ["beginnig", -1, True, 2.5, None, datetime(2026, 1, 1)])
 async def test_what_is_no_place_in_the_log_is_told_and_moves_nothing(stored: Backend, to: Any) -> None:
     """A bare TypeError would surface, or a typing error would deliver everything again."""
-    bus = await stored.running()
-    seen: Seen[Any] = Seen()
+    bus = await stored.start_bus()
+    seen: Recorder[Any] = Recorder()
     bus.subscribe(Moved, seen.add, name="clerk")
     await bus.publish_batch([Moved("rook", n) for n in range(1, 4)])
     await bus.drain(60)
@@ -65,7 +65,7 @@ async def test_what_is_no_place_in_the_log_is_told_and_moves_nothing(stored: Bac
 
 async def test_a_naive_time_bounds_no_replay(stored: Backend) -> None:
     """It would mean a different time on each machine."""
-    bus = await stored.running()
+    bus = await stored.start_bus()
     bus.subscribe(Moved, lambda event: None, name="clerk")
     await bus.publish(Moved("rook", 1))
     await bus.drain(60)

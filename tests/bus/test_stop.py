@@ -12,13 +12,13 @@ import pytest
 from pabal import BaseEventBus, BusNotRunningError
 from pabal.errors import InsideHandlerError
 from tests.bus.samples import Moved
-from tests.bus.support import LIMIT, Backend, Seen, figures, turns
+from tests.bus.support import LIMIT, Backend, Recorder, spin_loop, statistics_of
 
 
 async def test_stop_without_a_log_handles_what_is_queued(memory: Backend) -> None:
     """These events have no later chance, so the stop uses its time for them."""
-    bus = await memory.running()
-    seen: Seen[int] = Seen()
+    bus = await memory.start_bus()
+    seen: Recorder[int] = Recorder()
 
     async def note(event: Moved) -> None:
         await asyncio.sleep(0)
@@ -34,7 +34,7 @@ async def test_what_is_lost_at_the_stop_of_a_bus_without_a_log_is_said(
     memory: Backend, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Nothing may be lost silently: a warning says how many."""
-    bus = await memory.running(worker_count=1)
+    bus = await memory.start_bus(worker_count=1)
 
     async def hang(event: Moved) -> None:
         await asyncio.Event().wait()
@@ -51,8 +51,8 @@ async def test_stop_with_a_thousand_deliveries_in_flight_keeps_its_budget(stored
     """
     count = 1000
     budget = 1.0
-    bus = await stored.running(worker_count=count)
-    entered: Seen[int] = Seen()
+    bus = await stored.start_bus(worker_count=count)
+    entered: Recorder[int] = Recorder()
     finished: list[int] = []
     release = asyncio.Event()
 
@@ -67,9 +67,9 @@ async def test_stop_with_a_thousand_deliveries_in_flight_keeps_its_budget(stored
     bus.subscribe(Moved, handle, name="book")
     await bus.publish_batch([Moved(f"piece-{n}", n) for n in range(count)])
     await entered.reach(count)
-    assert figures(bus, "book")["in_flight"] == count
+    assert statistics_of(bus, "book")["in_flight"] == count
     blocked = asyncio.create_task(_publish_until_refused(bus))
-    await turns()
+    await spin_loop()
     asyncio.get_running_loop().call_later(0.1, release.set)
     started = time.perf_counter()
     await bus.stop(timeout=budget)
@@ -78,8 +78,8 @@ async def test_stop_with_a_thousand_deliveries_in_flight_keeps_its_budget(stored
     assert await asyncio.wait_for(blocked, LIMIT)
     await bus.stop(timeout=budget)  # a second stop has nothing to do
 
-    bus = await stored.again(bus)
-    again: Seen[int] = Seen()
+    bus = await stored.reopen(bus)
+    again: Recorder[int] = Recorder()
 
     async def note(event: Moved) -> None:
         again.add(event.n)
@@ -101,7 +101,7 @@ async def _publish_until_refused(bus: BaseEventBus) -> bool:
 
 async def test_stop_works_while_publishers_wait_for_room(memory: Backend) -> None:
     """Promise 8. Publishers get an error, and the stop does not wait for them."""
-    bus = await memory.running(worker_count=1, max_queue_size=1)
+    bus = await memory.start_bus(worker_count=1, max_queue_size=1)
 
     async def hang(event: Moved) -> None:
         await asyncio.Event().wait()
@@ -109,7 +109,7 @@ async def test_stop_works_while_publishers_wait_for_room(memory: Backend) -> Non
     bus.subscribe(Moved, hang)
     await bus.publish(Moved("rook", 0))
     publishers = [asyncio.create_task(bus.publish(Moved("rook", n))) for n in range(1, 6)]
-    await turns()
+    await spin_loop()
     await asyncio.wait_for(bus.stop(timeout=0.1), LIMIT)
     results = await asyncio.gather(*publishers, return_exceptions=True)
     assert {type(result) for result in results} == {BusNotRunningError}
@@ -119,8 +119,8 @@ async def test_stop_does_not_wait_for_a_thread_that_never_ends(backend: Backend)
     """Promise 8. A thread cannot be cancelled; the bus must stop nevertheless, and leave its event
     unfinished.
     """
-    bus = await backend.running()
-    entered: Seen[int] = Seen()
+    bus = await backend.start_bus()
+    entered: Recorder[int] = Recorder()
     release = threading.Event()
 
     def block(event: Moved) -> None:
@@ -133,8 +133,8 @@ async def test_stop_does_not_wait_for_a_thread_that_never_ends(backend: Backend)
     await asyncio.wait_for(bus.stop(timeout=0.1), LIMIT)
     release.set()
     if backend.stored:
-        bus = await backend.again(bus)
-        seen: Seen[int] = Seen()
+        bus = await backend.reopen(bus)
+        seen: Recorder[int] = Recorder()
 
         async def note(event: Moved) -> None:
             seen.add(event.n)
@@ -147,7 +147,7 @@ async def test_stop_does_not_wait_for_a_thread_that_never_ends(backend: Backend)
 
 async def test_a_handler_that_resists_cancelling_does_not_hold_the_stop(backend: Backend) -> None:
     """Promise 8. Some code swallows CancelledError; the time limit must still be kept."""
-    bus = await backend.running()
+    bus = await backend.start_bus()
     entered = asyncio.Event()
     end = asyncio.Event()
 
@@ -164,15 +164,15 @@ async def test_a_handler_that_resists_cancelling_does_not_hold_the_stop(backend:
     await entered.wait()
     await asyncio.wait_for(bus.stop(timeout=0.1), LIMIT)
     end.set()
-    await turns()
+    await spin_loop()
 
 
 async def test_stop_waits_for_a_running_handler_and_saves_what_it_did(stored: Backend) -> None:
     """A handler that ends within the limit has done its work; delivering it again would repeat that."""
-    bus = await stored.running()
+    bus = await stored.start_bus()
     entered = asyncio.Event()
     release = asyncio.Event()
-    seen: Seen[int] = Seen()
+    seen: Recorder[int] = Recorder()
 
     async def handle(event: Moved) -> None:
         entered.set()
@@ -183,11 +183,11 @@ async def test_stop_waits_for_a_running_handler_and_saves_what_it_did(stored: Ba
     await bus.publish_batch([Moved("rook", 1), Moved("rook", 2)])
     await entered.wait()
     stopping = asyncio.create_task(bus.stop(timeout=10))
-    await turns()
+    await spin_loop()
     release.set()
     await stopping
     assert seen == [1]
-    bus = await stored.again(bus)
+    bus = await stored.reopen(bus)
     bus.subscribe(Moved, handle, name="book")
     async with bus:
         pass
@@ -196,10 +196,10 @@ async def test_stop_waits_for_a_running_handler_and_saves_what_it_did(stored: Ba
 
 async def test_what_is_committed_during_a_stop_does_not_overtake_what_waits(stored: Backend) -> None:
     """Another process may store events while a handler is waited for; its worker must not go on with them."""
-    bus = await stored.running()
+    bus = await stored.start_bus()
     entered = asyncio.Event()
     release = asyncio.Event()
-    seen: Seen[int] = Seen()
+    seen: Recorder[int] = Recorder()
 
     async def handle(event: Moved) -> None:
         entered.set()
@@ -210,13 +210,13 @@ async def test_what_is_committed_during_a_stop_does_not_overtake_what_waits(stor
     await bus.publish_batch([Moved("rook", 1), Moved("rook", 2)])
     await entered.wait()
     stopping = asyncio.create_task(bus.stop(timeout=10))
-    await turns()
+    await spin_loop()
     assert bus.storage is not None
     await bus.storage.store_event(Moved("rook", 3))
-    await turns()
+    await spin_loop()
     release.set()
     await stopping
-    bus = await stored.again(bus)
+    bus = await stored.reopen(bus)
     bus.subscribe(Moved, handle, name="book")
     async with bus:
         pass
@@ -227,13 +227,13 @@ async def test_a_task_that_a_handler_started_may_stop_the_bus_once_the_handler_h
     backend: Backend,
 ) -> None:
     """The error inside a handler recommends this; but a task inherits its handler's event."""
-    bus = await backend.running()
-    returned: Seen[int] = Seen()
+    bus = await backend.start_bus()
+    returned: Recorder[int] = Recorder()
     stopping: list[asyncio.Task[None]] = []
 
     async def stop() -> None:
         await returned.reach(1)
-        await turns()
+        await spin_loop()
         await bus.stop()
 
     async def handle(event: Moved) -> None:
@@ -253,8 +253,8 @@ async def test_what_is_finished_behind_thousands_that_wait_is_saved(stored: Back
     """Promise 8. A blocked key has more events waiting than a regular save lists. The last save must list
     them all, or events of other keys that have finished are handled twice after every restart.
     """
-    bus = await stored.running(worker_count=2)
-    seen: Seen[str] = Seen()
+    bus = await stored.start_bus(worker_count=2)
+    seen: Recorder[str] = Recorder()
 
     async def handle(event: Moved) -> None:
         if event.piece == "blocked":
@@ -266,11 +266,11 @@ async def test_what_is_finished_behind_thousands_that_wait_is_saved(stored: Back
     await bus.publish_batch([Moved("blocked", n) for n in range(5000)])
     await bus.publish_batch([Moved(f"piece-{n}", n) for n in range(3)])
     await seen.reach(3)
-    await turns()
+    await spin_loop()
     if leaving == "unsubscribe":
         bus.unsubscribe(subscription)
     await bus.stop(timeout=0)
-    bus = await stored.again(bus)
+    bus = await stored.reopen(bus)
 
     async def handle_again(event: Moved) -> None:
         seen.add(event.piece)
@@ -283,8 +283,8 @@ async def test_what_is_finished_behind_thousands_that_wait_is_saved(stored: Back
 
 async def test_stopping_inside_a_handler_is_an_error_not_a_deadlock(backend: Backend) -> None:
     """The stop would wait for the handler that waits for the stop."""
-    bus = await backend.running()
-    errors: Seen[str] = Seen()
+    bus = await backend.start_bus()
+    errors: Recorder[str] = Recorder()
 
     async def stop(event: Moved) -> None:
         for attempt in (bus.stop(), asyncio.wait_for(bus.stop(), LIMIT)):
@@ -303,7 +303,7 @@ async def test_stopping_inside_a_handler_is_an_error_not_a_deadlock(backend: Bac
 
 async def test_a_stop_with_a_timeout_that_is_no_number_leaves_the_bus_running(backend: Backend) -> None:
     """It raised after it had refused all publishing: the bus neither ran nor was stopped."""
-    bus = await backend.running()
+    bus = await backend.start_bus()
     with pytest.raises(TypeError):
         await bus.stop(None)  # type: ignore[arg-type]
     assert bus.is_running

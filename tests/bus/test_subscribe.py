@@ -10,19 +10,19 @@ import pytest
 from pabal import BaseEventBus, DomainEvent, PatternMatchesNothingWarning
 from pabal.domain.registry import registry
 from pabal.errors import DuplicateSubscriptionError, UsageError
-from tests.bus.samples import Jumped, Measured, Moved, Noted, Ticket
-from tests.bus.support import ONCE, Backend, Seen, figures, numbers, watermark
+from tests.bus.samples import Jumped, Measured, Moved, NoteTaken, Ticket
+from tests.bus.support import ONE_ATTEMPT, Backend, Recorder, numbers, statistics_of, watermark
 
 
 async def publish_some(bus: BaseEventBus) -> None:
     await bus.publish(Moved("rook", 1))
     await bus.publish(Jumped("knight", 2))
-    await bus.publish(Noted(3))
+    await bus.publish(NoteTaken(3))
     await bus.publish(Ticket("A1"))
     await bus.drain(60)
 
 
-def types_of(seen: Seen[Any]) -> list[str]:
+def types_of(seen: Recorder[Any]) -> list[str]:
     return sorted(type(event).__name__ for event in seen)
 
 
@@ -31,24 +31,24 @@ def types_of(seen: Seen[Any]) -> list[str]:
     [
         (Moved, ["Jumped", "Moved"]),
         (Jumped, ["Jumped"]),
-        ((Jumped, Noted), ["Jumped", "Noted"]),
+        ((Jumped, NoteTaken), ["Jumped", "NoteTaken"]),
         ((Moved, Jumped), ["Jumped", "Moved"]),
-        (DomainEvent, ["Jumped", "Moved", "Noted"]),
+        (DomainEvent, ["Jumped", "Moved", "NoteTaken"]),
         (Ticket, ["Ticket"]),
-        ((Ticket, Noted), ["Noted", "Ticket"]),
+        ((Ticket, NoteTaken), ["NoteTaken", "Ticket"]),
         ("piece.*", ["Jumped", "Moved"]),
-        ("*.taken", ["Noted"]),
+        ("*.taken", ["NoteTaken"]),
         ("piece.?umped", ["Jumped"]),
-        ("[nt]*", ["Noted", "Ticket"]),
-        ("*", ["Jumped", "Moved", "Noted", "Ticket"]),
+        ("[nt]*", ["NoteTaken", "Ticket"]),
+        ("*", ["Jumped", "Moved", "NoteTaken", "Ticket"]),
     ],
 )
 async def test_a_class_a_tuple_or_a_pattern_selects_exactly_its_events(
     backend: Backend, selector: Any, expected: list[str]
 ) -> None:
     """A wrong selector would lose events of a subclass, deliver other events, or deliver one twice."""
-    bus = await backend.running()
-    seen: Seen[Any] = Seen()
+    bus = await backend.start_bus()
+    seen: Recorder[Any] = Recorder()
 
     async def note(event: Any) -> None:
         seen.add(event)
@@ -60,8 +60,8 @@ async def test_a_class_a_tuple_or_a_pattern_selects_exactly_its_events(
 
 async def test_a_pattern_takes_the_events_of_classes_defined_after_it(backend: Backend) -> None:
     """A pattern that only knows types registered before it would miss later ones."""
-    bus = await backend.running()
-    seen: Seen[Any] = Seen()
+    bus = await backend.start_bus()
+    seen: Recorder[Any] = Recorder()
 
     async def note(event: Any) -> None:
         seen.add(event)
@@ -84,7 +84,7 @@ async def test_a_pattern_that_matches_no_known_type_warns_and_one_that_does_is_s
     memory: Backend,
 ) -> None:
     """A mistyped pattern without a warning looks like a bus that delivers nothing."""
-    bus = memory.bus()
+    bus = memory.make_bus()
 
     async def note(event: Any) -> None: ...
 
@@ -97,8 +97,8 @@ async def test_a_pattern_that_matches_no_known_type_warns_and_one_that_does_is_s
 
 async def test_where_decides_which_events_are_handled_and_the_rest_counts_as_done(backend: Backend) -> None:
     """An event that a filter rejects must neither reach the handler nor hold back the watermark."""
-    bus = await backend.running()
-    seen: Seen[Moved] = Seen()
+    bus = await backend.start_bus()
+    seen: Recorder[Moved] = Recorder()
 
     async def note(event: Moved) -> None:
         seen.add(event)
@@ -107,19 +107,19 @@ async def test_where_decides_which_events_are_handled_and_the_rest_counts_as_don
     await bus.publish_batch([Moved("rook", n) for n in range(6)])
     await bus.drain(60)
     assert numbers(seen) == [0, 2, 4]
-    assert (figures(bus, "even")["handled"], figures(bus, "even")["filtered"]) == (3, 3)
+    assert (statistics_of(bus, "even")["handled"], statistics_of(bus, "even")["filtered"]) == (3, 3)
     assert watermark(bus, "even") == (6 if backend.stored else None)
 
 
 async def test_a_where_that_raises_parks_the_event_instead_of_losing_it(backend: Backend) -> None:
     """A bug in a filter is no reason to treat the event as handled."""
-    bus = await backend.running()
+    bus = await backend.start_bus()
 
-    async def note(event: Noted) -> None: ...
+    async def note(event: NoteTaken) -> None: ...
 
     where: Any = lambda event: event.missing  # noqa: E731
-    bus.subscribe(Noted, note, where=where, retry=ONCE)
-    await bus.publish(Noted(1))
+    bus.subscribe(NoteTaken, note, where=where, retry=ONE_ATTEMPT)
+    await bus.publish(NoteTaken(1))
     await bus.drain(60)
     [letter] = await bus.dead_letters.list()
     assert letter.attempts[0].error_type == "AttributeError"
@@ -127,40 +127,40 @@ async def test_a_where_that_raises_parks_the_event_instead_of_losing_it(backend:
 
 async def test_on_returns_the_function_so_that_it_can_be_called_and_subscribed_again(memory: Backend) -> None:
     """A decorator that does not return the function breaks direct calls in the user's tests."""
-    bus = memory.bus()
+    bus = memory.make_bus()
 
     @bus.on(Moved, name="first")
-    @bus.on(Noted, name="second")
+    @bus.on(NoteTaken, name="second")
     async def note(event: Any) -> str:
         return "called"
 
-    assert await note(Noted()) == "called"
+    assert await note(NoteTaken()) == "called"
     assert bus.get_statistics()["subscription_count"] == 2
 
 
 async def test_the_default_name_is_module_and_qualified_name(memory: Backend) -> None:
     """The durable name must be the same in every run of the program."""
-    bus = memory.bus()
+    bus = memory.make_bus()
     subscription = bus.subscribe(Moved, publish_some)  # type: ignore[arg-type]
     assert subscription.name == f"{__name__}:publish_some"
 
 
 async def test_two_subscriptions_with_one_name_are_refused(backend: Backend) -> None:
     """Two subscriptions with one cursor would each skip the events the other handled."""
-    bus = await backend.running()
+    bus = await backend.start_bus()
 
     async def note(event: Any) -> None: ...
 
     bus.subscribe(Moved, note, name="book")
     with pytest.raises(DuplicateSubscriptionError, match=r"'book' already exists .* pass name="):
-        bus.subscribe(Noted, note, name="book")
+        bus.subscribe(NoteTaken, note, name="book")
     assert bus.get_statistics()["subscription_count"] == 1
 
 
 async def test_one_function_may_subscribe_twice_under_two_names(backend: Backend) -> None:
     """The name is the identity, not the function."""
-    bus = await backend.running()
-    seen: Seen[Moved] = Seen()
+    bus = await backend.start_bus()
+    seen: Recorder[Moved] = Recorder()
 
     async def note(event: Moved) -> None:
         seen.add(event)
@@ -176,8 +176,8 @@ async def test_unsubscribe_takes_the_subscription_or_its_id_and_tells_whether_it
     backend: Backend,
 ) -> None:
     """After unsubscribing nothing more is delivered; unsubscribing twice is harmless."""
-    bus = await backend.running()
-    seen: Seen[Moved] = Seen()
+    bus = await backend.start_bus()
+    seen: Recorder[Moved] = Recorder()
 
     async def note(event: Moved) -> None:
         seen.add(event)
@@ -198,7 +198,7 @@ async def test_unsubscribe_takes_the_subscription_or_its_id_and_tells_whether_it
 
 async def test_unsubscribe_refuses_a_name_and_a_handler_instead_of_doing_nothing(backend: Backend) -> None:
     """A script that gave a name was told "it did not exist", and the handler went on being called."""
-    bus = await backend.running()
+    bus = await backend.start_bus()
 
     @bus.on(Moved, name="dead")
     async def note(event: Moved) -> None: ...
@@ -214,8 +214,8 @@ async def test_unsubscribe_refuses_a_name_and_a_handler_instead_of_doing_nothing
 
 async def test_subscribing_under_a_name_again_goes_on_where_it_ended(stored: Backend) -> None:
     """A name that stays taken after ``unsubscribe`` would never receive anything again."""
-    bus = await stored.running()
-    seen: Seen[Moved] = Seen()
+    bus = await stored.start_bus()
+    seen: Recorder[Moved] = Recorder()
 
     async def note(event: Moved) -> None:
         seen.add(event)
@@ -233,8 +233,8 @@ async def test_subscribing_under_a_name_again_goes_on_where_it_ended(stored: Bac
 
 async def test_subscriptions_made_before_the_start_take_part(backend: Backend) -> None:
     """Programs subscribe during setup, long before the loop runs the bus."""
-    bus = backend.bus()
-    seen: Seen[Moved] = Seen()
+    bus = backend.make_bus()
+    seen: Recorder[Moved] = Recorder()
 
     @bus.on(Moved)
     async def note(event: Moved) -> None:
@@ -247,8 +247,8 @@ async def test_subscriptions_made_before_the_start_take_part(backend: Backend) -
 
 async def test_a_float_field_is_compared_with_where_like_any_other(backend: Backend) -> None:
     """Events with a check at publish take another path through the bus; filters must hold there too."""
-    bus = await backend.running()
-    seen: Seen[Measured] = Seen()
+    bus = await backend.start_bus()
+    seen: Recorder[Measured] = Recorder()
 
     async def note(event: Measured) -> None:
         seen.add(event)

@@ -15,27 +15,36 @@ import pytest
 
 from pabal import BusNotRunningError, Receipt
 from pabal.errors import InvalidEventError
-from tests.bus.samples import Measured, Moved, Noted
-from tests.bus.support import LIMIT, ONCE, Backend, Seen, by_piece, in_thread, numbers, turns
+from tests.bus.samples import Measured, Moved, NoteTaken
+from tests.bus.support import (
+    LIMIT,
+    ONE_ATTEMPT,
+    Backend,
+    Recorder,
+    by_piece,
+    numbers,
+    run_in_thread,
+    spin_loop,
+)
 
 
 async def test_a_sync_handler_never_blocks_the_event_loop(backend: Backend) -> None:
     """Promise 21. While a sync handler blocks, async handlers, timers and publishers go on."""
-    bus = await backend.running(worker_count=4)
+    bus = await backend.start_bus(worker_count=4)
     release = threading.Event()
-    blocked: Seen[int] = Seen()
-    seen: Seen[int] = Seen()
+    blocked: Recorder[int] = Recorder()
+    seen: Recorder[int] = Recorder()
 
-    def block(event: Noted) -> None:
+    def block(event: NoteTaken) -> None:
         blocked.add(event.n)
         release.wait(LIMIT)
 
     async def note(event: Moved) -> None:
         seen.add(event.n)
 
-    bus.subscribe(Noted, block)
+    bus.subscribe(NoteTaken, block)
     bus.subscribe(Moved, note)
-    await bus.publish_batch([Noted(0), Noted(1)])
+    await bus.publish_batch([NoteTaken(0), NoteTaken(1)])
     await blocked.reach(2)
     latest = time.perf_counter()
     longest = 0.0
@@ -53,18 +62,18 @@ async def test_a_sync_handler_never_blocks_the_event_loop(backend: Backend) -> N
 
 async def test_sync_handlers_run_side_by_side(backend: Backend) -> None:
     """There are as many threads as workers: with a single one, a slow handler would hold up the others."""
-    bus = await backend.running(worker_count=6)
+    bus = await backend.start_bus(worker_count=6)
     together = threading.Barrier(6, timeout=LIMIT)
-    bus.subscribe(Noted, lambda event: together.wait() and None, name="barrier", retry=ONCE)
-    await bus.publish_batch([Noted(n) for n in range(6)])
+    bus.subscribe(NoteTaken, lambda event: together.wait() and None, name="barrier", retry=ONE_ATTEMPT)
+    await bus.publish_batch([NoteTaken(n) for n in range(6)])
     await bus.drain(LIMIT)
     assert await bus.dead_letters.list() == []
 
 
 async def test_a_sync_handler_that_raises_is_retried_like_any_other(backend: Backend) -> None:
     """An exception must be passed back from the thread."""
-    bus = await backend.running()
-    calls: Seen[str] = Seen()
+    bus = await backend.start_bus()
+    calls: Recorder[str] = Recorder()
 
     def fail_once(event: Moved) -> None:
         calls.add(threading.current_thread().name)
@@ -81,8 +90,8 @@ async def test_events_published_from_many_threads_are_all_there_and_in_order_per
     backend: Backend,
 ) -> None:
     """Promise 21. Each thread's own order is kept; between threads there is none to keep."""
-    bus = await backend.running()
-    seen: Seen[Moved] = Seen()
+    bus = await backend.start_bus()
+    seen: Recorder[Moved] = Recorder()
 
     async def note(event: Moved) -> None:
         seen.add(event)
@@ -108,9 +117,9 @@ async def test_events_published_from_many_threads_are_all_there_and_in_order_per
 
 async def test_a_future_resolves_when_the_event_is_published(stored: Backend) -> None:
     """A thread that waits for the future gets the same guarantee as a task that awaits ``publish``."""
-    bus = await stored.running()
+    bus = await stored.start_bus()
     event = Moved("rook", 1)
-    receipt = await in_thread(lambda: bus.publish_threadsafe(event).result(LIMIT))
+    receipt = await run_in_thread(lambda: bus.publish_threadsafe(event).result(LIMIT))
     assert (receipt.event_id, receipt.position) == (event.event_id, 1)
     assert bus.storage is not None
     assert await bus.storage.get_event(event.event_id) == event
@@ -120,8 +129,8 @@ async def test_what_is_wrong_with_an_event_comes_through_its_future_and_hurts_no
     backend: Backend,
 ) -> None:
     """Events of many threads are published together; a bad one must fail alone and keep the order."""
-    bus = await backend.running()
-    seen: Seen[Any] = Seen()
+    bus = await backend.start_bus()
+    seen: Recorder[Any] = Recorder()
 
     async def note(event: Any) -> None:
         seen.add(event)
@@ -138,7 +147,7 @@ async def test_what_is_wrong_with_an_event_comes_through_its_future_and_hurts_no
         ]
         return [bus.publish_threadsafe(event) for event in events]
 
-    futures = await in_thread(publish)
+    futures = await run_in_thread(publish)
     await bus.drain(60)
     errors = [type(future.exception(LIMIT)).__name__ for future in futures]
     assert errors == ["NoneType", "NonFiniteNumberError", "NoneType", "UnregisteredEventError", "NoneType"]
@@ -147,8 +156,8 @@ async def test_what_is_wrong_with_an_event_comes_through_its_future_and_hurts_no
 
 async def test_publish_threadsafe_works_in_the_loops_own_thread(backend: Backend) -> None:
     """Code that does not know its thread, such as a Qt slot, uses the same call everywhere."""
-    bus = await backend.running()
-    seen: Seen[int] = Seen()
+    bus = await backend.start_bus()
+    seen: Recorder[int] = Recorder()
 
     async def note(event: Moved) -> None:
         seen.add(event.n)
@@ -162,17 +171,17 @@ async def test_publish_threadsafe_works_in_the_loops_own_thread(backend: Backend
 
 async def test_drain_waits_for_what_threads_have_put_in(backend: Backend) -> None:
     """To the thread, an event that it has handed over counts as published."""
-    bus = await backend.running()
-    seen: Seen[int] = Seen()
+    bus = await backend.start_bus()
+    seen: Recorder[int] = Recorder()
 
-    async def on_noted(event: Noted) -> None:
+    async def on_note_taken(event: NoteTaken) -> None:
         seen.add(event.n)
 
     def on_moved(event: Moved) -> None:
-        bus.publish_threadsafe(Noted(event.n))
+        bus.publish_threadsafe(NoteTaken(event.n))
 
     bus.subscribe(Moved, on_moved)
-    bus.subscribe(Noted, on_noted)
+    bus.subscribe(NoteTaken, on_note_taken)
     for n in range(30):
         await bus.publish(Moved(f"piece-{n}", n))
     await bus.drain(60)
@@ -181,17 +190,17 @@ async def test_drain_waits_for_what_threads_have_put_in(backend: Backend) -> Non
 
 async def test_what_a_sync_handler_publishes_names_its_cause(backend: Backend) -> None:
     """Causes are inherited in threads too."""
-    bus = await backend.running()
-    seen: Seen[Noted] = Seen()
+    bus = await backend.start_bus()
+    seen: Recorder[NoteTaken] = Recorder()
 
     def on_moved(event: Moved) -> None:
-        bus.publish_threadsafe(Noted(1)).result(LIMIT)
+        bus.publish_threadsafe(NoteTaken(1)).result(LIMIT)
 
-    async def on_noted(event: Noted) -> None:
+    async def on_note_taken(event: NoteTaken) -> None:
         seen.add(event)
 
     bus.subscribe(Moved, on_moved)
-    bus.subscribe(Noted, on_noted)
+    bus.subscribe(NoteTaken, on_note_taken)
     receipt = await bus.publish(Moved("rook"))
     await bus.drain(60)
     assert [(event.causation_id, event.correlation_id) for event in seen] == [
@@ -205,20 +214,20 @@ async def test_a_foreign_threads_event_gets_no_cause_from_a_handler_that_publish
     """Both events are in one batch; each cause belongs to its publisher, not to the caller that woke the
     loop.
     """
-    bus = await backend.running()
-    seen: Seen[Noted] = Seen()
+    bus = await backend.start_bus()
+    seen: Recorder[NoteTaken] = Recorder()
 
     async def on_moved(event: Moved) -> None:
-        bus.publish_threadsafe(Noted(1))
-        stranger = threading.Thread(target=lambda: bus.publish_threadsafe(Noted(2)))
+        bus.publish_threadsafe(NoteTaken(1))
+        stranger = threading.Thread(target=lambda: bus.publish_threadsafe(NoteTaken(2)))
         stranger.start()
         stranger.join()
 
-    async def on_noted(event: Noted) -> None:
+    async def on_note_taken(event: NoteTaken) -> None:
         seen.add(event)
 
     bus.subscribe(Moved, on_moved)
-    bus.subscribe(Noted, on_noted)
+    bus.subscribe(NoteTaken, on_note_taken)
     receipt = await bus.publish(Moved("rook"))
     await bus.drain(60)
     assert {event.n: event.causation_id for event in seen} == {1: receipt.event_id, 2: None}
@@ -226,17 +235,17 @@ async def test_a_foreign_threads_event_gets_no_cause_from_a_handler_that_publish
 
 async def test_a_sync_handler_that_waits_for_its_publish_does_not_block_a_full_bus(backend: Backend) -> None:
     """All workers may be in such handlers; if these waited for room, none could ever make any."""
-    bus = await backend.running(worker_count=2, max_queue_size=2)
-    seen: Seen[int] = Seen()
+    bus = await backend.start_bus(worker_count=2, max_queue_size=2)
+    seen: Recorder[int] = Recorder()
 
     def on_moved(event: Moved) -> None:
-        bus.publish_threadsafe(Noted(event.n)).result(LIMIT)
+        bus.publish_threadsafe(NoteTaken(event.n)).result(LIMIT)
 
-    async def on_noted(event: Noted) -> None:
+    async def on_note_taken(event: NoteTaken) -> None:
         seen.add(event.n)
 
-    bus.subscribe(Moved, on_moved, retry=ONCE)
-    bus.subscribe(Noted, on_noted)
+    bus.subscribe(Moved, on_moved, retry=ONE_ATTEMPT)
+    bus.subscribe(NoteTaken, on_note_taken)
     for n in range(10):
         await bus.publish(Moved(f"piece-{n}", n))
     await bus.drain(LIMIT)
@@ -251,25 +260,25 @@ async def test_a_sync_handler_gets_past_foreign_threads_that_wait_for_room(
     """The bus takes entries of all threads in turn; a handler's entry must not wait behind others for room
     that the handler itself has to make, however many there are.
     """
-    bus = await memory.running(worker_count=1, max_queue_size=1)
-    entered: Seen[int] = Seen()
+    bus = await memory.start_bus(worker_count=1, max_queue_size=1)
+    entered: Recorder[int] = Recorder()
     handover = threading.Event()
-    seen: Seen[int] = Seen()
+    seen: Recorder[int] = Recorder()
 
     def on_moved(event: Moved) -> None:
         entered.add(event.n)
         handover.wait(LIMIT)
-        bus.publish_threadsafe(Noted(1000)).result(LIMIT)
+        bus.publish_threadsafe(NoteTaken(1000)).result(LIMIT)
 
-    async def on_noted(event: Noted) -> None:
+    async def on_note_taken(event: NoteTaken) -> None:
         seen.add(event.n)
 
-    bus.subscribe(Moved, on_moved, retry=ONCE)
-    bus.subscribe(Noted, on_noted)
+    bus.subscribe(Moved, on_moved, retry=ONE_ATTEMPT)
+    bus.subscribe(NoteTaken, on_note_taken)
     await bus.publish(Moved("rook", 1))
     await entered.reach(1)
-    futures = await in_thread(lambda: [bus.publish_threadsafe(Noted(n)) for n in range(others)])
-    await turns()
+    futures = await run_in_thread(lambda: [bus.publish_threadsafe(NoteTaken(n)) for n in range(others)])
+    await spin_loop()
     handover.set()
     await bus.drain(LIMIT)
     assert await bus.dead_letters.list() == []
@@ -281,9 +290,9 @@ async def test_threads_that_flood_a_full_bus_do_not_disturb_it(memory: Backend) 
     """The loop looks at the entries while threads add more: it must neither fail nor scan all of them per
     event.
     """
-    bus = await memory.running(worker_count=1, max_queue_size=1)
+    bus = await memory.start_bus(worker_count=1, max_queue_size=1)
     gate = asyncio.Event()
-    seen: Seen[Moved] = Seen()
+    seen: Recorder[Moved] = Recorder()
     troubles: list[dict[str, Any]] = []
     asyncio.get_running_loop().set_exception_handler(lambda loop, trouble: troubles.append(trouble))
 
@@ -298,7 +307,7 @@ async def test_threads_that_flood_a_full_bus_do_not_disturb_it(memory: Backend) 
     switching = sys.getswitchinterval()
     sys.setswitchinterval(1e-6)
     try:
-        await asyncio.gather(*(in_thread(partial(flood, thread)) for thread in range(3)))
+        await asyncio.gather(*(run_in_thread(partial(flood, thread)) for thread in range(3)))
     finally:
         sys.setswitchinterval(switching)
     gate.set()
@@ -309,9 +318,9 @@ async def test_threads_that_flood_a_full_bus_do_not_disturb_it(memory: Backend) 
 
 async def test_publish_threadsafe_on_a_stopped_bus_raises_at_once(backend: Backend) -> None:
     """A future that is never resolved would block its thread for ever."""
-    bus = await backend.running()
+    bus = await backend.start_bus()
     await bus.stop()
-    error = await in_thread(lambda: _raised(lambda: bus.publish_threadsafe(Moved("rook"))))
+    error = await run_in_thread(lambda: _raised(lambda: bus.publish_threadsafe(Moved("rook"))))
     assert isinstance(error, BusNotRunningError)
 
 
@@ -325,7 +334,7 @@ def _raised(work: Callable[[], Any]) -> BaseException | None:
 
 async def test_every_future_is_resolved_when_the_bus_stops_in_the_middle(backend: Backend) -> None:
     """Each future is resolved, as stored or refused: a thread may be waiting for it."""
-    bus = await backend.running()
+    bus = await backend.start_bus()
     begun = threading.Event()
     outcomes: list[tuple[str, Future[Receipt] | None]] = []
 
@@ -339,8 +348,8 @@ async def test_every_future_is_resolved_when_the_bus_stops_in_the_middle(backend
             if n == 50:
                 begun.set()
 
-    publishing = asyncio.ensure_future(in_thread(publish))
-    await in_thread(lambda: begun.wait(LIMIT))
+    publishing = asyncio.ensure_future(run_in_thread(publish))
+    await run_in_thread(lambda: begun.wait(LIMIT))
     await bus.stop(timeout=5)
     await publishing
     accepted = []
@@ -357,16 +366,16 @@ async def test_every_future_is_resolved_when_the_bus_stops_in_the_middle(backend
 
 async def test_an_event_that_is_wrong_on_its_own_does_not_hold_the_bus(backend: Backend) -> None:
     """A batch of only bad events must end like any other, or ``drain`` would wait for ever."""
-    bus = await backend.running()
-    future = await in_thread(lambda: bus.publish_threadsafe(object()))
+    bus = await backend.start_bus()
+    future = await run_in_thread(lambda: bus.publish_threadsafe(object()))
     await bus.drain(LIMIT)
     assert isinstance(future.exception(LIMIT), InvalidEventError)
 
 
 async def test_threads_that_wait_for_room_are_told_when_the_bus_stops(memory: Backend) -> None:
     """Each thread is blocked until its future is resolved: the program would not end."""
-    bus = await memory.running(worker_count=1, max_queue_size=1)
-    entered: Seen[int] = Seen()
+    bus = await memory.start_bus(worker_count=1, max_queue_size=1)
+    entered: Recorder[int] = Recorder()
 
     async def hang(event: Moved) -> None:
         entered.add(event.n)
@@ -375,9 +384,9 @@ async def test_threads_that_wait_for_room_are_told_when_the_bus_stops(memory: Ba
     bus.subscribe(Moved, hang)
     await bus.publish(Moved("rook", 0))
     await entered.reach(1)
-    futures = await in_thread(lambda: [bus.publish_threadsafe(Moved("rook", n)) for n in range(1, 600)])
-    await turns()
+    futures = await run_in_thread(lambda: [bus.publish_threadsafe(Moved("rook", n)) for n in range(1, 600)])
+    await spin_loop()
     await bus.stop(timeout=0)
-    errors = {type(await in_thread(partial(future.exception, LIMIT))) for future in futures}
+    errors = {type(await run_in_thread(partial(future.exception, LIMIT))) for future in futures}
     assert errors == {BusNotRunningError}
     assert entered == [0]

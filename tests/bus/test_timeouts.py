@@ -11,18 +11,18 @@ import pytest
 from pabal import RetryPolicy
 from pabal.ports.telemetry import AttemptFailed
 from pabal.testing import VirtualClock
-from tests.bus.samples import Moved, Noted
-from tests.bus.support import ONCE, Backend, Seen, numbers, reports_of, turns
+from tests.bus.samples import Moved, NoteTaken
+from tests.bus.support import ONE_ATTEMPT, Backend, Recorder, numbers, reports_of, spin_loop
 
 
 async def test_an_attempt_that_takes_too_long_is_cancelled_and_fails(
     backend: Backend, clock: VirtualClock
 ) -> None:
     """A handler that waits for a dead server would hold its key for ever."""
-    bus = await backend.running(clock=clock)
+    bus = await backend.start_bus(clock=clock)
     failed = reports_of(bus, AttemptFailed)
-    entered: Seen[int] = Seen()
-    cancelled: Seen[int] = Seen()
+    entered: Recorder[int] = Recorder()
+    cancelled: Recorder[int] = Recorder()
 
     async def hang(event: Moved) -> None:
         entered.add(event.n)
@@ -32,7 +32,7 @@ async def test_an_attempt_that_takes_too_long_is_cancelled_and_fails(
             cancelled.add(event.n)
             raise
 
-    bus.subscribe(Moved, hang, timeout=5.0, retry=ONCE)
+    bus.subscribe(Moved, hang, timeout=5.0, retry=ONE_ATTEMPT)
     await bus.publish(Moved("rook", 1))
     await entered.reach(1)
     await clock.advance(4.9)
@@ -48,9 +48,9 @@ async def test_an_attempt_that_takes_too_long_is_cancelled_and_fails(
 
 async def test_each_attempt_has_the_whole_time(backend: Backend, clock: VirtualClock) -> None:
     """A deadline left over from the first attempt would cut the second one short."""
-    bus = await backend.running(clock=clock)
-    starts: Seen[float] = Seen()
-    ends: Seen[float] = Seen()
+    bus = await backend.start_bus(clock=clock)
+    starts: Recorder[float] = Recorder()
+    ends: Recorder[float] = Recorder()
 
     async def hang(event: Moved) -> None:
         starts.add(clock.monotonic())
@@ -73,8 +73,8 @@ async def test_an_attempt_within_its_time_is_left_alone_however_many_there_are(
     backend: Backend, clock: VirtualClock
 ) -> None:
     """The watchdog's timer outlives the attempt it was set for, and must not cancel the next one."""
-    bus = await backend.running(clock=clock, worker_count=1)
-    seen: Seen[int] = Seen()
+    bus = await backend.start_bus(clock=clock, worker_count=1)
+    seen: Recorder[int] = Recorder()
     failed = reports_of(bus, AttemptFailed)
     step = asyncio.Event()
 
@@ -96,7 +96,7 @@ async def test_an_attempt_within_its_time_is_left_alone_however_many_there_are(
     assert len(failed) == 0
 
 
-def _numbered(n: int) -> Callable[[Noted], bool]:
+def _numbered(n: int) -> Callable[[NoteTaken], bool]:
     return lambda event: event.n == n
 
 
@@ -104,11 +104,11 @@ async def test_deadlines_of_many_workers_fall_due_in_their_order(
     backend: Backend, clock: VirtualClock
 ) -> None:
     """One timer serves all attempts: it must be moved to the earliest deadline each time."""
-    bus = await backend.running(clock=clock, worker_count=6)
-    entered: Seen[int] = Seen()
-    ended: Seen[tuple[int, float]] = Seen()
+    bus = await backend.start_bus(clock=clock, worker_count=6)
+    entered: Recorder[int] = Recorder()
+    ended: Recorder[tuple[int, float]] = Recorder()
 
-    async def hang(event: Noted) -> None:
+    async def hang(event: NoteTaken) -> None:
         entered.add(event.n)
         try:
             await asyncio.Event().wait()
@@ -116,9 +116,11 @@ async def test_deadlines_of_many_workers_fall_due_in_their_order(
             ended.add((event.n, clock.monotonic()))
 
     for n, seconds in enumerate((30.0, 10.0, 20.0)):
-        bus.subscribe(Noted, hang, name=f"after-{seconds}", timeout=seconds, retry=ONCE, where=_numbered(n))
+        bus.subscribe(
+            NoteTaken, hang, name=f"after-{seconds}", timeout=seconds, retry=ONE_ATTEMPT, where=_numbered(n)
+        )
     for n in range(3):
-        await bus.publish(Noted(n))
+        await bus.publish(NoteTaken(n))
     await entered.reach(3)
     await clock.advance(31)
     await bus.drain(60)
@@ -130,9 +132,9 @@ async def test_a_sync_handler_out_of_time_fails_but_is_never_run_twice_at_once(
     backend: Backend, clock: VirtualClock
 ) -> None:
     """A thread cannot be cancelled; a retry started beside it would handle the event twice at once."""
-    bus = await backend.running(clock=clock)
+    bus = await backend.start_bus(clock=clock)
     failed = reports_of(bus, AttemptFailed)
-    entered: Seen[int] = Seen()
+    entered: Recorder[int] = Recorder()
     release = threading.Event()
     inside = 0
     most = 0
@@ -149,7 +151,7 @@ async def test_a_sync_handler_out_of_time_fails_but_is_never_run_twice_at_once(
     await bus.publish(Moved("rook", 1))
     await entered.reach(1)
     await clock.advance(6)
-    await turns()
+    await spin_loop()
     assert (len(entered), len(failed)) == (1, 0)
     release.set()
     await failed.reach(1)
@@ -162,8 +164,8 @@ async def test_a_sync_handler_out_of_time_fails_but_is_never_run_twice_at_once(
 
 async def test_a_sync_handler_within_its_time_succeeds(backend: Backend) -> None:
     """The timeout must not depend on how soon the loop notices that the thread has ended."""
-    bus = await backend.running()
-    seen: Seen[int] = Seen()
+    bus = await backend.start_bus()
+    seen: Recorder[int] = Recorder()
     bus.subscribe(Moved, lambda event: seen.add(event.n), name="note", timeout=20.0)
     await bus.publish(Moved("rook", 1))
     await bus.drain(60)
@@ -175,8 +177,8 @@ async def test_a_handler_that_ends_properly_when_cancelled_counts_as_handled(
     backend: Backend, clock: VirtualClock
 ) -> None:
     """A handler that returns has done its work; afterwards the worker must not stay cancelled."""
-    bus = await backend.running(clock=clock, worker_count=1)
-    seen: Seen[int] = Seen()
+    bus = await backend.start_bus(clock=clock, worker_count=1)
+    seen: Recorder[int] = Recorder()
     entered = asyncio.Event()
 
     async def patient(event: Moved) -> None:
@@ -189,7 +191,7 @@ async def test_a_handler_that_ends_properly_when_cancelled_counts_as_handled(
         await asyncio.sleep(0)
         seen.add(event.n)
 
-    bus.subscribe(Moved, patient, timeout=1.0, retry=ONCE)
+    bus.subscribe(Moved, patient, timeout=1.0, retry=ONE_ATTEMPT)
     await bus.publish_batch([Moved("rook", n) for n in range(1, 4)])
     await entered.wait()
     await clock.advance(2)
@@ -202,8 +204,8 @@ async def test_a_handler_that_raises_cancelled_itself_is_a_failed_attempt(backen
     """A cancelled task inside a handler raises CancelledError; taken for the end of the worker, it would stop
     the bus.
     """
-    bus = await backend.running(worker_count=1)
-    seen: Seen[int] = Seen()
+    bus = await backend.start_bus(worker_count=1)
+    seen: Recorder[int] = Recorder()
 
     async def cancels(event: Moved) -> None:
         seen.add(event.n)
@@ -220,8 +222,8 @@ async def test_a_handler_that_raises_cancelled_itself_is_a_failed_attempt(backen
 
 async def test_a_batch_has_one_deadline(backend: Backend, clock: VirtualClock) -> None:
     """The limit is for an attempt, and a batch is one attempt."""
-    bus = await backend.running(clock=clock)
-    entered: Seen[int] = Seen()
+    bus = await backend.start_bus(clock=clock)
+    entered: Recorder[int] = Recorder()
     failed = reports_of(bus, AttemptFailed)
 
     async def hang(events: list[Moved]) -> None:
@@ -243,8 +245,8 @@ async def test_a_batch_has_one_deadline(backend: Backend, clock: VirtualClock) -
 
 async def test_other_handlers_go_on_while_one_is_out_of_time(backend: Backend, clock: VirtualClock) -> None:
     """Cancelling one attempt must not reach another one."""
-    bus = await backend.running(clock=clock)
-    seen: Seen[Moved] = Seen()
+    bus = await backend.start_bus(clock=clock)
+    seen: Recorder[Moved] = Recorder()
 
     async def hang(event: Moved) -> None:
         await asyncio.Event().wait()
@@ -252,7 +254,7 @@ async def test_other_handlers_go_on_while_one_is_out_of_time(backend: Backend, c
     async def note(event: Moved) -> None:
         seen.add(event)
 
-    bus.subscribe(Moved, hang, timeout=1.0, retry=ONCE)
+    bus.subscribe(Moved, hang, timeout=1.0, retry=ONE_ATTEMPT)
     bus.subscribe(Moved, note)
     await bus.publish_batch([Moved(f"piece-{n}", n) for n in range(3)])
     await seen.reach(3)
@@ -266,16 +268,16 @@ async def test_of_several_attempts_under_way_each_ends_at_its_own_time(
     backend: Backend, clock: VirtualClock
 ) -> None:
     """One timer serves all attempts: set for the wrong one, the others would be cut short or hang."""
-    bus = await backend.running(clock=clock, worker_count=3)
+    bus = await backend.start_bus(clock=clock, worker_count=3)
     failed = reports_of(bus, AttemptFailed)
-    entered: Seen[str] = Seen()
+    entered: Recorder[str] = Recorder()
 
     async def hang(event: Moved) -> None:
         entered.add(event.piece)
         await asyncio.Event().wait()
 
     for seconds in (1.0, 2.0, 3.0):
-        bus.subscribe(Moved, hang, timeout=seconds, retry=ONCE, name=f"within {seconds}")
+        bus.subscribe(Moved, hang, timeout=seconds, retry=ONE_ATTEMPT, name=f"within {seconds}")
     await bus.publish(Moved("rook", 1))
     await entered.reach(3)
     for count, name in enumerate(("within 1.0", "within 2.0", "within 3.0"), start=1):
@@ -290,9 +292,9 @@ async def test_a_handler_that_is_cancelled_by_its_own_doing_failed_and_was_not_t
     backend: Backend, clock: VirtualClock
 ) -> None:
     """A request that the handler cancels itself would be reported as a timeout, or end the worker."""
-    bus = await backend.running(clock=clock)
+    bus = await backend.start_bus(clock=clock)
     failed = reports_of(bus, AttemptFailed)
-    seen: Seen[int] = Seen()
+    seen: Recorder[int] = Recorder()
 
     async def handle(event: Moved) -> None:
         if not failed:

@@ -12,8 +12,8 @@ import pytest
 from pabal import DomainEvent, InMemoryEventStorage, RetryPolicy, SqliteEventStorage
 from pabal.errors import InvalidHandlerError, StorageClosedError, SubscriptionError
 from pabal.ports.telemetry import EventParked
-from tests.bus.samples import Moved, Noted
-from tests.bus.support import ONCE, Backend, Seen, numbers, reports_of, turns
+from tests.bus.samples import Moved, NoteTaken
+from tests.bus.support import ONE_ATTEMPT, Backend, Recorder, numbers, reports_of, spin_loop
 
 SURROGATE = "\udcff"
 """Text from a file name with undecodable bytes; UTF-8 cannot encode it."""
@@ -35,10 +35,10 @@ class Unspeakable:
 
 async def _one_that_fails(backend: Backend, error: BaseException, **options: Any) -> Any:
     """Handle 0, which raises, and 1 of another key, which must succeed; return the dead letter of 0."""
-    bus = await backend.running()
-    seen: Seen[Moved] = Seen()
+    bus = await backend.start_bus()
+    seen: Recorder[Moved] = Recorder()
 
-    @bus.on(Moved, name="board", retry=ONCE, **options)
+    @bus.on(Moved, name="board", retry=ONE_ATTEMPT, **options)
     async def move(event: Moved) -> None:
         if event.n == 0:
             raise error
@@ -98,13 +98,13 @@ async def test_generator_exit_raised_by_a_handler_is_a_failure_and_no_end_of_the
 
 async def test_a_sync_handler_that_raises_stop_iteration_fails_like_any_other(backend: Backend) -> None:
     """An asyncio future refuses StopIteration: the delivery would never end, not even when cancelled."""
-    bus = await backend.running()
+    bus = await backend.start_bus()
 
-    def first_of_none(event: Noted) -> None:
+    def first_of_none(event: NoteTaken) -> None:
         next(iter(()))
 
-    bus.subscribe(Noted, first_of_none, retry=ONCE)
-    await bus.publish(Noted(1))
+    bus.subscribe(NoteTaken, first_of_none, retry=ONE_ATTEMPT)
+    await bus.publish(NoteTaken(1))
     await bus.drain(30)
     (letter,) = await bus.dead_letters.list()
     assert letter.attempts[0].message == "the handler raised StopIteration"
@@ -112,54 +112,54 @@ async def test_a_sync_handler_that_raises_stop_iteration_fails_like_any_other(ba
 
 async def test_a_where_of_wait_for_that_raises_stop_iteration_fails_its_own_caller(backend: Backend) -> None:
     """The error must not reach the publisher, who knows nothing of the call that waits."""
-    bus = await backend.running()
-    waiting = asyncio.create_task(bus.wait_for(Noted, where=lambda event: next(iter(()))))
+    bus = await backend.start_bus()
+    waiting = asyncio.create_task(bus.wait_for(NoteTaken, where=lambda event: next(iter(()))))
     await asyncio.sleep(0)
-    assert await bus.publish(Noted(1))
+    assert await bus.publish(NoteTaken(1))
     with pytest.raises(RuntimeError, match="StopIteration"):
         await waiting
 
 
 async def test_a_generator_is_refused_as_handler(backend: Backend) -> None:
     """Calling a generator runs none of its body, so every event would count as handled."""
-    bus = backend.bus()
+    bus = backend.make_bus()
 
-    async def each(event: Noted) -> AsyncIterator[int]:
+    async def each(event: NoteTaken) -> AsyncIterator[int]:
         yield event.n
 
-    def every(event: Noted) -> Iterator[int]:
+    def every(event: NoteTaken) -> Iterator[int]:
         yield event.n
 
     class Handler:
-        async def handle(self, event: Noted) -> AsyncIterator[int]:
+        async def handle(self, event: NoteTaken) -> AsyncIterator[int]:
             yield event.n
 
     for generator in (each, every, Handler()):
         with pytest.raises(InvalidHandlerError, match="yield"):
-            bus.subscribe(Noted, generator)
+            bus.subscribe(NoteTaken, generator)
 
 
 async def test_a_name_that_no_storage_can_keep_is_refused_at_once(backend: Backend) -> None:
     """Otherwise the start, or every save, would fail with an error that does not mention the name."""
-    bus = backend.bus()
+    bus = backend.make_bus()
 
-    async def note(event: Noted) -> None: ...
+    async def note(event: NoteTaken) -> None: ...
 
     with pytest.raises(SubscriptionError, match="surrogate"):
-        bus.subscribe(Noted, note, name=f"mail-{SURROGATE}")
+        bus.subscribe(NoteTaken, note, name=f"mail-{SURROGATE}")
 
 
 async def test_drain_says_that_the_file_was_closed_underneath(tmp_path: Path) -> None:
     """``drain`` waits for a save that can no longer happen: without a time limit, for ever."""
-    bus = await Backend("sqlite", tmp_path).running()
+    bus = await Backend("sqlite", tmp_path).start_bus()
     begun, go_on = asyncio.Event(), asyncio.Event()
 
-    @bus.on(Noted, name="slow")
-    async def slow(event: Noted) -> None:
+    @bus.on(NoteTaken, name="slow")
+    async def slow(event: NoteTaken) -> None:
         begun.set()
         await go_on.wait()
 
-    await bus.publish(Noted(1))
+    await bus.publish(NoteTaken(1))
     await begun.wait()
     draining = asyncio.create_task(bus.drain())
     storage = bus.storage
@@ -175,14 +175,14 @@ async def test_drain_says_that_the_file_was_closed_underneath(tmp_path: Path) ->
 
 async def test_of_very_many_failures_the_first_and_the_newest_are_kept(backend: Backend) -> None:
     """All failures are written again with each new one, so the cost would grow with their square."""
-    bus = await backend.running()
+    bus = await backend.start_bus()
     parked = reports_of(bus, EventParked)
 
-    @bus.on(Noted, name="patient", retry=RetryPolicy(max_attempts=250, base_delay=0))
-    async def fail(event: Noted) -> None:
+    @bus.on(NoteTaken, name="patient", retry=RetryPolicy(max_attempts=250, base_delay=0))
+    async def fail(event: NoteTaken) -> None:
         raise ValueError("no")
 
-    await bus.publish(Noted(1))
+    await bus.publish(NoteTaken(1))
     await bus.drain(30)
     (letter,) = await bus.dead_letters.list()
     assert [failure.attempt for failure in letter.attempts] == [1, *range(152, 251)]
@@ -197,9 +197,9 @@ async def test_a_worker_that_ends_by_a_fault_of_pabal_makes_health_fail(
     local: Backend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Nothing else would show that the bus delivers less, or nothing."""
-    bus = await local.running(worker_count=2)
+    bus = await local.start_bus(worker_count=2)
     assert bus.health().status == "ok"
-    asked: Seen[int] = Seen()
+    asked: Recorder[int] = Recorder()
 
     def faulty(*arguments: Any) -> None:
         asked.add(1)
@@ -207,13 +207,13 @@ async def test_a_worker_that_ends_by_a_fault_of_pabal_makes_health_fail(
 
     monkeypatch.setattr(bus._engine.failures, "failed", faulty)
 
-    @bus.on(Noted, name="failing")
-    async def fail(event: Noted) -> None:
+    @bus.on(NoteTaken, name="failing")
+    async def fail(event: NoteTaken) -> None:
         raise ValueError("no")
 
-    await bus.publish(Noted(1))
+    await bus.publish(NoteTaken(1))
     await asked.reach(1)
-    await turns(2)
+    await spin_loop(2)
     assert bus.health().status == "failing"
     assert "1 of 2 workers have ended" in bus.health().reasons[0]
 
@@ -245,7 +245,7 @@ async def test_an_aggregate_id_that_raises_costs_its_own_event_alone(
     delivered.
     """
     monkeypatch.setattr(Fickle, "fault", None)
-    bus = local.bus(worker_count=2)
+    bus = local.make_bus(worker_count=2)
 
     def publishing_is_over(batch: object = None) -> None:
         Fickle.fault = fault
@@ -256,9 +256,9 @@ async def test_an_aggregate_id_that_raises_costs_its_own_event_alone(
         publishing_is_over()
     await bus.start()
     for name in ("live", "behind"):
-        seen: Seen[Fickle] = Seen()
+        seen: Recorder[Fickle] = Recorder()
 
-        async def handle(event: Fickle, seen: Seen[Fickle] = seen) -> None:
+        async def handle(event: Fickle, seen: Recorder[Fickle] = seen) -> None:
             await asyncio.sleep(0)
             seen.add(event)
 
@@ -286,14 +286,14 @@ async def test_a_plain_function_that_returns_a_coroutine_is_told_so(backend: Bac
     """A coroutine is true, and differs from every other key: a filter would pass all, and no order would
     hold.
     """
-    bus = await backend.running()
+    bus = await backend.start_bus()
     options: dict[str, Any] = {option: _answer}
-    seen: Seen[Moved] = Seen()
+    seen: Recorder[Moved] = Recorder()
 
     async def handle(event: Moved) -> None:
         seen.add(event)
 
-    bus.subscribe(Moved, handle, name="board", retry=ONCE, **options)
+    bus.subscribe(Moved, handle, name="board", retry=ONE_ATTEMPT, **options)
     await bus.publish(Moved("rook", 1))
     await bus.drain(30)
     assert seen == []
@@ -301,7 +301,7 @@ async def test_a_plain_function_that_returns_a_coroutine_is_told_so(backend: Bac
     assert f"{option} returned an awaitable" in letter.attempts[0].message
     if option == "where":
         waiting = asyncio.create_task(bus.wait_for(Moved, where=_answer))
-        await turns()
+        await spin_loop()
         await bus.publish(Moved("rook", 2))
         with pytest.raises(SubscriptionError, match="where returned an awaitable"):
             await waiting

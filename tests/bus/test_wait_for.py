@@ -9,16 +9,16 @@ import pytest
 
 from pabal import BusNotRunningError
 from pabal.errors import SubscriptionError, UsageError
-from tests.bus.samples import Jumped, Moved, Noted, Ticket
-from tests.bus.support import Backend, turns
+from tests.bus.samples import Jumped, Moved, NoteTaken, Ticket
+from tests.bus.support import Backend, spin_loop
 
 
-@pytest.mark.parametrize("selector", [Moved, (Noted, Moved), "piece.*", "*"])
+@pytest.mark.parametrize("selector", [Moved, (NoteTaken, Moved), "piece.*", "*"])
 async def test_it_returns_the_next_matching_event(backend: Backend, selector: Any) -> None:
     """Everything that selects a subscription's events must work here too."""
-    bus = await backend.running()
+    bus = await backend.start_bus()
     waiting = asyncio.create_task(bus.wait_for(selector, where=lambda event: event.n == 2, timeout=10))
-    await turns()
+    await spin_loop()
     for n in range(4):
         await bus.publish(Moved("rook", n))
     assert await waiting == Moved("rook", 2)
@@ -26,10 +26,10 @@ async def test_it_returns_the_next_matching_event(backend: Backend, selector: An
 
 async def test_it_looks_ahead_only_without_a_receipt(backend: Backend) -> None:
     """An event published before the call must not be returned unless asked for."""
-    bus = await backend.running()
+    bus = await backend.start_bus()
     await bus.publish(Moved("rook", 1))
     waiting = asyncio.create_task(bus.wait_for(Moved, timeout=10))
-    await turns()
+    await spin_loop()
     assert not waiting.done()
     await bus.publish(Moved("rook", 2))
     assert (await waiting).n == 2
@@ -37,34 +37,34 @@ async def test_it_looks_ahead_only_without_a_receipt(backend: Backend) -> None:
 
 async def test_since_finds_a_reaction_that_came_before_the_call(backend: Backend) -> None:
     """A quick answer must not be missed if it is waited for only after the question was published."""
-    bus = await backend.running()
+    bus = await backend.start_bus()
 
     async def answer(event: Moved) -> None:
-        await bus.publish(Noted(event.n))
+        await bus.publish(NoteTaken(event.n))
 
     bus.subscribe(Moved, answer)
     for n in range(5):
         receipt = await bus.publish(Moved("rook", n))
         await bus.drain(60)
-        assert (await bus.wait_for(Noted, since=receipt, timeout=10)).n == n
+        assert (await bus.wait_for(NoteTaken, since=receipt, timeout=10)).n == n
 
 
 async def test_since_looks_back_and_then_ahead(backend: Backend) -> None:
     """Between looking back and waiting there must be no gap in which an event is lost."""
-    bus = await backend.running()
+    bus = await backend.start_bus()
     receipt = await bus.publish(Moved("rook", 0))
-    await bus.publish(Noted(1))
+    await bus.publish(NoteTaken(1))
     waiting = asyncio.create_task(
-        bus.wait_for(Noted, where=lambda event: event.n == 300, since=receipt, timeout=20)
+        bus.wait_for(NoteTaken, where=lambda event: event.n == 300, since=receipt, timeout=20)
     )
     for n in range(2, 301):
-        await bus.publish(Noted(n))
+        await bus.publish(NoteTaken(n))
     assert (await waiting).n == 300
 
 
 async def test_since_excludes_the_receipts_own_event(backend: Backend) -> None:
     """The caller waits for events after it."""
-    bus = await backend.running()
+    bus = await backend.start_bus()
     await bus.publish(Moved("rook", 1))
     receipt = await bus.publish(Moved("rook", 2))
     with pytest.raises(TimeoutError):
@@ -73,7 +73,7 @@ async def test_since_excludes_the_receipts_own_event(backend: Backend) -> None:
 
 async def test_it_raises_when_its_time_is_over(backend: Backend) -> None:
     """It must leave nothing behind that would catch a later event."""
-    bus = await backend.running()
+    bus = await backend.start_bus()
     with pytest.raises(TimeoutError):
         await bus.wait_for(Moved, timeout=0.05)
     await bus.publish(Moved("rook"))
@@ -82,10 +82,10 @@ async def test_it_raises_when_its_time_is_over(backend: Backend) -> None:
 
 async def test_several_wait_for_the_same_event(backend: Backend) -> None:
     """Each caller gets the event; waiting takes it away from none."""
-    bus = await backend.running()
+    bus = await backend.start_bus()
     waiting = [asyncio.create_task(bus.wait_for(Moved, timeout=10)) for _ in range(5)]
     waiting.append(asyncio.create_task(bus.wait_for(Jumped, timeout=10)))
-    await turns()
+    await spin_loop()
     waiting[0].cancel()
     event = Jumped("knight", 1)
     await bus.publish(event)
@@ -96,7 +96,7 @@ async def test_several_wait_for_the_same_event(backend: Backend) -> None:
 
 async def test_events_are_found_after_everyone_who_waited_has_gone(backend: Backend) -> None:
     """Publishing takes a shorter path while no call waits; switching between the paths must lose nothing."""
-    bus = await backend.running()
+    bus = await backend.start_bus()
 
     async def note(event: Moved) -> None: ...
 
@@ -104,16 +104,18 @@ async def test_events_are_found_after_everyone_who_waited_has_gone(backend: Back
     for n in range(10):
         await bus.publish(Moved("rook", n))
         waiting = asyncio.create_task(bus.wait_for(Moved, timeout=10))
-        await turns()
+        await spin_loop()
         await bus.publish(Moved("rook", 100 + n))
         assert (await waiting).n == 100 + n
 
 
 async def test_a_wait_that_runs_out_of_time_says_for_what_it_was(backend: Backend) -> None:
     """A test that fails by the timeout would show an error without a message; ``where`` may raise its own."""
-    bus = await backend.running()
-    with pytest.raises(TimeoutError, match=r"^no Moved or Noted that was waited for came within 0\.01 s$"):
-        await bus.wait_for((Moved, Noted), timeout=0.01)
+    bus = await backend.start_bus()
+    with pytest.raises(
+        TimeoutError, match=r"^no Moved or NoteTaken that was waited for came within 0\.01 s$"
+    ):
+        await bus.wait_for((Moved, NoteTaken), timeout=0.01)
     with pytest.raises(TimeoutError, match=r"^no 'piece\.\*' that was waited for came"):
         await bus.wait_for("piece.*", timeout=0.01)
 
@@ -121,7 +123,7 @@ async def test_a_wait_that_runs_out_of_time_says_for_what_it_was(backend: Backen
         raise TimeoutError("the clock of the piece")
 
     waiting = asyncio.create_task(bus.wait_for(Moved, where=late, timeout=10))
-    await turns()
+    await spin_loop()
     await bus.publish(Moved("rook", 1))
     with pytest.raises(TimeoutError, match="the clock of the piece"):
         await waiting
@@ -129,11 +131,11 @@ async def test_a_wait_that_runs_out_of_time_says_for_what_it_was(backend: Backen
 
 async def test_a_where_that_raises_tells_the_one_who_waits_and_not_the_publisher(backend: Backend) -> None:
     """The publisher must not suffer from a mistake in another caller's condition."""
-    bus = await backend.running()
+    bus = await backend.start_bus()
     where: Any = lambda event: event.missing  # noqa: E731
     waiting = asyncio.create_task(bus.wait_for(Moved, where=where, timeout=10))
     other = asyncio.create_task(bus.wait_for(Moved, timeout=10))
-    await turns()
+    await spin_loop()
     assert await bus.publish(Moved("rook", 1))
     with pytest.raises(AttributeError):
         await waiting
@@ -142,7 +144,7 @@ async def test_a_where_that_raises_tells_the_one_who_waits_and_not_the_publisher
 
 async def test_a_registered_dataclass_is_returned_as_itself(backend: Backend) -> None:
     """The caller must never get the wrapper that carries it."""
-    bus = await backend.running()
+    bus = await backend.start_bus()
     receipt = await bus.publish(Moved("rook"))
     await bus.publish(Ticket("A1"))
     assert await bus.wait_for(Ticket, since=receipt, timeout=10) == Ticket("A1")
@@ -150,9 +152,9 @@ async def test_a_registered_dataclass_is_returned_as_itself(backend: Backend) ->
 
 async def test_a_stop_ends_the_wait_with_an_error(backend: Backend) -> None:
     """No event comes any more; a plain cancellation would look like that of another caller."""
-    bus = await backend.running()
+    bus = await backend.start_bus()
     waiting = asyncio.create_task(bus.wait_for(Moved))
-    await turns()
+    await spin_loop()
     await bus.stop()
     with pytest.raises(BusNotRunningError):
         await asyncio.wait_for(waiting, 10)
@@ -160,14 +162,14 @@ async def test_a_stop_ends_the_wait_with_an_error(backend: Backend) -> None:
 
 async def test_what_is_no_event_type_is_refused(backend: Backend) -> None:
     """As in ``subscribe``: it could never match."""
-    bus = await backend.running()
+    bus = await backend.start_bus()
     with pytest.raises(SubscriptionError):
         await bus.wait_for(42, timeout=1)  # type: ignore[call-overload]
 
 
 async def test_without_a_log_looking_back_too_far_is_an_error_not_a_gap(memory: Backend) -> None:
     """The last 1,024 events are remembered; searching fewer than requested would be a guess."""
-    bus = await memory.running()
+    bus = await memory.start_bus()
     receipt = await bus.publish(Moved("rook", 0))
     for n in range(1, 1025):
         await bus.publish(Moved("rook", n))
@@ -179,7 +181,7 @@ async def test_without_a_log_looking_back_too_far_is_an_error_not_a_gap(memory: 
 
 async def test_with_a_log_it_looks_back_however_far(stored: Backend) -> None:
     """The log remembers everything."""
-    bus = await stored.running()
+    bus = await stored.start_bus()
     receipt = await bus.publish(Moved("rook", 0))
     await bus.publish_batch([Moved("rook", n) for n in range(1, 3000)])
     found = await bus.wait_for(Moved, where=lambda event: event.n == 2999, since=receipt, timeout=10)
@@ -188,19 +190,19 @@ async def test_with_a_log_it_looks_back_however_far(stored: Backend) -> None:
 
 async def test_it_works_inside_a_handler(backend: Backend) -> None:
     """A handler may ask a question and wait for the answer, if another worker can give it."""
-    bus = await backend.running(worker_count=2)
+    bus = await backend.start_bus(worker_count=2)
     answers: list[int] = []
 
     async def ask(event: Moved) -> None:
-        receipt = await bus.publish(Noted(1))
-        answers.append((await bus.wait_for(Noted, where=lambda e: e.n == 2, since=receipt, timeout=10)).n)
+        receipt = await bus.publish(NoteTaken(1))
+        answers.append((await bus.wait_for(NoteTaken, where=lambda e: e.n == 2, since=receipt, timeout=10)).n)
 
-    async def answer(event: Noted) -> None:
+    async def answer(event: NoteTaken) -> None:
         if event.n == 1:
-            await bus.publish(Noted(2))
+            await bus.publish(NoteTaken(2))
 
     bus.subscribe(Moved, ask)
-    bus.subscribe(Noted, answer)
+    bus.subscribe(NoteTaken, answer)
     await bus.publish(Moved("rook"))
     await bus.drain(60)
     assert answers == [2]

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from pabal import RetryPolicy
 from pabal.delivery.watermark import WatermarkTracker
-from tests.bus.samples import Moved, Noted
-from tests.bus.support import ONCE, Backend, Seen, figures, numbers
+from tests.bus.samples import Moved, NoteTaken
+from tests.bus.support import ONE_ATTEMPT, Backend, Recorder, numbers, statistics_of
 
 WINDOW = 1000
 CHANCES = st.integers(0, 2**32).map(random.Random)
@@ -101,39 +101,39 @@ async def test_through_the_bus_the_watermark_follows_the_lowest_unfinished_event
     done.
     """
     count = 1000
-    bus = await stored.running(worker_count=count)
+    bus = await stored.start_bus(worker_count=count)
     gates = {n: asyncio.Event() for n in range(1, count + 1)}
-    entered: Seen[int] = Seen()
-    ended: Seen[int] = Seen()
+    entered: Recorder[int] = Recorder()
+    ended: Recorder[int] = Recorder()
 
-    async def handle(event: Noted) -> None:
+    async def handle(event: NoteTaken) -> None:
         entered.add(event.n)
         await gates[event.n].wait()
         ended.add(event.n)
 
-    bus.subscribe(Noted, handle, name="book")
-    await bus.publish_batch([Noted(n) for n in range(1, count + 1)])
+    bus.subscribe(NoteTaken, handle, name="book")
+    await bus.publish_batch([NoteTaken(n) for n in range(1, count + 1)])
     await entered.reach(count)
     order = list(gates)
     random.Random(11).shuffle(order)
     unfinished = set(order)
     for step, n in enumerate(order, start=1):
-        assert figures(bus, "book")["watermark"] == min(unfinished) - 1
+        assert statistics_of(bus, "book")["watermark"] == min(unfinished) - 1
         gates[n].set()
         await ended.reach(step)
         await asyncio.sleep(0)
         unfinished.remove(n)
     await bus.drain(60)
-    assert figures(bus, "book")["watermark"] == count
+    assert statistics_of(bus, "book")["watermark"] == count
 
 
 async def test_what_finished_above_the_watermark_is_not_delivered_again_after_a_restart(
     stored: Backend,
 ) -> None:
     """Unfinished positions are saved too, so only those are delivered again."""
-    bus = await stored.running(worker_count=4)
+    bus = await stored.start_bus(worker_count=4)
     entered = asyncio.Event()
-    seen: Seen[int] = Seen()
+    seen: Recorder[int] = Recorder()
 
     async def handle(event: Moved) -> None:
         if event.n == 0:
@@ -146,8 +146,8 @@ async def test_what_finished_above_the_watermark_is_not_delivered_again_after_a_
     await entered.wait()
     await seen.reach(98)
     await bus.stop(timeout=0.05)
-    bus = await stored.again(bus)
-    again: Seen[int] = Seen()
+    bus = await stored.reopen(bus)
+    again: Recorder[int] = Recorder()
 
     async def note(event: Moved) -> None:
         again.add(event.n)
@@ -160,17 +160,17 @@ async def test_what_finished_above_the_watermark_is_not_delivered_again_after_a_
 
 async def test_parked_and_filtered_events_advance_the_watermark(stored: Backend) -> None:
     """Promise 30. Neither may hold back the subscription for ever."""
-    bus = await stored.running()
+    bus = await stored.start_bus()
 
     async def handle(event: Moved) -> None:
         if event.n % 10 == 0:
             raise ValueError("poison")
 
-    bus.subscribe(Moved, handle, name="book", where=lambda event: event.n % 2 == 0, retry=ONCE)
+    bus.subscribe(Moved, handle, name="book", where=lambda event: event.n % 2 == 0, retry=ONE_ATTEMPT)
     await bus.publish_batch([Moved(f"piece-{n % 3}", n) for n in range(100)])
     await bus.drain(60)
-    assert figures(bus, "book")["watermark"] == 100
-    assert figures(bus, "book")["parked"] == 10
+    assert statistics_of(bus, "book")["watermark"] == 100
+    assert statistics_of(bus, "book")["parked"] == 10
     assert bus.storage is not None
     [record] = await bus.storage.list_subscriptions()
     assert record.watermark == 100
@@ -178,25 +178,25 @@ async def test_parked_and_filtered_events_advance_the_watermark(stored: Backend)
 
 async def test_a_subscription_that_matches_one_in_a_thousand_is_saved_along_the_way(stored: Backend) -> None:
     """Promise 30. Its watermark moves past other events, so a restart reads at most one interval again."""
-    bus = await stored.running()
-    seen: Seen[Any] = Seen()
+    bus = await stored.start_bus()
+    seen: Recorder[Any] = Recorder()
 
-    async def note(event: Noted) -> None:
+    async def note(event: NoteTaken) -> None:
         seen.add(event)
 
-    bus.subscribe(Noted, note, name="rare")
+    bus.subscribe(NoteTaken, note, name="rare")
     for _ in range(3):
         await bus.publish_batch([Moved(f"piece-{n % 9}", n) for n in range(999)])
-        await bus.publish(Noted(1))
+        await bus.publish(NoteTaken(1))
     await bus.publish_batch([Moved("rook", n) for n in range(999)])
     await bus.drain(60)
     assert len(seen) == 3
     assert bus.storage is not None
     [record] = await bus.storage.list_subscriptions()
     assert record.watermark >= 3000
-    assert figures(bus, "rare")["lag"] == 0
-    bus = await stored.again(bus)
-    bus.subscribe(Noted, note, name="rare")
+    assert statistics_of(bus, "rare")["lag"] == 0
+    bus = await stored.reopen(bus)
+    bus.subscribe(NoteTaken, note, name="rare")
     await bus.start()
     [record] = await bus.storage.list_subscriptions()  # type: ignore[union-attr]
     assert record.watermark == 3999
@@ -206,9 +206,9 @@ async def test_a_subscription_that_matches_one_in_a_thousand_is_saved_along_the_
 
 async def test_a_waiting_retry_holds_the_watermark_and_nothing_else(stored: Backend) -> None:
     """Promise 29. The unfinished event holds the watermark; later ones go on above it."""
-    bus = await stored.running()
+    bus = await stored.start_bus()
     failed = asyncio.Event()
-    seen: Seen[Moved] = Seen()
+    seen: Recorder[Moved] = Recorder()
 
     async def handle(event: Moved) -> None:
         if event.n == 4:
@@ -221,4 +221,4 @@ async def test_a_waiting_retry_holds_the_watermark_and_nothing_else(stored: Back
     await failed.wait()
     await bus.drain(10, retries=False)
     assert sorted(numbers(seen)) == [0, 1, 2, 3, 5, 6, 7, 8, 9]
-    assert figures(bus, "book")["watermark"] == 4
+    assert statistics_of(bus, "book")["watermark"] == 4

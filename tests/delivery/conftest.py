@@ -3,15 +3,15 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 
 import pytest
-from tests.delivery.desk import Desk
+from tests.delivery.harness import Harness
 
 from pabal.delivery import consumer as consumer_module
 from pabal.delivery import feed, pages, spilling
 
 
 @pytest.fixture
-async def desk() -> AsyncIterator[Desk]:
-    made = Desk()
+async def harness() -> AsyncIterator[Harness]:
+    made = Harness()
     await made.bus.start()
     yield made
     await made.bus.stop(timeout=0)

@@ -8,8 +8,8 @@ from collections import Counter, defaultdict
 from typing import ClassVar
 
 import pytest
-from tests.bus.samples import Moved, Noted
-from tests.bus.support import Seen
+from tests.bus.samples import Moved, NoteTaken
+from tests.bus.support import Recorder
 
 from pabal import DomainEvent, InMemoryEventBus, RetryPolicy
 
@@ -74,7 +74,7 @@ async def test_order_per_key_holds_however_deliveries_change_between_the_two_way
                 await asyncio.sleep(0)
             if chance.random() < 0.02:
                 priority = chance.choice((0, 1, 2))
-                bus.subscribe(Noted, handle, name=f"other {n}", priority=priority)  # type: ignore[arg-type]
+                bus.subscribe(NoteTaken, handle, name=f"other {n}", priority=priority)  # type: ignore[arg-type]
         await bus.drain(timeout=30)
         assert handled == published
         assert bus.get_statistics()["queue_size"] == 0
@@ -86,7 +86,7 @@ async def test_what_waits_behind_a_waiting_handler_is_counted_and_goes_on_in_oth
     """Promise 14. One slow key would hold up the batch that arrived with it."""
     bus = InMemoryEventBus(worker_count=2)
     gate = asyncio.Event()
-    seen: Seen[int] = Seen()
+    seen: Recorder[int] = Recorder()
 
     async def handle(event: Moved) -> None:
         if event.n == 0:
@@ -107,7 +107,7 @@ async def test_what_waits_behind_a_waiting_handler_is_counted_and_goes_on_in_oth
 async def test_with_one_worker_everything_waits_its_turn_and_is_counted() -> None:
     """With no second worker to sort the arrivals, they would be lost when the subscription ends."""
     bus = InMemoryEventBus(worker_count=1)
-    begun: Seen[int] = Seen()
+    begun: Recorder[int] = Recorder()
     gate = asyncio.Event()
 
     async def handle(event: Moved) -> None:

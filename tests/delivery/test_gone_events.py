@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 from tests.bus.samples import Jumped, Moved
-from tests.bus.support import Seen, figures, numbers
-from tests.delivery.desk import Desk
+from tests.bus.support import Recorder, numbers, statistics_of
+from tests.delivery.harness import Harness
 
 from pabal import InMemoryEventBus, NotRetryableError, RetryPolicy, SqliteEventStorage
 from pabal.delivery import feed
@@ -42,7 +42,7 @@ async def test_an_unfinished_event_that_is_gone_does_not_hold_the_watermark(tmp_
     path = tmp_path / "log.db"
     await leave_unfinished(path)
     delete(path, "position = 2")
-    seen: Seen[Any] = Seen()
+    seen: Recorder[Any] = Recorder()
 
     async def handle(event: Moved) -> None:
         seen.add(event)
@@ -51,7 +51,7 @@ async def test_an_unfinished_event_that_is_gone_does_not_hold_the_watermark(tmp_
         bus.subscribe(Moved, handle, name="mover", retry=LATER)
         await bus.publish(Moved("b", 4))
         await bus.drain(60)
-        assert figures(bus, "mover")["watermark"] == 4
+        assert statistics_of(bus, "mover")["watermark"] == 4
     assert numbers(seen) == [4]
 
 
@@ -61,7 +61,7 @@ async def test_an_unfinished_event_that_the_subscription_takes_no_more_counts_as
     """A handler that was narrowed to other types would get an event that it cannot handle."""
     path = tmp_path / "log.db"
     await leave_unfinished(path)
-    seen: Seen[Any] = Seen()
+    seen: Recorder[Any] = Recorder()
 
     async def handle(event: Jumped) -> None:
         seen.add(event)
@@ -70,14 +70,14 @@ async def test_an_unfinished_event_that_the_subscription_takes_no_more_counts_as
         bus.subscribe(Jumped, handle, name="mover", retry=LATER)
         await bus.publish(Jumped("b", 4))
         await bus.drain(60)
-        assert figures(bus, "mover")["watermark"] == 4
+        assert statistics_of(bus, "mover")["watermark"] == 4
     assert numbers(seen) == [4]
 
 
 async def test_what_queues_behind_a_parked_event_and_is_gone_does_not_hold_its_key(tmp_path: Path) -> None:
     """Promise 25. The queue would stall, and later events of the key would wait until the next start."""
     path = tmp_path / "log.db"
-    seen: Seen[Any] = Seen()
+    seen: Recorder[Any] = Recorder()
     broken = True
 
     async def handle(event: Moved) -> None:
@@ -105,7 +105,7 @@ async def test_a_tail_left_on_disk_that_is_gone_does_not_hold_its_key(
     """Promise 18. The lane, and all later events of its key, would wait for rows that never come."""
     path = tmp_path / "log.db"
     gate = asyncio.Event()
-    seen: Seen[Any] = Seen()
+    seen: Recorder[Any] = Recorder()
 
     async def handle(event: Moved) -> None:
         if event.piece == "busy":
@@ -130,45 +130,45 @@ async def test_a_tail_left_on_disk_that_is_gone_does_not_hold_its_key(
             await bus.drain(60)
             await bus.publish(Moved("busy", 1000))
             await bus.drain(60)
-            assert figures(bus, "mover")["watermark"] == 101
+            assert statistics_of(bus, "mover")["watermark"] == 101
     assert [e.n for e in seen if e.piece == "busy"][kept:] == [1000]
 
 
 async def test_a_page_that_does_not_fit_is_gone_on_with_where_it_was_left(
-    desk: Desk, small_buffers: None, monkeypatch: pytest.MonkeyPatch
+    harness: Harness, small_buffers: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Promise 18. Events that found no room would be skipped, and the watermark would move past them."""
     monkeypatch.setattr(feed, "_PAGE", 50)
     monkeypatch.setattr(feed, "_READ", 50)
     pieces = [f"piece-{n}" for n in range(200)]
-    await desk.bus.publish_batch([Moved(piece, n) for n, piece in enumerate(pieces)])
-    desk.clerk.gated = pieces
-    desk.clerk.gate.clear()
-    desk.employ(start="beginning")
-    await desk.clerk.entered.reach(1)
-    await desk.clock.settle()
-    assert sum(len(lane.items) for lane in desk.bus._engine.consumers["clerk"].all_lanes()) < 50
-    desk.clerk.gate.set()
-    await desk.rest()
-    assert sorted(numbers(desk.clerk.handled)) == list(range(200))
-    assert figures(desk.bus, "clerk")["watermark"] == 200
+    await harness.bus.publish_batch([Moved(piece, n) for n, piece in enumerate(pieces)])
+    harness.handler.gated = pieces
+    harness.handler.gate.clear()
+    harness.subscribe(start="beginning")
+    await harness.handler.entered.reach(1)
+    await harness.clock.settle()
+    assert sum(len(lane.items) for lane in harness.bus._engine.consumers["sub"].all_lanes()) < 50
+    harness.handler.gate.set()
+    await harness.drain()
+    assert sorted(numbers(harness.handler.handled)) == list(range(200))
+    assert statistics_of(harness.bus, "sub")["watermark"] == 200
 
 
 async def test_what_was_read_at_once_is_handed_over_in_parts_between_which_others_have_their_turn(
-    desk: Desk, small_buffers: None
+    harness: Harness, small_buffers: None
 ) -> None:
     """Handing over a long section in one go would keep every publisher and handler waiting."""
-    await desk.publish(*range(24))
-    desk.clerk.gated = ["A"]
-    desk.clerk.gate.clear()
-    desk.employ(start="beginning")
-    consumer = desk.bus._engine.consumers["clerk"]
+    await harness.publish(*range(24))
+    harness.handler.gated = ["A"]
+    harness.handler.gate.clear()
+    harness.subscribe(start="beginning")
+    consumer = harness.bus._engine.consumers["sub"]
     seen = [0]
     while seen[-1] < 24:
         await asyncio.sleep(0)
         if consumer.tracker is not None and consumer.tracker.seen != seen[-1]:
             seen.append(consumer.tracker.seen)
     assert seen == [0, 8, 16, 24]
-    desk.clerk.gate.set()
-    await desk.rest()
-    assert numbers(desk.clerk.handled) == list(range(24))
+    harness.handler.gate.set()
+    await harness.drain()
+    assert numbers(harness.handler.handled) == list(range(24))

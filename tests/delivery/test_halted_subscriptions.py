@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from tests.bus.support import figures
-from tests.delivery.desk import Desk
+from tests.bus.support import statistics_of
+from tests.delivery.harness import Harness
 
 from pabal import DomainEvent, InMemoryEventBus, InMemoryEventStorage, RetryPolicy
 
@@ -34,31 +34,31 @@ async def test_a_halted_subscription_does_not_keep_drain_waiting(stored: bool) -
     await bus.stop()
 
 
-async def test_what_was_read_before_a_halt_was_noted_does_not_let_it_go_on(desk: Desk) -> None:
+async def test_what_was_read_before_a_halt_was_noted_does_not_let_it_go_on(harness: Harness) -> None:
     """A slow read of requests would take a halt not yet recorded for one that was resumed.
 
     The subscription would get its event once more for each such read.
     """
-    clerk, gone_wrong = desk.clerk, ValueError("poison")
-    clerk.refused = {1: gone_wrong}
-    desk.employ(retry=RetryPolicy(max_attempts=1), on_exhausted="stop")
-    consumer = desk.bus._engine.consumers["clerk"]
-    controls = desk.bus._engine.feed.controls  # type: ignore[union-attr]
+    handler, gone_wrong = harness.handler, ValueError("poison")
+    handler.failures = {1: gone_wrong}
+    harness.subscribe(retry=RetryPolicy(max_attempts=1), on_exhausted="stop")
+    consumer = harness.bus._engine.consumers["sub"]
+    controls = harness.bus._engine.feed.controls  # type: ignore[union-attr]
 
-    await desk.publish(1)
-    await desk.clock.settle()
-    assert controls._recorded_halts == {"clerk": consumer.epoch}
-    clerk.gate.clear()
-    await desk.resume()
-    await clerk.entered.reach(2)
+    await harness.publish(1)
+    await harness.clock.settle()
+    assert controls._recorded_halts == {"sub": consumer.epoch}
+    handler.gate.clear()
+    await harness.resume()
+    await handler.entered.reach(2)
 
     async def it_halts_again() -> None:
-        clerk.gate.set()
-        await desk.clock.settle()
-        assert controls._recorded_halts == {"clerk": consumer.epoch}
+        handler.gate.set()
+        await harness.clock.settle()
+        assert controls._recorded_halts == {"sub": consumer.epoch}
 
-    desk.storage.then["read_controls"] = it_halts_again
+    harness.storage.after_call["read_controls"] = it_halts_again
     await controls.apply_requests()
-    await desk.clock.settle()
-    assert clerk.entered == [1, 1], "one publishing and one resume are two attempts"
-    assert figures(desk.bus, "clerk")["state"] == "halted"
+    await harness.clock.settle()
+    assert handler.entered == [1, 1], "one publishing and one resume are two attempts"
+    assert statistics_of(harness.bus, "sub")["state"] == "halted"

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 from tests.bus.samples import Moved
-from tests.bus.support import ONCE, Seen, figures, numbers
-from tests.delivery.desk import Desk
+from tests.bus.support import ONE_ATTEMPT, Recorder, numbers, statistics_of
+from tests.delivery.harness import Harness
 
 from pabal import InMemoryEventBus, InMemoryEventStorage, NotRetryableError
 from pabal.delivery.histogram import Histogram, quantiles
@@ -17,8 +17,8 @@ from pabal.delivery.histogram import Histogram, quantiles
 async def test_a_middleware_put_in_by_a_handler_is_around_the_very_next_delivery() -> None:
     """Slices on the fast path would bypass an audit or a lock that was already asked for."""
     storage = InMemoryEventStorage()
-    seen: Seen[int] = Seen()
-    passed: Seen[int] = Seen()
+    seen: Recorder[int] = Recorder()
+    passed: Recorder[int] = Recorder()
 
     async def audit(event: Any, context: Any, call_next: Any) -> Any:
         passed.add(event.n)
@@ -40,7 +40,7 @@ async def test_a_middleware_put_in_by_a_handler_is_around_the_very_next_delivery
 async def test_a_higher_number_that_joins_during_a_delivery_waits_for_it_and_no_longer() -> None:
     """Promise 16. It would overtake the delivery under way, or wait for its end for ever."""
     storage = InMemoryEventStorage()
-    order: Seen[tuple[str, int]] = Seen()
+    order: Recorder[tuple[str, int]] = Recorder()
 
     async def follow(event: Moved) -> None:
         order.add(("second", event.n))
@@ -48,7 +48,7 @@ async def test_a_higher_number_that_joins_during_a_delivery_waits_for_it_and_no_
     async def lead(event: Moved) -> None:
         if event.n == 1:
             bus.subscribe(Moved, follow, name="second", priority=2, start="beginning")
-            await bus._engine.background.wait_until(lambda: figures(bus, "second")["state"] == "active")
+            await bus._engine.background.wait_until(lambda: statistics_of(bus, "second")["state"] == "active")
         order.add(("first", event.n))
 
     bus = InMemoryEventBus(storage, worker_count=2)
@@ -62,36 +62,36 @@ async def test_a_higher_number_that_joins_during_a_delivery_waits_for_it_and_no_
 
 @pytest.mark.parametrize("options", [{}, {"timeout": 60.0}])
 async def test_a_delivery_that_ends_after_its_subscription_was_lost_is_not_noted(
-    desk: Desk, options: dict[str, Any]
+    harness: Harness, options: dict[str, Any]
 ) -> None:
     """Promise 36. The new holder handles the event; progress recorded here would move the other's cursor."""
-    desk.clerk.gate.clear()
-    desk.employ(**options)
-    await desk.publish(1)
-    await desk.publish(2)
-    await desk.clerk.entered.reach(1)
-    consumer = desk.bus._engine.consumers["clerk"]
-    await desk.storage.release_subscription("clerk", consumer.epoch)
-    taken = await desk.storage.open_subscription("clerk", "now")
+    harness.handler.gate.clear()
+    harness.subscribe(**options)
+    await harness.publish(1)
+    await harness.publish(2)
+    await harness.handler.entered.reach(1)
+    consumer = harness.bus._engine.consumers["sub"]
+    await harness.storage.release_subscription("sub", consumer.epoch)
+    taken = await harness.storage.open_subscription("sub", "now")
     assert taken is not None
-    desk.bus._engine.on_lease_lost(consumer)
-    desk.clerk.gate.set()
-    await desk.clerk.handled.reach(1)
-    await desk.rest()
-    [record] = await desk.storage.list_subscriptions()
+    harness.bus._engine.on_lease_lost(consumer)
+    harness.handler.gate.set()
+    await harness.handler.handled.reach(1)
+    await harness.drain()
+    [record] = await harness.storage.list_subscriptions()
     assert (record.watermark, record.epoch) == (0, taken.epoch)
-    assert desk.bus.get_statistics()["queue_size"] == 0
-    await desk.storage.release_subscription("clerk", taken.epoch)
-    await desk.clock.advance(0.5)
-    await desk.rest()
-    assert numbers(desk.clerk.handled) == [1, 1, 2]
+    assert harness.bus.get_statistics()["queue_size"] == 0
+    await harness.storage.release_subscription("sub", taken.epoch)
+    await harness.clock.advance(0.5)
+    await harness.drain()
+    assert numbers(harness.handler.handled) == [1, 1, 2]
 
 
 @pytest.mark.parametrize("stored", [False, True])
 async def test_workers_that_are_cancelled_from_outside_lose_nothing_that_is_stored(stored: bool) -> None:
     """When ``asyncio.run`` ends, or a task group fails, a publisher would wake a worker that is gone."""
     storage = InMemoryEventStorage() if stored else None
-    seen: Seen[int] = Seen()
+    seen: Recorder[int] = Recorder()
 
     async def handle(event: Moved) -> None:
         seen.add(event.n)
@@ -131,84 +131,88 @@ def puzzled_by(n: int, when: list[bool]) -> Any:
     return key_of
 
 
-async def test_who_halts_at_what_cannot_be_delivered_goes_on_there_when_it_is_mended(desk: Desk) -> None:
+async def test_who_halts_at_what_cannot_be_delivered_goes_on_there_when_it_is_mended(
+    harness: Harness,
+) -> None:
     """Promise 26. Parked although its subscription says stop, the event would be skipped."""
     when = [True]
-    desk.employ(ordering=puzzled_by(2, when), on_exhausted="stop")
-    await desk.publish(1)
-    await desk.publish(2, 3)
-    await desk.rest()
-    assert figures(desk.bus, "clerk")["state"] == "halted"
-    assert "no such key" in desk.bus.health().reasons[0]
-    assert await desk.bus.dead_letters.list() == []
+    harness.subscribe(ordering=puzzled_by(2, when), on_exhausted="stop")
+    await harness.publish(1)
+    await harness.publish(2, 3)
+    await harness.drain()
+    assert statistics_of(harness.bus, "sub")["state"] == "halted"
+    assert "no such key" in harness.bus.health().reasons[0]
+    assert await harness.bus.dead_letters.list() == []
     when[0] = False
-    await desk.resume()
-    await desk.rest()
-    assert numbers(desk.clerk.handled) == [1, 2, 3]
+    await harness.resume()
+    await harness.drain()
+    assert numbers(harness.handler.handled) == [1, 2, 3]
 
 
 async def test_a_replay_halts_at_what_cannot_be_delivered_and_goes_on_when_it_is_mended(
-    desk: Desk,
+    harness: Harness,
 ) -> None:
     """The rest of the range would be delivered without the event, as if the subscription did not halt."""
     when = [False]
-    desk.employ(ordering=puzzled_by(2, when), on_exhausted="stop")
-    await desk.publish(1, 2, 3)
-    await desk.rest()
+    harness.subscribe(ordering=puzzled_by(2, when), on_exhausted="stop")
+    await harness.publish(1, 2, 3)
+    await harness.drain()
     when[0] = True
-    desk.clerk.gate.clear()
-    await desk.bus.subscriptions.replay("clerk", 2, 3)
-    await desk.bus._engine.background.wait_until(lambda: figures(desk.bus, "clerk")["state"] == "halted")
-    desk.clerk.gate.set()
-    await desk.clock.settle()
-    assert numbers(desk.clerk.handled) == [1, 2, 3]
+    harness.handler.gate.clear()
+    await harness.bus.subscriptions.replay("sub", 2, 3)
+    await harness.bus._engine.background.wait_until(
+        lambda: statistics_of(harness.bus, "sub")["state"] == "halted"
+    )
+    harness.handler.gate.set()
+    await harness.clock.settle()
+    assert numbers(harness.handler.handled) == [1, 2, 3]
     when[0] = False
-    await desk.resume()
-    await desk.clerk.handled.reach(5)
-    await desk.rest()
-    assert numbers(desk.clerk.handled) == [1, 2, 3, 2, 3]
+    await harness.resume()
+    await harness.handler.handled.reach(5)
+    await harness.drain()
+    assert numbers(harness.handler.handled) == [1, 2, 3, 2, 3]
 
 
-async def test_a_higher_number_does_not_wait_for_what_a_lower_one_cannot_be_given(desk: Desk) -> None:
+async def test_a_higher_number_does_not_wait_for_what_a_lower_one_cannot_be_given(harness: Harness) -> None:
     """Promise 16. The event is never attempted, so waiting for its first attempt would never end."""
-    seen: Seen[int] = Seen()
+    seen: Recorder[int] = Recorder()
 
     async def follow(event: Moved) -> None:
         seen.add(event.n)
 
-    desk.employ(ordering=puzzled_by(2, [True]), on_exhausted="park", priority=1)
-    desk.bus.subscribe(Moved, follow, name="second", priority=2)
-    await desk.rest()
-    await desk.publish(1)
-    await desk.publish(2, 3)
-    await desk.rest()
+    harness.subscribe(ordering=puzzled_by(2, [True]), on_exhausted="park", priority=1)
+    harness.bus.subscribe(Moved, follow, name="second", priority=2)
+    await harness.drain()
+    await harness.publish(1)
+    await harness.publish(2, 3)
+    await harness.drain()
     assert sorted(seen) == [1, 2, 3]
-    assert [letter.event.n for letter in await desk.bus.dead_letters.list()] == [2]
+    assert [letter.event.n for letter in await harness.bus.dead_letters.list()] == [2]
 
 
-async def test_a_discarded_retry_lets_those_of_a_higher_number_go_on(desk: Desk) -> None:
+async def test_a_discarded_retry_lets_those_of_a_higher_number_go_on(harness: Harness) -> None:
     """Promise 16. They wait for an attempt that was called off."""
-    seen: Seen[int] = Seen()
+    seen: Recorder[int] = Recorder()
 
     async def follow(event: Moved) -> None:
         seen.add(event.n)
 
-    desk.clerk.refused = {1: NotRetryableError("never")}
-    desk.employ(priority=1, on_exhausted="park")
-    desk.bus.subscribe(Moved, follow, name="second", priority=2)
-    await desk.rest()
-    await desk.publish(1)
-    await desk.rest()
-    desk.clerk.gate.clear()
-    await desk.publish(2)
-    await desk.clerk.entered.reach(2)
-    [letter] = await desk.bus.dead_letters.list()
-    assert await desk.bus.dead_letters.retry(letter.id)  # its retry waits behind the running one
-    await desk.bus.dead_letters.discard(letter.id)
-    desk.clerk.gate.set()
-    await desk.publish(3)
-    await desk.rest()
-    assert numbers(desk.clerk.handled) == [2, 3]
+    harness.handler.failures = {1: NotRetryableError("never")}
+    harness.subscribe(priority=1, on_exhausted="park")
+    harness.bus.subscribe(Moved, follow, name="second", priority=2)
+    await harness.drain()
+    await harness.publish(1)
+    await harness.drain()
+    harness.handler.gate.clear()
+    await harness.publish(2)
+    await harness.handler.entered.reach(2)
+    [letter] = await harness.bus.dead_letters.list()
+    assert await harness.bus.dead_letters.retry(letter.id)  # its retry waits behind the running one
+    await harness.bus.dead_letters.discard(letter.id)
+    harness.handler.gate.set()
+    await harness.publish(3)
+    await harness.drain()
+    assert numbers(harness.handler.handled) == [2, 3]
     assert seen == [1, 2, 3]
 
 
@@ -225,7 +229,7 @@ async def test_a_dead_letter_discarded_while_its_retry_runs_is_counted_once(stor
         await gate.wait()
 
     bus = InMemoryEventBus(InMemoryEventStorage() if stored else None)
-    bus.subscribe(Moved, handle, name="mover", retry=ONCE)
+    bus.subscribe(Moved, handle, name="mover", retry=ONE_ATTEMPT)
     async with bus:
         await bus.publish_batch([Moved("a", 1), Moved("b", 2)])
         await bus.drain(60)
@@ -240,27 +244,29 @@ async def test_a_dead_letter_discarded_while_its_retry_runs_is_counted_once(stor
         assert bus.get_statistics()["failed_events_count"] == 1
 
 
-async def test_a_key_that_is_parked_takes_its_tail_on_disk_along(desk: Desk, small_buffers: None) -> None:
+async def test_a_key_that_is_parked_takes_its_tail_on_disk_along(
+    harness: Harness, small_buffers: None
+) -> None:
     """Promise 25. Events that had no room in memory would overtake the dead letter they must wait behind."""
-    desk.employ()
-    await desk.rest()
-    desk.clerk.gated, desk.clerk.refused = ("A",), {0: NotRetryableError("never")}
-    desk.clerk.gate.clear()
+    harness.subscribe()
+    await harness.drain()
+    harness.handler.gated, harness.handler.failures = ("A",), {0: NotRetryableError("never")}
+    harness.handler.gate.clear()
     for n in range(0, 100, 5):
-        await desk.publish(*range(n, n + 4))
-        await desk.publish(n + 4, piece="free")
-        await desk.clerk.handled.reach(n // 5 + 1)
-    assert desk.bus._engine.consumers["clerk"].spilled > 0
-    desk.clerk.gate.set()
-    await desk.rest()
-    assert {event.piece for event in desk.clerk.handled} == {"free"}
-    [letter] = await desk.bus.dead_letters.list()
+        await harness.publish(*range(n, n + 4))
+        await harness.publish(n + 4, piece="free")
+        await harness.handler.handled.reach(n // 5 + 1)
+    assert harness.bus._engine.consumers["sub"].spilled > 0
+    harness.handler.gate.set()
+    await harness.drain()
+    assert {event.piece for event in harness.handler.handled} == {"free"}
+    [letter] = await harness.bus.dead_letters.list()
     assert letter.queued == 79
-    desk.clerk.refused.clear()
-    await desk.bus.dead_letters.retry(letter.id)
-    await desk.clerk.handled.reach(100)
-    await desk.rest()
-    assert [e.n for e in desk.clerk.handled if e.piece == "A"] == [n for n in range(100) if n % 5 != 4]
+    harness.handler.failures.clear()
+    await harness.bus.dead_letters.retry(letter.id)
+    await harness.handler.handled.reach(100)
+    await harness.drain()
+    assert [e.n for e in harness.handler.handled if e.piece == "A"] == [n for n in range(100) if n % 5 != 4]
 
 
 def test_durations_of_nothing_spoil_no_quantile() -> None:

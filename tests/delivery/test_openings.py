@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import ClassVar
 
 import pytest
-from tests.bus.support import Seen, turns
+from tests.bus.support import Recorder, spin_loop
 
 from pabal import (
     DomainEvent,
@@ -86,7 +86,7 @@ async def test_a_subscription_given_in_the_moment_of_the_stop_is_given_back(take
 @pytest.mark.parametrize("taken", [False, True])
 async def test_a_subscription_that_ends_while_it_is_opened_is_given_back(taken: bool) -> None:
     """Opened for a subscription that has ended, it would be blocked until the process ends."""
-    storage, clock, seen = AnswersLater(), VirtualClock(), Seen[str]()
+    storage, clock, seen = AnswersLater(), VirtualClock(), Recorder[str]()
     if taken:
         assert await storage.open_subscription("late", "now") is not None
 
@@ -157,7 +157,7 @@ async def test_a_fault_in_opening_is_logged_and_costs_no_other_subscription(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     """An unforeseen exception would vanish with its task, and the silence would have no visible cause."""
-    storage, clock, seen = AnswersLater(), VirtualClock(), Seen[str]()
+    storage, clock, seen = AnswersLater(), VirtualClock(), Recorder[str]()
 
     async def handle(event: Knocked) -> None:
         seen.add(event.event_id)
@@ -179,7 +179,7 @@ async def test_a_bus_that_cannot_reserve_its_journal_says_so_and_starts_once_the
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A bus that started halfway would keep what it had opened, and could not be started again."""
-    seen: Seen[str] = Seen()
+    seen: Recorder[str] = Recorder()
 
     async def handle(event: Knocked) -> None:
         seen.add(event.event_id)
@@ -217,7 +217,7 @@ class SavesLate(InMemoryEventStorage):
 
 async def test_what_is_being_saved_when_a_subscription_ends_is_saved_before_it_is_given_up() -> None:
     """Promise 27. After the release the save would be refused, and a dead letter would be lost."""
-    storage, taken = SavesLate(), Seen[Knocked]()
+    storage, taken = SavesLate(), Recorder[Knocked]()
 
     async def refuse(event: Knocked) -> None:
         raise NotRetryableError("nobody is at home")
@@ -231,7 +231,7 @@ async def test_what_is_being_saved_when_a_subscription_ends_is_saved_before_it_i
         await storage.asked.wait()
         bus.unsubscribe(ended)
         bus.subscribe(Knocked, take, name="door")
-        await turns()
+        await spin_loop()
         storage.goes_on.set()
         await bus.publish(Knocked())
         await taken.reach(1)
@@ -242,7 +242,7 @@ async def test_what_is_being_saved_when_a_subscription_ends_is_saved_before_it_i
 
 async def test_a_save_that_is_refused_ends_nothing_that_was_opened_anew_since() -> None:
     """It would stand by for ever for a lease that it holds itself."""
-    storage, taken = SavesLate(), Seen[Knocked]()
+    storage, taken = SavesLate(), Recorder[Knocked]()
 
     async def take(event: Knocked) -> None:
         taken.add(event)
@@ -273,7 +273,7 @@ async def _starting_three() -> tuple[InMemoryEventBus, AnswersLater, asyncio.Tas
     _ring(bus, "front", "back", "side")
     storage.later = True
     starting = asyncio.create_task(bus.start())
-    await turns(20)
+    await spin_loop(20)
     return bus, storage, starting
 
 
@@ -310,12 +310,12 @@ async def test_what_is_asked_of_a_subscription_while_others_are_opened_before_it
     _ring(bus, "front", "back")
     storage.later = True
     starting = asyncio.create_task(bus.start())
-    await turns(20)
+    await spin_loop(20)
     await storage.pause_subscription("back")
-    await turns(20)
+    await spin_loop(20)
     storage.answer()
     await starting
-    await turns(20)
+    await spin_loop(20)
     states = {name: one["state"] for name, one in bus.get_statistics()["subscriptions"].items()}
     assert states == {"front": "standby", "back": "paused"}
     await bus.stop()

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Sequence
 
 import pytest
 from tests.bus.samples import Moved
-from tests.bus.support import ONCE, Seen, figures, reports_of
+from tests.bus.support import ONE_ATTEMPT, Recorder, reports_of, statistics_of
 
 from pabal import InMemoryEventBus, InMemoryEventStorage, RetryPolicy
 from pabal.errors import BusNotRunningError, StorageError, StorageUnavailableError
@@ -18,21 +18,21 @@ from pabal.testing import VirtualClock
 FULL_DISK = StorageUnavailableError(path="events.db", reason="the disk is full")
 
 
-class Moody(InMemoryEventStorage):
-    """A storage that raises in the calls named in ``refused``, and loses the leases in ``lost``."""
+class FailingStorage(InMemoryEventStorage):
+    """A storage that raises in the calls named in ``failures``, and loses the leases in ``lost``."""
 
     capabilities = Capabilities(persistent=False, shared=True)
 
     def __init__(self) -> None:
         super().__init__()
-        self.refused: dict[str, Exception] = {}
+        self.failures: dict[str, Exception] = {}
         self.lost: list[str] = []
-        self.tried: Seen[str] = Seen()
+        self.tried: Recorder[str] = Recorder()
 
     def _check(self, call: str) -> None:
         self.tried.add(call)
-        if call in self.refused:
-            raise self.refused[call]
+        if call in self.failures:
+            raise self.failures[call]
 
     async def save_progress(self, changes: Sequence[Progress]) -> list[str]:
         self._check("save")
@@ -61,8 +61,8 @@ class Moody(InMemoryEventStorage):
 
 async def test_progress_that_cannot_be_saved_is_kept_and_saved_later() -> None:
     """After a full disk, handled events would be delivered again, and dead letters and retries forgotten."""
-    storage, clock = Moody(), VirtualClock()
-    seen: Seen[int] = Seen()
+    storage, clock = FailingStorage(), VirtualClock()
+    seen: Recorder[int] = Recorder()
 
     async def handle(event: Moved) -> None:
         seen.add(event.n)
@@ -76,7 +76,7 @@ async def test_progress_that_cannot_be_saved_is_kept_and_saved_later() -> None:
     trouble = reports_of(bus, StorageTrouble)
     bus.subscribe(Moved, handle, name="mover", retry=patient)
     await bus.start()
-    storage.refused["save"] = FULL_DISK
+    storage.failures["save"] = FULL_DISK
     for n in range(4):
         await bus.publish(Moved(f"p{n}", n))
     await seen.reach(4)
@@ -91,13 +91,13 @@ async def test_progress_that_cannot_be_saved_is_kept_and_saved_later() -> None:
     assert storage.tries("save") > tries
     assert storage.tries("save") < tries + 10, "it waits longer from time to time"
 
-    storage.refused.clear()
+    storage.failures.clear()
     await clock.advance(6.0)
     await bus.drain(timeout=None, retries=False)
     assert bus.health().status == "degraded", "there is a dead letter, but no trouble any more"
     await bus.stop()
 
-    again: Seen[int] = Seen()
+    again: Recorder[int] = Recorder()
 
     async def handle_again(event: Moved) -> None:
         again.add(event.n)
@@ -115,7 +115,7 @@ async def test_a_fault_in_a_storage_is_logged_and_does_not_end_the_saving(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     """One unforeseen exception would silently leave every later watermark unsaved."""
-    storage, clock = Moody(), VirtualClock()
+    storage, clock = FailingStorage(), VirtualClock()
     bus = InMemoryEventBus(storage, clock=clock)
 
     async def handle(event: Moved) -> None: ...
@@ -123,29 +123,29 @@ async def test_a_fault_in_a_storage_is_logged_and_does_not_end_the_saving(
     bus.subscribe(Moved, handle, name="mover")
     await bus.start()
     trouble = reports_of(bus, StorageTrouble)
-    storage.refused["save"] = ZeroDivisionError("a bug")
+    storage.failures["save"] = ZeroDivisionError("a bug")
     await bus.publish(Moved("a", 1))
     await trouble.reach(1)
     assert "a bug in pabal" in caplog.text
-    storage.refused.clear()
+    storage.failures.clear()
     await clock.advance(1.0)
     await bus.drain(timeout=None)
-    assert figures(bus, "mover")["watermark"] == 1
+    assert statistics_of(bus, "mover")["watermark"] == 1
     await bus.stop()
 
 
 async def test_a_bus_stops_though_its_progress_cannot_be_saved_and_who_drains_it_is_told() -> None:
     """Promise 8. ``stop`` would wait for a full disk for ever; ``drain`` would claim that all is saved."""
-    storage, clock = Moody(), VirtualClock()
+    storage, clock = FailingStorage(), VirtualClock()
     bus = InMemoryEventBus(storage, clock=clock)
-    seen: Seen[int] = Seen()
+    seen: Recorder[int] = Recorder()
 
     async def handle(event: Moved) -> None:
         seen.add(event.n)
 
     bus.subscribe(Moved, handle, name="mover")
     await bus.start()
-    storage.refused["save"] = FULL_DISK
+    storage.failures["save"] = FULL_DISK
     await bus.publish(Moved("a", 1))
     await seen.reach(1)
     draining = asyncio.create_task(bus.drain())
@@ -153,7 +153,7 @@ async def test_a_bus_stops_though_its_progress_cannot_be_saved_and_who_drains_it
     await bus.stop()
     with pytest.raises(BusNotRunningError):
         await draining
-    storage.refused.clear()
+    storage.failures.clear()
     await bus.start()
     await bus.drain(timeout=None)
     assert seen == [1, 1], "what was not saved is delivered again"
@@ -162,32 +162,32 @@ async def test_a_bus_stops_though_its_progress_cannot_be_saved_and_who_drains_it
 
 async def test_a_lease_that_cannot_be_renewed_is_tried_again_and_one_that_is_lost_is_taken_up_again() -> None:
     """After brief trouble, leases would no longer be renewed; a lost subscription would never return."""
-    storage, clock = Moody(), VirtualClock()
+    storage, clock = FailingStorage(), VirtualClock()
     bus = InMemoryEventBus(storage, clock=clock)
-    seen: Seen[int] = Seen()
+    seen: Recorder[int] = Recorder()
 
     async def handle(event: Moved) -> None:
         seen.add(event.n)
 
-    bus.subscribe(Moved, handle, name="mover", retry=ONCE)
+    bus.subscribe(Moved, handle, name="mover", retry=ONE_ATTEMPT)
     trouble, resumed = reports_of(bus, StorageTrouble), reports_of(bus, SubscriptionResumed)
     await bus.start()
     await bus.publish(Moved("a", 1))
     await bus.drain(timeout=None)
-    storage.refused["renew"] = FULL_DISK
+    storage.failures["renew"] = FULL_DISK
     await clock.advance(3.0)
     assert len(trouble) == 1
-    storage.refused.clear()
+    storage.failures.clear()
     storage.lost = ["mover", "unknown"]
     epoch = bus._engine.consumers["mover"].epoch
     await storage.release_subscription("mover", epoch)  # as the other process does when it ends
-    storage.refused["open"] = FULL_DISK
+    storage.failures["open"] = FULL_DISK
     await clock.advance(3.0)
-    assert figures(bus, "mover")["state"] == "standby"
+    assert statistics_of(bus, "mover")["state"] == "standby"
     storage.lost = ["mover"]  # from a renewal that was under way; it is already released
     await clock.advance(3.0)
-    assert figures(bus, "mover")["state"] == "standby"
-    storage.refused.clear()
+    assert statistics_of(bus, "mover")["state"] == "standby"
+    storage.failures.clear()
     await bus.publish(Moved("a", 2))
     await clock.advance(0.5)
     await resumed.reach(1)
@@ -198,23 +198,23 @@ async def test_a_lease_that_cannot_be_renewed_is_tried_again_and_one_that_is_los
 
 async def test_a_subscription_that_cannot_be_opened_is_tried_again() -> None:
     """One that was added while the disk was full would stay silent for ever."""
-    storage, clock = Moody(), VirtualClock()
+    storage, clock = FailingStorage(), VirtualClock()
     bus = InMemoryEventBus(storage, clock=clock)
-    seen: Seen[int] = Seen()
+    seen: Recorder[int] = Recorder()
 
     async def handle(event: Moved) -> None:
         seen.add(event.n)
 
     trouble, resumed = reports_of(bus, StorageTrouble), reports_of(bus, SubscriptionResumed)
     await bus.start()
-    storage.refused["open"] = FULL_DISK
+    storage.failures["open"] = FULL_DISK
     bus.subscribe(Moved, handle, name="late", start="beginning")
     await trouble.reach(1)
     await bus.publish(Moved("a", 1))
     assert bus.health().status == "degraded"
     [reason] = bus.health().reasons
     assert reason.startswith("subscription 'late' cannot be opened: ")
-    storage.refused.clear()
+    storage.failures.clear()
     await clock.advance(0.5)
     await resumed.reach(1)
     await bus.drain(timeout=None)
@@ -225,7 +225,7 @@ async def test_a_subscription_that_cannot_be_opened_is_tried_again() -> None:
 
 async def test_nothing_periodic_goes_on_while_a_bus_stops() -> None:
     """Leases renewed or samples taken after the bus has released everything would take it back."""
-    storage, clock = Moody(), VirtualClock()
+    storage, clock = FailingStorage(), VirtualClock()
     bus = InMemoryEventBus(storage, clock=clock)
     entered, leave = asyncio.Event(), asyncio.Event()
 

@@ -11,8 +11,8 @@ from tests.brokers.events import until
 from tests.bus.conftest import on_disk as on_disk
 from tests.bus.conftest import stored as stored
 from tests.bus.samples import Moved
-from tests.bus.support import Backend, Seen, figures, turns
-from tests.delivery.desk import Clerk, Desk
+from tests.bus.support import Backend, Recorder, spin_loop, statistics_of
+from tests.delivery.harness import GatedHandler, Harness
 
 from pabal import InMemoryEventBus, NotRetryableError
 from pabal.ports.storage import EventStorage, SubscriptionRecord
@@ -37,28 +37,28 @@ def once_counted(storage: EventStorage, act: Callable[[], Awaitable[object]]) ->
     vault.list_subscriptions = count_and_act
 
 
-async def busy(stored: Backend, **options: Any) -> tuple[InMemoryEventBus, EventStorage, Clerk]:
+async def busy(stored: Backend, **options: Any) -> tuple[InMemoryEventBus, EventStorage, GatedHandler]:
     """Run a bus on which one subscription can be reset while another handles."""
-    bus = await stored.running(worker_count=2)
+    bus = await stored.start_bus(worker_count=2)
     assert isinstance(bus, InMemoryEventBus)
     assert bus.storage is not None
-    clerk, idle = Clerk(), Clerk()
-    bus.subscribe(Moved, clerk, name="clerk", **options)
+    handler, idle = GatedHandler(), GatedHandler()
+    bus.subscribe(Moved, handler, name="sub", **options)
     bus.subscribe(Moved, idle, name="idle")
     await bus.drain(60)  # both are open: no other bus can have one before
-    return bus, bus.storage, clerk
+    return bus, bus.storage, handler
 
 
 async def test_what_is_parked_while_dead_letters_are_counted_counts(stored: Backend) -> None:
     """Health said ok, and statistics told of none, until they were counted again: mostly after a restart."""
-    bus, storage, clerk = await busy(stored)
-    clerk.refused = {1: NotRetryableError("never")}
-    parked: Seen[int] = Seen()
+    bus, storage, handler = await busy(stored)
+    handler.failures = {1: NotRetryableError("never")}
+    parked: Recorder[int] = Recorder()
 
     async def park() -> None:
         await bus.publish(Moved("A", 1))
-        await clerk.entered.reach(1)
-        await turns()
+        await handler.entered.reach(1)
+        await spin_loop()
         parked.add(told(bus))
 
     once_counted(storage, park)
@@ -71,8 +71,8 @@ async def test_what_is_parked_while_dead_letters_are_counted_counts(stored: Back
 
 async def test_what_is_parked_and_not_yet_saved_when_they_are_counted_counts_once(stored: Backend) -> None:
     """It is in no answer of the storage, but will be: counted there alone, it was forgotten."""
-    bus, storage, clerk = await busy(stored)
-    clerk.refused = {1: NotRetryableError("never"), 2: NotRetryableError("never")}
+    bus, storage, handler = await busy(stored)
+    handler.failures = {1: NotRetryableError("never"), 2: NotRetryableError("never")}
     vault: Any = storage
     save = vault.save_progress
     saving, go_on = asyncio.Event(), asyncio.Event()
@@ -87,8 +87,8 @@ async def test_what_is_parked_and_not_yet_saved_when_they_are_counted_counts_onc
     await saving.wait()
     counting = asyncio.create_task(bus._engine.tally.count())
     await bus.publish(Moved("A", 2))
-    await clerk.entered.reach(2)
-    await turns()
+    await handler.entered.reach(2)
+    await spin_loop()
     go_on.set()
     await counting
     await bus.drain(60)
@@ -100,17 +100,17 @@ async def test_what_is_retried_or_discarded_while_they_are_counted_counts_no_mor
     stored: Backend, way_out: str
 ) -> None:
     """Health told of dead letters that were gone, or statistics of fewer than there were."""
-    bus, storage, clerk = await busy(stored)
-    clerk.refused = {n: NotRetryableError("never") for n in (1, 2)}
+    bus, storage, handler = await busy(stored)
+    handler.failures = {n: NotRetryableError("never") for n in (1, 2)}
     await bus.publish_batch([Moved("A", 1), Moved("B", 2)])
     await bus.drain(60)
-    clerk.refused.clear()
+    handler.failures.clear()
     first, _ = await bus.dead_letters.list()
     doing: list[asyncio.Task[int]] = []
 
     async def act() -> None:
         doing.append(asyncio.create_task(getattr(bus.dead_letters, way_out)(first.id)))
-        await turns()
+        await spin_loop()
 
     once_counted(storage, act)
     await bus.subscriptions.reset("idle", "now")
@@ -121,16 +121,16 @@ async def test_what_is_retried_or_discarded_while_they_are_counted_counts_no_mor
 
 async def test_who_takes_a_subscription_over_counts_what_was_parked_under_it(stored: Backend) -> None:
     """Its health said ok, and once they were retried statistics told of fewer dead letters than none."""
-    first, storage, clerk = await busy(stored)
-    clerk.refused = {n: NotRetryableError("never") for n in (1, 2)}
+    first, storage, handler = await busy(stored)
+    handler.failures = {n: NotRetryableError("never") for n in (1, 2)}
     second = InMemoryEventBus(stored.storage() if stored.kind == "sqlite" else storage, worker_count=1)
-    clerk_there = Clerk()
-    second.subscribe(Moved, clerk_there, name="clerk")
+    clerk_there = GatedHandler()
+    second.subscribe(Moved, clerk_there, name="sub")
     async with second:
         await first.publish_batch([Moved("A", 1), Moved("B", 2)])
         await first.drain(60)
         await first.stop()
-        await until(lambda: figures(second, "clerk")["state"] == "active")
+        await until(lambda: statistics_of(second, "sub")["state"] == "active")
         await second.drain(60)
         assert told(second) == 2
         assert await second.dead_letters.retry("all") == 2
@@ -138,73 +138,73 @@ async def test_who_takes_a_subscription_over_counts_what_was_parked_under_it(sto
         assert (told(second), second.health().status) == (0, "ok")
 
 
-async def test_a_bus_that_never_ran_tells_of_no_fewer_dead_letters_than_none(desk: Desk) -> None:
+async def test_a_bus_that_never_ran_tells_of_no_fewer_dead_letters_than_none(harness: Harness) -> None:
     """A script that tidies up without handling anything printed a figure below zero."""
-    desk.clerk.refused = {1: NotRetryableError("never")}
-    desk.employ(on_exhausted="park")
-    await desk.publish(1)
-    await desk.rest()
-    bus = InMemoryEventBus(desk.storage)
+    harness.handler.failures = {1: NotRetryableError("never")}
+    harness.subscribe(on_exhausted="park")
+    await harness.publish(1)
+    await harness.drain()
+    bus = InMemoryEventBus(harness.storage)
     assert await bus.clear_failed_events() == 1
     assert told(bus) == 0
 
 
 async def test_what_queues_is_counted_right_while_it_is_delivered(stored: Backend) -> None:
     """A subscription would halt for want of room that there is."""
-    bus, _, clerk = await busy(stored, on_exhausted="park_key")
-    clerk.refused = {1: NotRetryableError("never")}
+    bus, _, handler = await busy(stored, on_exhausted="park_key")
+    handler.failures = {1: NotRetryableError("never")}
     await bus.publish_batch([Moved("A", n) for n in range(1, 9)])
     await bus.drain(60)
     assert bus._engine.redelivery.waiting == 7
-    clerk.refused.clear()
-    clerk.gate.clear()
+    handler.failures.clear()
+    handler.gate.clear()
     assert await bus.dead_letters.retry("all") == 1
     await bus._engine.tally.count()
     assert bus._engine.redelivery.waiting == 7
-    clerk.gate.set()
-    await clerk.handled.reach(2)
-    clerk.gate.clear()
+    handler.gate.set()
+    await handler.handled.reach(2)
+    handler.gate.clear()
     await bus._engine.tally.count()
-    clerk.gate.set()
+    handler.gate.set()
     await bus.drain(60)
     assert bus._engine.redelivery.waiting == 0
 
 
 @pytest.mark.parametrize("discarded", [False, True])
 async def test_a_retry_that_succeeds_while_its_subscription_is_paused_counts(
-    desk: Desk, discarded: bool
+    harness: Harness, discarded: bool
 ) -> None:
     """Health told of a dead letter that was gone, for as long as the subscription was paused."""
-    clerk = desk.clerk
-    clerk.refused = {n: NotRetryableError("never") for n in (1, 2)}
-    desk.employ(on_exhausted="park")
-    await desk.publish(1, 2)
-    await desk.rest()
-    clerk.refused.clear()
-    clerk.gate.clear()
-    first, _ = await desk.bus.dead_letters.list()
-    assert await desk.bus.dead_letters.retry(first.id) == 1
-    await clerk.entered.reach(3)
-    await desk.pause()
+    handler = harness.handler
+    handler.failures = {n: NotRetryableError("never") for n in (1, 2)}
+    harness.subscribe(on_exhausted="park")
+    await harness.publish(1, 2)
+    await harness.drain()
+    handler.failures.clear()
+    handler.gate.clear()
+    first, _ = await harness.bus.dead_letters.list()
+    assert await harness.bus.dead_letters.retry(first.id) == 1
+    await handler.entered.reach(3)
+    await harness.pause()
     if discarded:
-        assert await desk.bus.dead_letters.discard(first.id) == 1
-    clerk.gate.set()
-    await clerk.handled.reach(1)
-    await desk.clock.settle()
-    assert told(desk.bus) == len(await desk.bus.dead_letters.list()) == 1
-    await desk.resume()
-    await desk.rest()
-    assert told(desk.bus) == 1
+        assert await harness.bus.dead_letters.discard(first.id) == 1
+    handler.gate.set()
+    await handler.handled.reach(1)
+    await harness.clock.settle()
+    assert told(harness.bus) == len(await harness.bus.dead_letters.list()) == 1
+    await harness.resume()
+    await harness.drain()
+    assert told(harness.bus) == 1
 
 
 async def test_what_other_processes_park_and_discard_is_counted_within_seconds(on_disk: Backend) -> None:
     """A web process that handles nothing would be degraded, or ok, until its next start."""
-    clock, clerk = VirtualClock(), Clerk()
-    worker = await on_disk.running(worker_count=1)
-    clerk.refused = {n: NotRetryableError("never") for n in (1, 2)}
-    worker.subscribe(Moved, clerk, name="clerk")
+    clock, handler = VirtualClock(), GatedHandler()
+    worker = await on_disk.start_bus(worker_count=1)
+    handler.failures = {n: NotRetryableError("never") for n in (1, 2)}
+    worker.subscribe(Moved, handler, name="sub")
     await worker.drain(60)
-    web = await on_disk.running(worker_count=1, clock=clock)
+    web = await on_disk.start_bus(worker_count=1, clock=clock)
     assert isinstance(web, InMemoryEventBus)
     await worker.publish_batch([Moved("A", 1), Moved("B", 2)])
     await worker.drain(60)

@@ -29,7 +29,7 @@ from tests.eventsourcing.samples import (
     Withdraw,
     account_decider,
 )
-from tests.turns import turns_counted
+from tests.loop_iterations import count_loop_iterations
 
 ONE = Decimal(1)
 
@@ -56,7 +56,7 @@ async def test_others_have_the_event_loop_while_a_long_history_is_replayed() -> 
     storage = InMemoryEventStorage()  # it waits for nothing by itself
     accounts = Repository(Account, storage)
     await storage.store_events([Deposited("a", ONE) for _ in range(2000)])
-    async with turns_counted() as turns:
+    async with count_loop_iterations() as turns:
         assert (await accounts.load("a")).balance == 2000
         assert turns.count >= 6
         before = turns.count

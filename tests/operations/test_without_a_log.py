@@ -13,8 +13,8 @@ from pabal import EventBusFactory
 from pabal.errors import ActionNotPossibleError, EventNotFoundError, SubscriptionNotFoundError, UsageError
 from pabal.operations import Operations, operations_of
 from pabal.ports.operations import DeadLetterFilter
+from tests.loop_iterations import count_loop_iterations
 from tests.operations.conftest import Shop, ShopOrder
-from tests.turns import turns_counted
 
 
 @pytest.fixture
@@ -102,9 +102,9 @@ async def test_others_have_the_event_loop_while_an_operator_deals_with_many_dead
     await memory_shop.bus.publish_batch([ShopOrder(f"o-{n}", -n) for n in range(2, 1201)])
     await memory_shop.bus.drain()
     operations = operations_of(memory_shop.bus)
-    async with turns_counted() as turns:
+    async with count_loop_iterations() as turns:
         [group] = await operations.dead_letter_groups()
         assert (group.count, turns.count >= 2) == (1200, True)
-    async with turns_counted() as turns:
+    async with count_loop_iterations() as turns:
         assert (await operations.discard_matching(DeadLetterFilter())).count == 1200
         assert turns.count >= 24

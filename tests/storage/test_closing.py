@@ -13,7 +13,7 @@ import pytest
 from pabal import InMemoryEventBus, SqliteEventStorage
 from pabal.errors import StorageClosedError, StorageUnavailableError
 from pabal.storage.sqlite.writer import Writer
-from tests.bus.support import turns
+from tests.bus.support import spin_loop
 from tests.descriptors import open_files
 from tests.storage.events import Recorder, Tick, ticks
 
@@ -132,7 +132,7 @@ async def test_what_opens_in_another_thread_is_waited_for(
     await asyncio.to_thread(opening.wait, 60)
     second = asyncio.create_task(asyncio.to_thread(meanwhile))
     await asyncio.to_thread(begun.wait, 60)
-    await turns()
+    await spin_loop()
     go_on.set()
     await asyncio.gather(first, second)
     assert len(starts) == 1

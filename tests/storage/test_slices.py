@@ -11,9 +11,9 @@ import pytest
 
 from pabal import InMemoryEventBus, SqliteEventStorage
 from pabal.ports.storage import Progress
-from tests.bus.support import Seen, figures
+from tests.bus.support import Recorder, statistics_of
+from tests.loop_iterations import count_loop_iterations
 from tests.storage.events import Tick
-from tests.turns import turns_counted
 
 WARM = 64
 
@@ -30,7 +30,7 @@ async def test_what_is_finished_is_saved_while_a_later_key_of_the_slice_waits(
     """Promise 4. Otherwise a crash would repeat events handled long before, and figures would lag."""
     gate = asyncio.Event()
     entered = asyncio.Event()
-    saved: Seen[int] = Seen()
+    saved: Recorder[int] = Recorder()
     save = storage.save_progress
 
     async def watched(changes: list[Progress]) -> Any:
@@ -52,16 +52,16 @@ async def test_what_is_finished_is_saved_while_a_later_key_of_the_slice_waits(
         await bus.publish_batch([Tick("A"), Tick("B"), Tick("C"), Tick("slow"), Tick("D")])
         await entered.wait()
         await saved.until(lambda marks: WARM + 3 in marks)
-        assert figures(bus, "s")["handled"] == WARM + 3
+        assert statistics_of(bus, "s")["handled"] == WARM + 3
         gate.set()
         await bus.drain(60)
-        assert figures(bus, "s")["handled"] == WARM + 5
+        assert statistics_of(bus, "s")["handled"] == WARM + 5
 
 
 async def test_a_key_that_waits_leaves_the_rest_of_the_slice_to_others(storage: SqliteEventStorage) -> None:
     """Promise 13. Otherwise the worker that waits would keep the rest of its slice from the others."""
     gate = asyncio.Event()
-    done: Seen[str] = Seen()
+    done: Recorder[str] = Recorder()
 
     async def handle(event: Tick) -> None:
         if event.symbol == "slow":
@@ -112,7 +112,7 @@ async def test_handlers_that_keep_the_loop_give_it_back_after_each_delivery_from
         time.sleep(0.002)  # noqa: ASYNC251
         handled_in.append(turns.count)
 
-    async with turns_counted() as turns, InMemoryEventBus(storage, worker_count=2) as bus:
+    async with count_loop_iterations() as turns, InMemoryEventBus(storage, worker_count=2) as bus:
         bus.subscribe(Tick, handle, name="s")
         await bus.publish_batch([Tick(f"key-{n % 5}", n) for n in range(40)])
         await bus.drain(60)

@@ -1,4 +1,4 @@
-"""A storage that lets a test act between a call and its answer, where the engine's races happen."""
+"""A storage that lets a test act between a call and its result, where the engine's races happen."""
 
 from __future__ import annotations
 
@@ -12,68 +12,68 @@ from pabal.ports.storage import Control, Cursor, DeadLetterRecord, Page, Progres
 Act = Callable[[], Awaitable[object]]
 
 
-class Between(InMemoryEventStorage):
-    """Make each call in ``then`` once, after the answer is found and before the caller gets it."""
+class InterceptedStorage(InMemoryEventStorage):
+    """Run each action in ``after_call`` once, when the call has its result and before the caller gets it."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.then: dict[str, Act] = {}
+        self.after_call: dict[str, Act] = {}
 
-    async def _answer(self, call: str) -> None:
-        act = self.then.pop(call, None)
+    async def _run_action(self, call: str) -> None:
+        act = self.after_call.pop(call, None)
         if act is not None:
             await act()
 
     async def read_page(self, *arguments: Any, **named: Any) -> Page:
         page = await super().read_page(*arguments, **named)
-        await self._answer("read_page")
+        await self._run_action("read_page")
         return page
 
     async def read_positions(self, positions: Sequence[int]) -> list[StoredRecord]:
         rows = await super().read_positions(positions)
-        await self._answer("read_positions")
+        await self._run_action("read_positions")
         return rows
 
     async def parked_positions(self, name: str, after: int, upto: int) -> list[int]:
         positions = await super().parked_positions(name, after, upto)
-        await self._answer("parked_positions")
+        await self._run_action("parked_positions")
         return positions
 
     async def queued_positions(self, name: str, key: str, limit: int) -> list[int]:
         positions = await super().queued_positions(name, key, limit)
-        await self._answer("queued_positions")
+        await self._run_action("queued_positions")
         return positions
 
     async def list_dead_letters(self, **filters: Any) -> list[DeadLetterRecord]:
         letters = await super().list_dead_letters(**filters)
-        await self._answer("list_dead_letters")
+        await self._run_action("list_dead_letters")
         return letters
 
     async def list_subscriptions(self) -> list[SubscriptionRecord]:
         records = await super().list_subscriptions()
-        await self._answer("list_subscriptions")
+        await self._run_action("list_subscriptions")
         return records
 
     async def begin_retry(
         self, dead_letter_id: int, payload: bytes | None, now: float
     ) -> DeadLetterRecord | None:
         letter = await super().begin_retry(dead_letter_id, payload, now)
-        await self._answer("begin_retry")
+        await self._run_action("begin_retry")
         return letter
 
     async def read_controls(self, names: Sequence[str]) -> list[Control]:
         controls = await super().read_controls(names)
-        await self._answer("read_controls")
+        await self._run_action("read_controls")
         return controls
 
     async def save_progress(self, changes: Sequence[Progress]) -> list[str]:
         lost = await super().save_progress(changes)
-        await self._answer("save_progress")
+        await self._run_action("save_progress")
         return lost
 
     async def pause_subscription(self, name: str) -> bool:
         paused = await super().pause_subscription(name)
-        await self._answer("pause_subscription")
+        await self._run_action("pause_subscription")
         return paused
 
     def open_subscription(
@@ -83,11 +83,11 @@ class Between(InMemoryEventStorage):
 
         async def answer() -> Cursor | None:
             cursor = await opening
-            await self._answer("open_subscription")
+            await self._run_action("open_subscription")
             return cursor
 
-        return answer() if "open_subscription" in self.then else opening
+        return answer() if "open_subscription" in self.after_call else opening
 
     async def release_subscription(self, name: str, epoch: int) -> None:
         await super().release_subscription(name, epoch)
-        await self._answer("release_subscription")
+        await self._run_action("release_subscription")
