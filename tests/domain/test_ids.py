@@ -59,7 +59,7 @@ def test_ids_of_many_threads_are_distinct_and_ascend_in_each() -> None:
 
 def test_only_one_thread_begins_a_new_millisecond(monkeypatch: pytest.MonkeyPatch) -> None:
     """A thread that lost the race would replace the winner's counter, and the winner's ids would descend."""
-    monkeypatch.setattr(ids, "_state", ids._fresh(1000))
+    monkeypatch.setattr(ids, "_state", ids._new_state(1000))
     winner = ids._advance(1001)
     assert ids._advance(1001) is winner
     assert ids._advance(1000) is winner
@@ -74,7 +74,7 @@ from pabal.domain import ids, new_event_id
 new_event_id()
 ids.time_ns = lambda: 10**18  # both stay in one millisecond
 ids._replacing.acquire()
-ids._state = ids._fresh(10**12)
+ids._state = ids._new_state(10**12)
 readable, writable = os.pipe()
 child = os.fork()
 if child == 0:

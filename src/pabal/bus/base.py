@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future
@@ -16,9 +15,9 @@ from typing import Any, Literal, Self, Unpack, overload
 from pabal.bus.dead_letters import DeadLetter, DeadLetters
 from pabal.bus.inbox import Inbox, running_loop
 from pabal.bus.intake import Backpressure, Intake
-from pabal.bus.options import Awaited, Common, E, F, Handler, Kind, Options, Several, at_least_one
+from pabal.bus.options import CommonOptions, E, F, Handler, Kind, SeveralTypes, SubscribeOptions, WaitOptions
 from pabal.bus.statistics import Health
-from pabal.bus.subscriptions import Subscriptions, end_subscription
+from pabal.bus.subscriptions import Subscriptions, add_subscription, end_subscription
 from pabal.bus.waiting import Expectations, timeout_with_message
 from pabal.delivery.context import Middleware, current_event
 from pabal.delivery.engine import Engine
@@ -28,12 +27,10 @@ from pabal.delivery.subscription import BY_AGGREGATE, OnExhausted, Ordering, Sub
 from pabal.domain.envelope import Receipt
 from pabal.errors import (
     BusNotRunningError,
-    DuplicateSubscriptionError,
     InsideHandlerError,
-    PatternMatchesNothingWarning,
-    SubscriptionError,
     UsageError,
 )
+from pabal.ports.arguments import at_least_one
 from pabal.ports.inspection import ActionLog
 from pabal.ports.storage import BusLog, EventStorage, Start
 from pabal.ports.telemetry import Listener
@@ -173,15 +170,25 @@ class BaseEventBus(ABC):
 
     @overload
     def subscribe(
-        self, event_type: Kind[E], handler: Handler[list[E]], *, batch: int, **options: Unpack[Common[E]]
+        self,
+        event_type: Kind[E],
+        handler: Handler[list[E]],
+        *,
+        batch: int,
+        **options: Unpack[CommonOptions[E]],
     ) -> Subscription: ...
     @overload
     def subscribe(
-        self, event_type: Kind[E], handler: Handler[E], *, batch: None = ..., **options: Unpack[Common[E]]
+        self,
+        event_type: Kind[E],
+        handler: Handler[E],
+        *,
+        batch: None = ...,
+        **options: Unpack[CommonOptions[E]],
     ) -> Subscription: ...
     @overload
     def subscribe(
-        self, event_type: Several, handler: Any, **options: Unpack[Options[Any]]
+        self, event_type: SeveralTypes, handler: Any, **options: Unpack[SubscribeOptions[Any]]
     ) -> Subscription: ...
     def subscribe(
         self,
@@ -224,22 +231,13 @@ class BaseEventBus(ABC):
             start=start,
             batch=batch,
         )
-        if subscription.name in self._engine.consumers:
-            raise DuplicateSubscriptionError(name=subscription.name)
-        if not self._is_stored and start != "now":
-            raise SubscriptionError(
-                f"start={start!r} needs a log to read from; give the bus an event_storage"
-            )
-        if subscription.matcher.is_pattern and not subscription.matcher.matches_any_known():
-            message = f"the pattern {event_type!r} matches no event type registered so far"
-            warnings.warn(message, PatternMatchesNothingWarning, stacklevel=2)
-        self._engine.add(subscription)
+        add_subscription(self._engine, subscription, is_stored=self._is_stored)
         return subscription
 
     @overload
-    def on(self, event_type: Kind[E], **options: Unpack[Options[E]]) -> Callable[[F], F]: ...
+    def on(self, event_type: Kind[E], **options: Unpack[SubscribeOptions[E]]) -> Callable[[F], F]: ...
     @overload
-    def on(self, event_type: Several, **options: Unpack[Options[Any]]) -> Callable[[F], F]: ...
+    def on(self, event_type: SeveralTypes, **options: Unpack[SubscribeOptions[Any]]) -> Callable[[F], F]: ...
     def on(self, event_type: Any, **options: Any) -> Callable[[F], F]:
         """Subscribe the decorated function, with the options of ``subscribe``, and return it."""
 
@@ -340,9 +338,9 @@ class BaseEventBus(ABC):
         """
 
     @overload
-    async def wait_for(self, event_type: Kind[E], **options: Unpack[Awaited[E]]) -> E: ...
+    async def wait_for(self, event_type: Kind[E], **options: Unpack[WaitOptions[E]]) -> E: ...
     @overload
-    async def wait_for(self, event_type: Several, **options: Unpack[Awaited[Any]]) -> Any: ...
+    async def wait_for(self, event_type: SeveralTypes, **options: Unpack[WaitOptions[Any]]) -> Any: ...
     async def wait_for(
         self, event_type: Any, *, where: Any = None, timeout: float | None = None, since: Any = None
     ) -> Any:

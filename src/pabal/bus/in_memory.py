@@ -8,13 +8,13 @@ from typing import Any
 from pabal.bus.base import BaseEventBus
 from pabal.bus.draining import wait_until_drained
 from pabal.bus.intake import Backpressure
-from pabal.bus.options import at_least_one
 from pabal.bus.statistics import Health, collect, judge
 from pabal.bus.waiting import first_in_log
 from pabal.delivery.engine import Engine
 from pabal.delivery.shutdown import wait_until_idle
 from pabal.domain.envelope import Receipt
 from pabal.errors import InsideHandlerError
+from pabal.ports.arguments import at_least_one
 from pabal.ports.clock import Clock
 from pabal.ports.storage import EventStorage
 

@@ -9,7 +9,6 @@ from pabal.delivery.context import DeliveryContext
 from pabal.delivery.retry import RetryPolicy
 from pabal.delivery.subscription import OnExhausted
 from pabal.domain.envelope import Receipt
-from pabal.errors import UsageError
 from pabal.ports.storage import Start
 
 E = TypeVar("E")
@@ -37,11 +36,11 @@ class _NoEvent:
 Kind = type[E] | _NoEvent
 """An event class, which may be abstract: in a union, mypy does not require that it can be instantiated."""
 
-Several = tuple[type[Any], ...] | str
+SeveralTypes = tuple[type[Any], ...] | str
 """Several classes, or a pattern on type names: a type checker cannot tell what their events share."""
 
 
-class Common(TypedDict, Generic[E], total=False):
+class CommonOptions(TypedDict, Generic[E], total=False):
     """The options of ``subscribe`` that are the same for single events and for batches."""
 
     name: str | None
@@ -55,22 +54,15 @@ class Common(TypedDict, Generic[E], total=False):
     start: Start
 
 
-class Options(Common[E], total=False):
+class SubscribeOptions(CommonOptions[E], total=False):
     """All options of ``subscribe``."""
 
     batch: int | None
 
 
-class Awaited(TypedDict, Generic[E], total=False):
+class WaitOptions(TypedDict, Generic[E], total=False):
     """The options of ``wait_for``."""
 
     where: Callable[[E], bool] | None
     timeout: float | None
     since: Receipt | None
-
-
-def at_least_one(option: str, value: int) -> int:
-    """Return an option that must be an int of at least 1. Raises UsageError."""
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise UsageError(f"{option} is {value!r}; it must be an int of at least 1")
-    return value

@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 
 from pabal.delivery.engine import Engine
 from pabal.delivery.subscription import Subscription, checked_start
-from pabal.errors import InsideHandlerError, SubscriptionNotFoundError, UsageError
+from pabal.errors import (
+    DuplicateSubscriptionError,
+    InsideHandlerError,
+    PatternMatchesNothingWarning,
+    SubscriptionError,
+    SubscriptionNotFoundError,
+    UsageError,
+)
 from pabal.ports.control import SubscriptionAdmin
 from pabal.ports.records import Replay, Start, SubscriptionRecord
 
@@ -18,7 +26,6 @@ class Subscriptions:
 
     Requests are stored, so they also hold after a restart. All calls but ``attached`` and ``resume`` need
     storage, and raise UsageError on a bus without it. Unknown names raise SubscriptionNotFoundError.
-    storage, and raise UsageError on a bus without. Unknown names raise SubscriptionNotFoundError.
     """
 
     def __init__(
@@ -123,6 +130,19 @@ class Subscriptions:
         if self._store is None:
             raise UsageError(f"cannot {action} without a log; give the bus an event_storage")
         return self._store
+
+
+def add_subscription(engine: Engine, subscription: Subscription, *, is_stored: bool) -> None:
+    """Begin a subscription. Raises DuplicateSubscriptionError, or SubscriptionError if it needs a log."""
+    matcher, start = subscription.matcher, subscription.start
+    if subscription.name in engine.consumers:
+        raise DuplicateSubscriptionError(name=subscription.name)
+    if not is_stored and start != "now":
+        raise SubscriptionError(f"start={start!r} needs a log to read from; give the bus an event_storage")
+    if matcher.is_pattern and not matcher.matches_any_known():
+        message = f"the pattern {matcher.selector!r} matches no event type registered so far"
+        warnings.warn(message, PatternMatchesNothingWarning, stacklevel=3)
+    engine.add(subscription)
 
 
 def end_subscription(engine: Engine, given: Subscription | str) -> bool:

@@ -60,7 +60,7 @@ class Arrivals:
     def can_deliver_direct(self) -> bool:
         """Return whether all earlier deliveries have ended, so that order is kept without lanes."""
         consumer = self.consumer
-        if not consumer.plain or consumer.in_flight or consumer.failing or consumer.blocked:
+        if not consumer.is_fast or consumer.in_flight or consumer.failing or consumer.blocked:
             return False
         if callable(consumer.subscription.ordering):
             return False  # an ordering function that raises must do so whether or not a handler waits

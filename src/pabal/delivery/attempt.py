@@ -34,7 +34,7 @@ async def make_attempt(
         if batch
         else _handler_argument(consumer, event)
     )
-    if consumer.bare and subscription.timeout is None:
+    if consumer.calls_directly and subscription.timeout is None:
         await consumer.handler(argument)
     else:
         context = consumer.context_of(position, event, attempt, lane.key)
@@ -47,7 +47,7 @@ async def make_attempt(
 
 def _handler_argument(consumer: Consumer, event: DomainEvent) -> Any:
     """Return the handler's argument, copied if needed: a change to it reaches no other handler or attempt."""
-    return body_of(copy_if_mutable(event) if consumer.copies else event)
+    return body_of(copy_if_mutable(event) if consumer.copies_events else event)
 
 
 async def _call_with_timeout(

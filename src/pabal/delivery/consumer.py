@@ -41,10 +41,10 @@ class Consumer:
         "_prune_at",
         "_wants",
         "arrivals",
-        "bare",
         "blocked",
         "call",
-        "copies",
+        "calls_directly",
+        "copies_events",
         "crowded",
         "delayed",
         "engine",
@@ -55,15 +55,15 @@ class Consumer:
         "handler",
         "held_lanes",
         "in_flight",
+        "is_fast",
         "is_loaded",
         "journal",
         "live",
         "number",
-        "outside",
-        "plain",
         "predecessors",
         "queued",
         "reason",
+        "redelivering",
         "reopenings",
         "replay",
         "replays",
@@ -84,11 +84,11 @@ class Consumer:
         self.engine = engine
         self.call = call
         self.handler: Callable[[Any], Awaitable[Any]] = subscription.handler.function
-        self.bare = False
+        self.calls_directly = False
         """The handler takes only the event, and there is no middleware."""
-        self.plain = False
+        self.is_fast = False
         """Nothing has to be done around the handler, so workers take the fast path."""
-        self.copies = False
+        self.copies_events = False
         """Some of its events have fields that a handler could change, so each attempt gets its own copy."""
         self.arrivals = Arrivals(self)
         self.shared = Lane(self, UNORDERED, shared=True)
@@ -121,7 +121,7 @@ class Consumer:
         self.saved = 0
         """The position up to which the last save saw the log."""
         self.unsaved = Unsaved()
-        self.outside: dict[int, Origin] = {}
+        self.redelivering: dict[int, Origin] = {}
         """Positions under way that are below the watermark: dead letters, and events queued behind them."""
         self.replay: ReplayRun | None = None
         """The range of the log that is being replayed now."""
@@ -146,11 +146,11 @@ class Consumer:
         """Replace the call around the handler, and work out again whether workers can take the fast path."""
         subscription = self.subscription
         self.call = call
-        self.bare = subscription.handler.direct is not None and not with_middleware
-        was_plain = self.plain
-        self.plain = (
-            self.bare
-            and not self.copies
+        self.calls_directly = subscription.handler.direct is not None and not with_middleware
+        was_fast = self.is_fast
+        self.is_fast = (
+            self.calls_directly
+            and not self.copies_events
             and subscription.timeout is None
             and subscription.where is None
             and subscription.batch is None
@@ -158,7 +158,7 @@ class Consumer:
             and not self.predecessors
             and not self.followed
         )
-        if was_plain and not self.plain:
+        if was_fast and not self.is_fast:
             self.end_slices()
 
     # -- routing --------------------------------------------------------------------------------------
@@ -173,14 +173,14 @@ class Consumer:
         wanted = self._wants.get(kind)
         if wanted is None:
             wanted = self._wants[kind] = self.subscription.matcher.matches_class(kind)
-            if wanted and registry.schema_of(kind).mutable and not self.copies:
+            if wanted and registry.schema_of(kind).mutable and not self.copies_events:
                 self._start_copying()
         return wanted
 
     def _start_copying(self) -> None:
-        self.copies = True
-        if self.plain:
-            self.plain = False
+        self.copies_events = True
+        if self.is_fast:
+            self.is_fast = False
             self.end_slices()
 
     def end_slices(self) -> None:
@@ -273,7 +273,7 @@ class Consumer:
 
     def taken_from_queues(self) -> int:
         """Return how many deliveries were loaded from queues in which the storage still has them."""
-        under_way = sum(origin == "queue" for origin in self.outside.values())
+        under_way = sum(origin == "queue" for origin in self.redelivering.values())
         return under_way + self.unsaved.left_queue
 
     def spill_behind(self, lane: Lane, position: int) -> None:
@@ -342,14 +342,14 @@ class Consumer:
             self.unsaved.cleared.add(position)
         if tracker is not None:
             self.queued -= 1
-            if self.outside and position in self.outside:
-                self._finish_outside(self.outside.pop(position))
+            if self.redelivering and position in self.redelivering:
+                self._finish_redelivery(self.redelivering.pop(position))
                 self.unsaved.cleared.add(position)
             elif self.replay is None or not self.replay.finish(position):
                 tracker.finish(position)
             self.mark_progress()
 
-    def _finish_outside(self, origin: Origin) -> None:
+    def _finish_redelivery(self, origin: Origin) -> None:
         if origin == "queue":
             self.unsaved.left_queue += 1
         elif origin == "letter":
@@ -359,7 +359,7 @@ class Consumer:
     def finish_all(self, items: list[Item]) -> None:
         """Record that a batch is finished, and save and refill only once for all of it."""
         tracker = self.tracker
-        if tracker is None or self.failing or self.outside or self.replay is not None:
+        if tracker is None or self.failing or self.redelivering or self.replay is not None:
             for position, _ in items:
                 self.finish(position)
             return

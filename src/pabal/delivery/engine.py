@@ -48,11 +48,11 @@ class Engine:
         worker_count: int,
         clock: Clock | None = None,
         seed: int | None = None,
-        crew: Engine | None = None,
+        host: Engine | None = None,
     ) -> None:
-        self.crew = crew
+        self.host = host
         """The engine whose workers also do this one's work, so that several logs share one set of workers."""
-        self.fellows: list[Engine] = []
+        self.guests: list[Engine] = []
         """The engines whose work is done by this one's workers besides its own."""
         self.clock: Clock = clock or SystemClock()
         self.random = random.Random(seed).random
@@ -64,9 +64,9 @@ class Engine:
         """Counts events published on a bus without storage."""
         self.numbered = 0
         """Numbers deliveries on a bus without storage, where there are no log positions."""
-        self.ready: deque[Lane | Arrivals] = deque() if crew is None else crew.ready
-        self.resting: deque[asyncio.Future[None]] = deque() if crew is None else crew.resting
-        self.routing: asyncio.Lock = asyncio.Lock() if crew is None else crew.routing
+        self.ready: deque[Lane | Arrivals] = deque() if host is None else host.ready
+        self.resting: deque[asyncio.Future[None]] = deque() if host is None else host.resting
+        self.routing: asyncio.Lock = asyncio.Lock() if host is None else host.routing
         """Held while a page is routed, so that several logs take turns and publishers run in between."""
         self.admission = Admission(self)
         self.pending = 0
@@ -75,7 +75,7 @@ class Engine:
         """The number of dead letters that exist now."""
         self.halting = False
         self.cancelling = False
-        self.workers: list[Worker] = [] if crew is None else crew.workers
+        self.workers: list[Worker] = [] if host is None else host.workers
         self.timers = Timers(self.clock)
         self.watchdog = Watchdog(self.clock, self.workers)
         self.failures = Failures(self)
@@ -137,8 +137,8 @@ class Engine:
         return wrap(subscription.handler.bind(self._get_executor, lambda: self.cancelling), self.middleware)
 
     def _get_executor(self) -> Executor:
-        if self.crew is not None:
-            return self.crew._get_executor()
+        if self.host is not None:
+            return self.host._get_executor()
         if self._executor is None:
             self._executor = ThreadPoolExecutor(max(4, self.worker_count), "pabal-handler")
         return self._executor
@@ -219,7 +219,7 @@ class Engine:
         """Wait, as a worker, until a lane is ready."""
         if self.admission.waiters:
             self.admission.admit(all_at_once=True)
-        for engine in (self, *self.fellows):
+        for engine in (self, *self.guests):
             if engine.background.observers:
                 engine.background.notify_observers()
         future = asyncio.get_running_loop().create_future()
@@ -319,8 +319,8 @@ class Engine:
     def note_parked(self, change: int) -> None:
         """Add ``change`` to the number of dead letters."""
         self.parked = max(0, self.parked + change)  # those of other processes may not be counted yet
-        if self.crew is not None:
-            self.crew.note_parked(change)
+        if self.host is not None:
+            self.host.note_parked(change)
 
     def report(self, report: Report) -> None:
         """Pass a report to every listener; a listener that raises is removed."""
@@ -333,7 +333,7 @@ class Engine:
         await wait_until_ended(self._leftover_tasks)
         self._loop = asyncio.get_running_loop()
         self.halting = self.cancelling = False
-        if self.crew is None:
+        if self.host is None:
             self.routing = asyncio.Lock()  # the last one may belong to another loop
         self.pending = 0
         self.router.stored = storage is not None
@@ -351,8 +351,8 @@ class Engine:
         self.rewire()
         if self.feed is not None:
             await self.feed.start()
-        if self.crew is not None:
-            self.crew.fellows.append(self)
+        if self.host is not None:
+            self.host.guests.append(self)
 
     def begin_work(self) -> None:
         """Start the workers, once the bus accepts events published by handlers."""
@@ -387,7 +387,7 @@ class Engine:
             consumer.tracker = None
             consumer.live = consumer.is_loaded = False
             consumer.number = consumer.epoch = 0  # if it is forgotten from now on, it starts like a new one
-        if self.crew is None:
+        if self.host is None:
             self._leftover_tasks += [worker.task for worker in self.workers if not worker.task.done()]
             self.workers.clear()
             self.ready.clear()

@@ -119,7 +119,12 @@ def _next_of(consumer: Consumer) -> Lane | None:
     engine = consumer.engine
     if not engine.ready or engine.halting or engine.quarantine.active:
         return None
-    if not consumer.plain or consumer.state != ACTIVE or consumer.replay is not None or consumer.outside:
+    if (
+        not consumer.is_fast
+        or consumer.state != ACTIVE
+        or consumer.replay is not None
+        or consumer.redelivering
+    ):
         return None
     lane = engine.ready[0]
     if isinstance(lane, Arrivals) or lane.consumer is not consumer or lane.shared:

@@ -126,7 +126,7 @@ class Feed:
             head = None  # the next read or write meets the same trouble and reports it
         if head is None or head <= self.head:
             return False
-        self.moved(head)
+        self.advance_to(head)
         return True
 
     async def wait_for_growth(self, beyond: int) -> None:
@@ -180,7 +180,7 @@ class Feed:
                     engine.accept(consumer, position, event)
             position += 1
 
-    def moved(self, head: int) -> None:
+    def advance_to(self, head: int) -> None:
         """Record that another process wrote up to ``head``."""
         if head > self.head:
             self.head = head
@@ -304,7 +304,7 @@ class Feed:
         """Put a row that was already added to the tracker into a lane of one consumer."""
         event = decode_for(self._engine, consumer, row)
         if event is not None:
-            consumer.wants(kind_of(event))  # sets ``copies`` if the class is mutable
+            consumer.wants(kind_of(event))  # sets ``copies_events`` if the class is mutable
             self._engine.accept(consumer, row.position, event)
 
     # -- again ----------------------------------------------------------------------------------------

@@ -152,7 +152,7 @@ class Leases:
         consumer.epoch = cursor.epoch
         consumer.journal = self._storage.journal
         consumer.unsaved = Unsaved()
-        consumer.outside.clear()
+        consumer.redelivering.clear()
         consumer.blocked = dict.fromkeys(cursor.blocked_keys, 0)
         tracker = consumer.tracker = WatermarkTracker.resume(cursor.frontier, cursor.unfinished)
         consumer.saved = cursor.frontier

@@ -79,8 +79,8 @@ class Redelivery:
     def discarded(self, consumer: Consumer, letter: DeadLetterRecord) -> None:
         """Make no further attempt at a discarded dead letter, and release the queue behind it."""
         position = letter.position
-        if consumer.outside.get(position) == "letter":
-            consumer.outside[position] = "discarded letter"
+        if consumer.redelivering.get(position) == "letter":
+            consumer.redelivering[position] = "discarded letter"
         failing = consumer.failing.get(position)
         if failing is not None and failing.from_dead_letter:
             failing.discarded = True  # a worker may be handling it right now
@@ -122,7 +122,7 @@ class Redelivery:
         """Record that the retry of a dead letter failed and it was parked again."""
         consumer.failing.pop(position, None)
         if consumer.tracker is not None:
-            consumer.outside.pop(position, None)
+            consumer.redelivering.pop(position, None)
             consumer.queued -= 1
             consumer.unsaved.retries.pop(position, None)
         self._release_moved(consumer, position)
@@ -174,9 +174,9 @@ class Redelivery:
         self.waiting += consumer.tracker is not None
         if consumer.tracker is None:
             self._engine.dead_letters.queue(consumer.name, key, item)
-        elif position in consumer.outside:
+        elif position in consumer.redelivering:
             # It came from the queue, where its row still is.
-            consumer.outside.pop(position, None)
+            consumer.redelivering.pop(position, None)
             consumer.queued -= 1
         else:
             consumer.unsaved.queued.append((key, position))
@@ -217,7 +217,7 @@ class Redelivery:
                 )
                 if positions is None or not consumer.is_open(tracker):
                     return
-                fresh = [position for position in positions if position not in consumer.outside]
+                fresh = [position for position in positions if position not in consumer.redelivering]
                 if fresh and await self._load(consumer, tracker, key, fresh):
                     return  # the lane calls ``unblock`` after the last of these
                 if not positions and consumer.blocked.get(key) == added:
@@ -238,7 +238,7 @@ class Redelivery:
         if rows is None or not consumer.is_open(tracker):
             return True
         self.waiting -= len(positions)
-        consumer.outside.update(dict.fromkeys(positions, "queue"))
+        consumer.redelivering.update(dict.fromkeys(positions, "queue"))
         entered = False
         for gone in set(positions) - {row.position for row in rows}:
             consumer.pass_over(gone)
@@ -274,7 +274,7 @@ class Redelivery:
             consumer.arrivals.sort_into_lanes()  # an event of its key may be in delivery without a lane
         lane = consumer.lane_for(event, self._engine.lanes_of(consumer, event))
         if consumer.tracker is not None:
-            consumer.outside[position] = "letter"
+            consumer.redelivering[position] = "letter"
             consumer.queued += 1
         if self._is_held_by_another(consumer, lane, came_from):
             lane = consumer.shared  # if it succeeded in its key's lane, it would release the queue there

@@ -113,6 +113,6 @@ class Replaying:
     def _enter(self, consumer: Consumer, run: ReplayRun, rows: list[StoredRecord], known: set[int]) -> None:
         for row in rows:
             wanted = consumer.subscription.matcher.matches_name(row.event_type)
-            if wanted and row.position not in known and row.position not in consumer.outside:
+            if wanted and row.position not in known and row.position not in consumer.redelivering:
                 run.add(row.position)
                 self._feed.route_row(row, consumer)

@@ -29,11 +29,11 @@ async def wait_until_idle(engine: Engine, deadline: float) -> None:
 
 async def stop_workers(engine: Engine, deadline: float) -> None:
     """Let handlers finish until ``deadline`` (monotonic), then cancel them and the background tasks."""
-    if engine.crew is not None:
-        if engine in engine.crew.fellows:
-            engine.crew.fellows.remove(engine)
-        await _leave_crew(engine, deadline)
-    tasks = [worker.task for worker in engine.workers] if engine.crew is None else []
+    if engine.host is not None:
+        if engine in engine.host.guests:
+            engine.host.guests.remove(engine)
+        await _leave_host(engine, deadline)
+    tasks = [worker.task for worker in engine.workers] if engine.host is None else []
     if running := _not_done(tasks):
         remaining = max(0.0, deadline - engine.clock.monotonic())
         await asyncio.wait(running, timeout=remaining)
@@ -124,8 +124,8 @@ def _not_done(tasks: Iterable[asyncio.Future[Any]]) -> list[asyncio.Future[Any]]
     return [task for task in tasks if not task.done()]
 
 
-async def _leave_crew(engine: Engine, deadline: float) -> None:
-    """Return when the crew is running no handler of this engine, at the latest at ``deadline``."""
+async def _leave_host(engine: Engine, deadline: float) -> None:
+    """Return when the host is running no handler of this engine, at the latest at ``deadline``."""
     while any(consumer.in_flight for consumer in engine.consumers.values()):
         left = deadline - engine.clock.monotonic()
         if left <= 0:

@@ -16,7 +16,7 @@ def has_room(consumer: Consumer, most: int) -> bool:
     change.
     """
     assert consumer.tracker is not None
-    held = (consumer.tracker.seen, consumer.queued, consumer.spilled, len(consumer.outside))
+    held = (consumer.tracker.seen, consumer.queued, consumer.spilled, len(consumer.redelivering))
     if held != consumer.crowded:
         consumer.crowded = None if _make_room(consumer) else held
     return consumer.queued < most

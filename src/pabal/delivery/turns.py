@@ -14,7 +14,7 @@ _ROWS = 256
 """Rows decoded in one turn: about half a millisecond."""
 
 
-async def in_turns(rows: Sequence[T], most: int = _ROWS) -> AsyncIterator[Sequence[T]]:
+async def iter_slices(rows: Sequence[T], most: int = _ROWS) -> AsyncIterator[Sequence[T]]:
     """Yield slices of at most ``most`` rows, and let the event loop run between them."""
     for first in range(0, len(rows), most):
         if first:
@@ -24,4 +24,4 @@ async def in_turns(rows: Sequence[T], most: int = _ROWS) -> AsyncIterator[Sequen
 
 async def decode_all(rows: Sequence[StoredRecord]) -> list[Any]:
     """Return the events of rows, in order. Raises DecodeError."""
-    return [body_of(decode_event(row)) async for part in in_turns(rows) for row in part]
+    return [body_of(decode_event(row)) async for part in iter_slices(rows) for row in part]

@@ -105,9 +105,14 @@ class Worker:
                 await asyncio.sleep(0)
 
     async def _make_slice(self, lane: Lane, consumer: Consumer) -> None:
-        if consumer.plain and consumer.tracker is None:
+        if consumer.is_fast and consumer.tracker is None:
             await deliver_fast(self, lane, consumer)
-        elif consumer.plain and consumer.replay is None and not consumer.failing and not consumer.outside:
+        elif (
+            consumer.is_fast
+            and consumer.replay is None
+            and not consumer.failing
+            and not consumer.redelivering
+        ):
             await deliver_fast_stored(self, lane, consumer)
         elif lane.shared:
             await self._deliver_shared(lane, consumer)
@@ -251,7 +256,7 @@ class Worker:
             return False
         if error is not None:
             return self._handle_failure(lane, consumer, items, attempt, error)
-        if consumer.failing or consumer.outside:
+        if consumer.failing or consumer.redelivering:
             self.engine.failures.succeeded(lane, consumer, items)
         consumer.finish_all(items)
         if consumer.followed:
@@ -270,7 +275,7 @@ class Worker:
         """Return whether an error ends the worker, rather than being a failure of the handler."""
         if isinstance(error, asyncio.CancelledError):
             # An engine that shares its workers with other engines may be stopping alone.
-            ending = self.engine.cancelling and self.engine.crew is None
+            ending = self.engine.cancelling and self.engine.host is None
             return ending or bool(self.task.cancelling())
         if isinstance(error, GeneratorExit):
             return not self._is_running()  # thrown in from outside, while the task does not run

@@ -11,7 +11,7 @@ _COUNTER_BITS = 47
 """The last 48 bits count up from a random start below 2**47, so each millisecond has room for 2**47 ids."""
 
 
-def _fresh(milliseconds: int) -> tuple[int, str, count[int]]:
+def _new_state(milliseconds: int) -> tuple[int, str, count[int]]:
     noise = int.from_bytes(os.urandom(10), "big")
     clock = f"{milliseconds:012x}"
     rand_a = noise & 0xFFF
@@ -22,13 +22,13 @@ def _fresh(milliseconds: int) -> tuple[int, str, count[int]]:
 
 # Replaced as one object, so that a thread sees either the old or the new one. Only one thread replaces it: if
 # two did in the same millisecond, the ids of the first could continue below those it made before.
-_state = _fresh(0)
+_state = _new_state(0)
 _replacing = threading.Lock()
 
 
 def _forget() -> None:
     global _state, _replacing
-    _state = _fresh(0)
+    _state = _new_state(0)
     _replacing = threading.Lock()  # another thread of the parent may have held the old one
 
 
@@ -36,7 +36,7 @@ def _advance(milliseconds: int) -> tuple[int, str, count[int]]:
     global _state
     with _replacing:
         if milliseconds > _state[0]:
-            _state = _fresh(milliseconds)
+            _state = _new_state(milliseconds)
         return _state
 
 

@@ -7,7 +7,7 @@ import time
 from collections.abc import Sequence
 from typing import Generic, TypeVar
 
-from pabal.delivery.turns import in_turns
+from pabal.delivery.turns import iter_slices
 from pabal.domain.aggregate import Aggregate
 from pabal.domain.envelope import StoredRecord, decode_event, id_to_bytes, id_to_text
 from pabal.domain.event import body_of
@@ -111,7 +111,7 @@ class Loader(Generic[A]):
 
 
 async def _replay(aggregate: Aggregate, rows: Sequence[StoredRecord]) -> None:
-    async for part in in_turns(rows):
+    async for part in iter_slices(rows):
         aggregate.replay(body_of(decode_event(row)) for row in part)
 
 

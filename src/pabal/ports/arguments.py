@@ -1,4 +1,4 @@
-"""Checks that every storage makes of its arguments, so that a caller's mistake does not look like damage."""
+"""Checks of arguments: of options, and of what a storage is asked for, lest a mistake look like damage."""
 
 from __future__ import annotations
 
@@ -28,3 +28,10 @@ def check_time(due_at: float) -> None:
     """Raise UsageError for a time that is not finite: NaN compares false, and would hold up due events."""
     if not isinstance(due_at, (int, float)) or not abs(due_at) <= float_info.max:
         raise UsageError(f"due_at is {due_at!r}; it must be a finite number of seconds since 1970")
+
+
+def at_least_one(option: str, value: int) -> int:
+    """Return an option that must be an int of at least 1. Raises UsageError."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise UsageError(f"{option} is {value!r}; it must be an int of at least 1")
+    return value

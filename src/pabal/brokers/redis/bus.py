@@ -26,7 +26,6 @@ from pabal.brokers.redis.wire import PartitionKey, aggregate_key
 from pabal.bus.base import BaseEventBus
 from pabal.bus.draining import drain_timeout_error
 from pabal.bus.intake import Backpressure
-from pabal.bus.options import at_least_one
 from pabal.bus.statistics import Health
 from pabal.domain.envelope import Receipt
 from pabal.errors import (
@@ -35,6 +34,7 @@ from pabal.errors import (
     StorageClosedError,
     UsageError,
 )
+from pabal.ports.arguments import at_least_one
 from pabal.ports.clock import Clock
 from pabal.ports.inspection import ActionLog
 from pabal.ports.storage import EventStorage
@@ -124,7 +124,7 @@ class RedisEventBus(BaseEventBus):
         self._appended_upto: dict[int, int] = {}
         """The last position this process appended in each partition, in this incarnation of the log."""
         self._log.on_loss = self._connection_lost
-        self._log.on_raised = self._positions_jumped
+        self._log.on_raised = self._on_positions_raised
         self._log.on_appended = self._appended
 
     def __repr__(self) -> str:
@@ -209,11 +209,11 @@ class RedisEventBus(BaseEventBus):
     def _connection_lost(self, error: Exception) -> None:
         self._engine.report(ConnectionLost("", error))
 
-    def _positions_jumped(self) -> None:
+    def _on_positions_raised(self) -> None:
         self._appended_upto.clear()
         if self._coordinator is not None:
             self._coordinator.declarations.forget_all()
-            self._engine.background.spawn(self._coordinator.positions_jumped())
+            self._engine.background.spawn(self._coordinator.resume_partitions())
 
     # -- waiting --------------------------------------------------------------------------------------
 

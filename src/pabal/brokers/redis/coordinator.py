@@ -103,7 +103,7 @@ class Coordinator:
 
     async def stop(self, deadline: float) -> None:
         """Save progress and hand over all partitions, concurrently; leave the group."""
-        self._engine.take_no_part()
+        self._engine.detach()
         await end_tasks(self._task)
         await self.heartbeat.stop()
         handing = {
@@ -177,8 +177,8 @@ class Coordinator:
         for running in tuple(self._engine.running.values()):
             if running.has_jumped:
                 await self._resume_partition(running)
-            if running.engine.feed is not None:
-                running.engine.feed.moved(running.storage.pages.end)  # ``note_head`` may have deferred this
+            if running.engine.feed is not None:  # ``note_head`` may have deferred this
+                running.engine.feed.advance_to(running.storage.pages.end)
         for partition in view.called:
             await self._answer_calls(partition)
         owners = {lease.owner for lease in view.leases}
@@ -249,7 +249,7 @@ class Coordinator:
                 self.declarations.forget(consumer.name)  # it was forgotten: the next turn declares it again
         feed = running.engine.feed
         assert feed is not None
-        pages.on_head = feed.moved
+        pages.on_head = feed.advance_to
         self._tail.follow(partition, pages)
         self._engine.report(PartitionTaken("", partition, taken_from))
 
@@ -291,7 +291,7 @@ class Coordinator:
         else:
             await self._drop_partition(running)
 
-    async def positions_jumped(self) -> None:
+    async def resume_partitions(self) -> None:
         """Continue in a new incarnation of the log, and record how far the previous one had come."""
         jumped = tuple(self._engine.running.values())
         for running in jumped:
@@ -308,7 +308,7 @@ class Coordinator:
         key = self._log.keys.part(running.partition)
         try:
             await self._log.link.run(script("known"), (key,), feed.head)
-            feed.moved(await running.storage.pages.measure())
+            feed.advance_to(await running.storage.pages.measure())
         except BaseException:
             running.has_jumped = True
             raise
@@ -365,7 +365,7 @@ class Coordinator:
             return
         running = self._engine.running.get(partition)
         if running is not None and running.engine.feed is not None:
-            running.engine.feed.moved(head)
+            running.engine.feed.advance_to(head)
 
     async def cursors(self) -> dict[str, dict[int, int]]:
         """Return each subscription's saved watermarks by partition, whichever process handles it."""

@@ -148,7 +148,9 @@ async def _judge_log(link: Link, keys: LogKeys) -> list[Finding]:
         for part, extent in enumerate(extents):
             saved = as_pairs(await link.call("HGETALL", of_group.of(part).cursors)).values()
             marks = (decode_cursor(data).watermark for data in saved)
-            lag += max((extent.given(extent.passed(mark), extent.head) for mark in marks), default=0)
+            lag += max(
+                (extent.count_assigned(extent.skip_trimmed(mark), extent.head) for mark in marks), default=0
+            )
         if lag and not members:
             found.append(
                 Finding(

@@ -27,10 +27,10 @@ class Extent(NamedTuple):
     floor: int = 0
     """The position up to which events were trimmed, because every group had finished them."""
 
-    def given(self, after: int, upto: int) -> int:
+    def count_assigned(self, after: int, upto: int) -> int:
         """Return how many positions were assigned above ``after`` and up to ``upto``.
 
-        >>> Extent(110, 1, None, ((11, 100),)).given(8, 110)
+        >>> Extent(110, 1, None, ((11, 100),)).count_assigned(8, 110)
         12
         """
         if upto <= after:
@@ -40,10 +40,10 @@ class Extent(NamedTuple):
             missing += max(0, min(last, upto) - max(first, after + 1) + 1)
         return upto - after - missing
 
-    def passed(self, position: int) -> int:
+    def skip_trimmed(self, position: int) -> int:
         """Return a position, moved up to the last trimmed one if lower: no event up to there is delivered.
 
-        >>> Extent(110, 61, None, ()).passed(8), Extent(110, 0, None, ()).passed(8)
+        >>> Extent(110, 61, None, ()).skip_trimmed(8), Extent(110, 0, None, ()).skip_trimmed(8)
         (60, 110)
         """
         return max(position, self.first - 1 if self.first else self.head)

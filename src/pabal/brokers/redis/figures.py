@@ -46,7 +46,7 @@ def collect_statistics(engine: GroupEngine, paused: Container[str], **facts: Any
                 mine["state"] = theirs["state"]
             watermarks[number] = theirs["watermark"]
             own = engine.running[number].engine.consumers[name]
-            mine["lag"] -= engine.running[number].never_given(own)
+            mine["lag"] -= engine.running[number].count_unassigned(own)
             timed += own.figures.timed
             busy += own.figures.busy_seconds
         mine["avg_processing_time_ms"] = 1000 * busy / timed if timed else 0.0

@@ -1,4 +1,4 @@
-"""The delivery engines of a process: one per partition it owns, all sharing one crew of workers."""
+"""The delivery engines of a process: one per partition it owns, all sharing one set of workers."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from pabal.ports.clock import Clock
 from pabal.ports.storage import DeadLetterRecord
 
 _log = logging.getLogger("pabal")
-_UNTOLD = 0.5
+_COUNT_LAG = 0.5
 """Seconds after which the server's count is assumed to include what this process has parked."""
 
 
@@ -37,12 +37,12 @@ class Running:
         self.has_jumped = False
         """Whether the log has a new incarnation whose head the engine does not know yet."""
 
-    def never_given(self, consumer: Consumer) -> int:
+    def count_unassigned(self, consumer: Consumer) -> int:
         """Return how many positions ahead of a subscription hold no event: those between two incarnations."""
         feed, tracker = self.engine.feed, consumer.tracker
         if feed is None or tracker is None or feed.head <= tracker.seen:
             return 0
-        return feed.head - tracker.seen - self.storage.pages.extent.given(tracker.seen, feed.head)
+        return feed.head - tracker.seen - self.storage.pages.extent.count_assigned(tracker.seen, feed.head)
 
     async def answer(self, call: str) -> None:
         """Act on a call: the id of a retried dead letter, or name, position and key of a discarded one."""
@@ -101,9 +101,9 @@ class GroupEngine(Engine):
         super().__init__(worker_count=worker_count, clock=clock, seed=seed)
         self.redelivery: Any = RemoteRedelivery(self)
         self._noted_at = self._counted_at = -math.inf
-        self.take_no_part()
+        self.detach()
 
-    def take_no_part(self) -> None:
+    def detach(self) -> None:
         """Tell nobody about changes, because this process is not a member of its group (yet or any more)."""
         self.nudge: Callable[[], None] = _nothing
         self.announce: Callable[[Subscription], None] = _nothing
@@ -148,7 +148,7 @@ class GroupEngine(Engine):
     def count_parked(self, total: int) -> None:
         """Adopt the server's count of the group's dead letters, unless our own is more recent."""
         now = self.clock.monotonic()
-        if now - self._noted_at >= _UNTOLD or now - self._counted_at >= 4 * _UNTOLD:
+        if now - self._noted_at >= _COUNT_LAG or now - self._counted_at >= 4 * _COUNT_LAG:
             self.parked, self._counted_at = total, now
 
     # -- partitions -----------------------------------------------------------------------------------
@@ -157,7 +157,7 @@ class GroupEngine(Engine):
         self, partition: int, epoch: int, storage: PartitionStorage, numbers: Mapping[str, int]
     ) -> Running:
         """Start delivering from a partition; ``numbers`` are the subscriptions' numbers on the server."""
-        engine = Engine(worker_count=self.worker_count, clock=self.clock, crew=self)
+        engine = Engine(worker_count=self.worker_count, clock=self.clock, host=self)
         engine.listeners = self.listeners
         engine.middleware = self.middleware
         engine.random = self.random

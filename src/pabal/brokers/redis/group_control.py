@@ -48,7 +48,7 @@ class GroupControl(StoredControls):
         if asked is None:
             raise await unknown(group, name)
         await asyncio.gather(*(move(group, part, name) for part in range(group.partitions)))
-        return sum(extent.given(0, int(place)) for extent, place in zip(found, asked, strict=True))
+        return sum(extent.count_assigned(0, int(place)) for extent, place in zip(found, asked, strict=True))
 
     async def request_replay(self, name: str, first: int | datetime, last: int | datetime | None) -> Replay:
         """Request that a subscription's finished events are delivered again: all, or those between two times.
@@ -76,10 +76,10 @@ class GroupControl(StoredControls):
         for part, (cursor, extent, end) in enumerate(zip(saved, found, ends, strict=True)):
             frontier = 0 if cursor is None else decode_cursor(cursor).frontier
             low, high = _range(first, last, extent, end, frontier)
-            before += extent.given(0, low - 1)
+            before += extent.count_assigned(0, low - 1)
             if low <= high:
                 ranges[part] = (low, high)
-                count += extent.given(low - 1, high)
+                count += extent.count_assigned(low - 1, high)
         if not ranges and any(saved):
             raise UsageError(
                 f"there is nothing to replay: the range has no event that {name!r} has finished "

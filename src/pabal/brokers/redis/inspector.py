@@ -134,13 +134,13 @@ class GroupInspector(GroupControl):
         """Return how many events the log holds, its head and its scheduled events, over all partitions."""
         found = await measure(await self._resolve_group())
         scheduled = await self.link.call("ZCARD", self._log.schedule)
-        held = sum(one.given(one.first - 1, one.head) for one in found if one.first)
-        return Totals(held, sum(one.given(0, one.head) for one in found), int(scheduled))
+        held = sum(one.count_assigned(one.first - 1, one.head) for one in found if one.first)
+        return Totals(held, sum(one.count_assigned(0, one.head) for one in found), int(scheduled))
 
     async def published_since(self, moment: datetime) -> int:
         """Return how many events were published since ``moment``, of those still in the log."""
         found = await measure(await self._resolve_group(), moment)
-        return sum(one.given(one.since, one.head) for one in found if one.since is not None)
+        return sum(one.count_assigned(one.since, one.head) for one in found if one.since is not None)
 
     async def subscriptions(self) -> list[SubscriptionView]:
         """Return the durable subscriptions of the group, ordered by name, summed over the partitions."""

@@ -13,7 +13,7 @@ from pabal.brokers.redis.cursors import as_pairs, decode_cursor, letter_place, r
 from pabal.brokers.redis.extent import Extent
 from pabal.brokers.redis.keys import GroupKeys
 from pabal.brokers.redis.link import Link
-from pabal.delivery.turns import in_turns
+from pabal.delivery.turns import iter_slices
 from pabal.ports.storage import SubscriptionRecord
 
 _SUMMED = ("watermark", "frontier", "unfinished", "retries", "parked", "queued")
@@ -24,7 +24,7 @@ async def read_subscriptions(
 ) -> list[list[SubscriptionRecord]]:
     """Return the subscriptions of each partition, ordered by name; positions are those of the partition."""
     letters: Counter[tuple[int, bytes]] = Counter()
-    async for some in in_turns(await link.call("HKEYS", keys.letter_index)):
+    async for some in iter_slices(await link.call("HKEYS", keys.letter_index)):
         letters.update(place[:2] for place in map(letter_place, some) if place is not None)
     controls = as_pairs(await link.call("HGETALL", keys.controls))
     return [await _read_partition(link, keys, part, letters, controls) for part in partitions]
@@ -92,8 +92,8 @@ def sum_partitions(
             counted = msgspec.structs.replace(
                 record,
                 halted=record.halted if is_alive else "",
-                watermark=extent.given(0, extent.passed(record.watermark)),
-                frontier=extent.given(0, extent.passed(record.frontier)),
+                watermark=extent.count_assigned(0, extent.skip_trimmed(record.watermark)),
+                frontier=extent.count_assigned(0, extent.skip_trimmed(record.frontier)),
             )
             total = totals.get(record.name)
             totals[record.name] = counted if total is None else _sum(total, counted)
@@ -107,7 +107,7 @@ def sum_partitions(
 
 def head_of(extents: Iterable[Extent]) -> int:
     """Return how many positions were assigned in all partitions together."""
-    return sum(extent.given(0, extent.head) for extent in extents)
+    return sum(extent.count_assigned(0, extent.head) for extent in extents)
 
 
 def _by_name(fields: Iterable[bytes]) -> Counter[bytes]:

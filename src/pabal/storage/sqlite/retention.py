@@ -36,7 +36,7 @@ GATHERED = 20_000
 """Entries of the index of streams to collect before deleting them together, in order."""
 
 
-class Do(Protocol):
+class RunInTransaction(Protocol):
     """Type of the function that runs an action in a write transaction and commits it."""
 
     def __call__(self, action: Callable[[Transaction], T], /) -> Awaitable[T]:
@@ -132,7 +132,7 @@ def _unneeded(tx: Transaction, upto: int) -> int:
     return min([upto, *needed] if slowest is None else [upto, slowest, *needed])
 
 
-async def delete_upto(upto: int, do: Do, on_deleted: Callable[[int], object]) -> int:
+async def delete_upto(upto: int, run: RunInTransaction, on_deleted: Callable[[int], object]) -> int:
     """Delete the oldest events up to a position in small commits; return how many were deleted.
 
     In most indexes, the entries of old events are adjacent and are deleted with the events. In the index of
@@ -140,7 +140,7 @@ async def delete_upto(upto: int, do: Do, on_deleted: Callable[[int], object]) ->
     a page. So they are collected first and deleted later, sorted. Until then they point below the log's first
     event, where nothing reads them; if the process dies before deleting them, they stay there.
     """
-    pace = Pace(do)
+    pace = Pace(run)
     deleted = 0
     heap: list[Entry] = []  # sorting a list in one go would block the event loop for tens of milliseconds
     while True:
@@ -161,8 +161,8 @@ async def delete_upto(upto: int, do: Do, on_deleted: Callable[[int], object]) ->
 class Pace:
     """Run commits of adapted size, with pauses for publishers between them."""
 
-    def __init__(self, do: Do) -> None:
-        self._do = do
+    def __init__(self, run: RunInTransaction) -> None:
+        self._run = run
         self._head = 0
         self._published_at = 0.0
         self.size = SLICE_FIRST
@@ -171,7 +171,7 @@ class Pace:
     async def commit(self, action: Callable[[Transaction], T]) -> T:
         """Run and commit the action, which deletes ``size`` rows; then pause. Return the action's result."""
         begun = time.monotonic()
-        result, seconds, head = await self._do(partial(_timed, action=action))
+        result, seconds, head = await self._run(partial(_timed, action=action))
         # `seconds` excludes the sync, which takes the same however few rows are deleted: fewer commits are
         # better.
         self.size = next_size(self.size, seconds)
