@@ -225,9 +225,8 @@ class SchedulesTwice(InMemoryEventStorage):
     """Treats an event that is already scheduled as a new one."""
 
     async def schedule_event(self, event: DomainEvent, due_at: float) -> None:
-        earlier, self._scheduled = self._scheduled, []
+        self._scheduled_by_id.clear()
         await super().schedule_event(event, due_at)
-        self._scheduled += earlier
 
 
 class ForgetsPauses(InMemoryEventStorage):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from itertools import islice
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
@@ -26,7 +27,7 @@ class MemoryInspection:
     if TYPE_CHECKING:
         _rows: list[StoredRecord]
         _by_id: dict[bytes, int]
-        _streams: dict[tuple[str | None, str], list[int]]
+        _streams: dict[str, dict[str | None, list[int]]]
         _scheduled: list[tuple[float, bytes, DomainEvent]]
         _subscriptions: MemorySubscriptions
         _actions: list[ActionRecord]
@@ -51,16 +52,12 @@ class MemoryInspection:
     ) -> list[StoredRecord]:
         """Return up to ``limit`` rows of an aggregate above a version, ordered by type and version."""
         check_bounds(limit, after_version=after_version)
+        streams = self._streams.get(aggregate_id, {})
         kinds = sorted(
-            kind or ""
-            for kind, identity in self._streams
-            if identity == aggregate_id and aggregate_type in (None, kind or "")
+            (kind for kind in streams if aggregate_type in (None, kind or "")), key=lambda k: k or ""
         )
-        found: list[StoredRecord] = []
-        for kind in kinds:
-            positions = self._streams.get((kind or None, aggregate_id), [])[max(0, after_version) :]
-            found += [self._rows[position - 1] for position in positions]
-        return found[:limit]
+        found = (position for kind in kinds for position in streams[kind][max(0, after_version) :])
+        return [self._rows[position - 1] for position in islice(found, limit)]
 
     async def list_streams(
         self, *, prefix: str = "", after: tuple[str, str] | None = None, limit: int = 100
@@ -69,8 +66,10 @@ class MemoryInspection:
         check_bounds(limit)
         found = [
             (identity, kind or "", len(entries))
-            for (kind, identity), entries in self._streams.items()
-            if identity.startswith(prefix) and (after is None or (identity, kind or "") > after)
+            for identity, streams in self._streams.items()
+            if identity.startswith(prefix)
+            for kind, entries in streams.items()
+            if after is None or (identity, kind or "") > after
         ]
         return sorted(found)[:limit]
 

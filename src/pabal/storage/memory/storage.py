@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import heapq
 import logging
 import time
 from collections import deque
@@ -24,7 +23,7 @@ from pabal.domain.envelope import (
     id_to_bytes,
     to_envelope,
 )
-from pabal.domain.event import DomainEvent, adopt, body_of, copy_if_mutable
+from pabal.domain.event import DomainEvent, adopt, body_of
 from pabal.domain.registry import registry
 from pabal.errors import (
     ConcurrencyError,
@@ -33,18 +32,19 @@ from pabal.errors import (
     StorageClosedError,
     UsageError,
 )
-from pabal.ports.arguments import check_bounds, check_time
+from pabal.ports.arguments import check_bounds
 from pabal.ports.inspection import ActionRecord
 from pabal.ports.samples import Sample
 from pabal.ports.storage import AttemptJournal, Capabilities, Committed, LogFilter, Page, StreamAppend
 from pabal.storage.memory.inspection import MemoryInspection
 from pabal.storage.memory.samples import KEPT, MemorySamples
+from pabal.storage.memory.schedule import MemorySchedule
 from pabal.storage.memory.subscribing import MemorySubscriptionCalls
 
 _log = logging.getLogger("pabal")
 
 
-class InMemoryEventStorage(MemorySubscriptionCalls, MemoryInspection, MemorySamples):
+class InMemoryEventStorage(MemorySubscriptionCalls, MemoryInspection, MemorySamples, MemorySchedule):
     """Keep in memory what ``SqliteEventStorage`` keeps in a file; all is lost with the object.
 
     Events are encoded and decoded in the same way, so an event that can be stored here can be stored there.
@@ -73,9 +73,9 @@ class InMemoryEventStorage(MemorySubscriptionCalls, MemoryInspection, MemorySamp
         super().__init__()
         self._by_id: dict[bytes, int] = {}
         self._snapshots: dict[tuple[str, str], bytes] = {}
-        self._streams: dict[tuple[str | None, str], list[int]] = {}
-        self._scheduled: list[tuple[float, bytes, DomainEvent]] = []
+        self._streams: dict[str, dict[str | None, list[int]]] = {}
         self._processed: dict[int, str | None] = {}
+        self._first_unprocessed = 1
         self._listeners: list[Callable[[Committed], None]] = []
         self._actions: list[ActionRecord] = []
         self._samples: deque[tuple[Sample, int, int]] = deque(maxlen=KEPT)
@@ -158,7 +158,7 @@ class InMemoryEventStorage(MemorySubscriptionCalls, MemoryInspection, MemorySamp
             assert known is not None
             positions.append(known)
         for stream, expected_version in expected if fresh else ():
-            actual = len(self._streams.get(stream, ()))
+            actual = len(self._positions_of(*stream))
             if actual != expected_version:
                 raise ConcurrencyError(
                     aggregate_type=stream[0],
@@ -176,7 +176,9 @@ class InMemoryEventStorage(MemorySubscriptionCalls, MemoryInspection, MemorySamp
         for position, _, record in fresh:
             version = None
             if record.aggregate_id is not None:
-                stream = self._streams.setdefault((record.aggregate_type, record.aggregate_id), [])
+                stream = self._streams.setdefault(record.aggregate_id, {}).setdefault(
+                    record.aggregate_type, []
+                )
                 stream.append(position)
                 version = len(stream)
             checksum = checksum_at(record.checksum, position, version, now)
@@ -185,6 +187,9 @@ class InMemoryEventStorage(MemorySubscriptionCalls, MemoryInspection, MemorySamp
         batch = Committed(fresh[0][0], tuple(event for _, event, _ in fresh))
         for listener in tuple(self._listeners):
             listener(batch)
+
+    def _positions_of(self, aggregate_type: str | None, aggregate_id: str) -> list[int]:
+        return self._streams.get(aggregate_id, {}).get(aggregate_type, [])
 
     def add_listener(self, listener: Callable[[Committed], None]) -> Callable[[], None]:
         """Call ``listener`` after each append; return a function that removes it."""
@@ -211,8 +216,8 @@ class InMemoryEventStorage(MemorySubscriptionCalls, MemoryInspection, MemorySamp
         """Return an aggregate's events in version order; without a type, of all aggregates with this id."""
         positions = sorted(
             position
-            for (kind, identity), entries in self._streams.items()
-            if identity == aggregate_id and aggregate_type in (None, kind or "")
+            for kind, entries in self._streams.get(aggregate_id, {}).items()
+            if aggregate_type in (None, kind or "")
             for position in entries
         )
         return await decode_all([self._rows[position - 1] for position in positions])
@@ -222,8 +227,8 @@ class InMemoryEventStorage(MemorySubscriptionCalls, MemoryInspection, MemorySamp
     ) -> list[StoredRecord]:
         """Read an aggregate's rows above ``after_version``, in version order."""
         check_bounds(after_version=after_version)
-        positions = self._streams.get((aggregate_type, aggregate_id), [])
-        return [self._rows[position - 1] for position in positions[max(0, after_version) :]]
+        positions = self._positions_of(aggregate_type, aggregate_id)[max(0, after_version) :]
+        return [self._rows[position - 1] for position in positions]
 
     async def load_snapshot(self, aggregate_type: str, aggregate_id: str) -> bytes | None:
         """Return the last snapshot saved for an aggregate, or None."""
@@ -288,10 +293,9 @@ class InMemoryEventStorage(MemorySubscriptionCalls, MemoryInspection, MemorySamp
             if moment is not None and moment.tzinfo is None:
                 raise UsageError("a filter by time needs aware datetimes, as datetime.now(UTC)")
         check_bounds(limit, after=after, before=before or 0)
-        stop = len(self._rows) if before is None else before - 1
-        rows = self._rows[max(0, after) : max(0, stop)]
-        found = (row for row in (reversed(rows) if newest_first else rows) if wanted.admits(row))
-        return list(islice(found, limit))
+        indexes = range(len(self._rows))[max(0, after) : None if before is None else max(0, before - 1)]
+        rows = (self._rows[index] for index in (reversed(indexes) if newest_first else indexes))
+        return list(islice((row for row in rows if wanted.admits(row)), limit))
 
     async def list_event_types(self) -> list[str]:
         """Return the names of all event types in the log, sorted."""
@@ -303,10 +307,14 @@ class InMemoryEventStorage(MemorySubscriptionCalls, MemoryInspection, MemorySamp
         If there is no durable subscription, return the events not marked with ``mark_event_processed``.
         """
         check_bounds(limit)
-        positions = self._subscriptions.unfinished_positions()
-        if positions is None:
-            positions = {row.position for row in self._rows if row.position not in self._processed}
-        return await decode_all(await self.read_positions(sorted(positions)[:limit]))
+        unfinished = self._subscriptions.unfinished_positions()
+        if unfinished is not None:
+            return await decode_all(await self.read_positions(sorted(unfinished)[:limit]))
+        while self._first_unprocessed in self._processed:
+            self._first_unprocessed += 1
+        left = range(self._first_unprocessed, len(self._rows) + 1)
+        positions = islice((position for position in left if position not in self._processed), limit)
+        return await decode_all(await self.read_positions(list(positions)))
 
     async def mark_event_processed(self, event_id: str, result: str | None = None) -> bool:
         """Mark an event as dispatched by the application itself; False if there is no such event."""
@@ -337,32 +345,6 @@ class InMemoryEventStorage(MemorySubscriptionCalls, MemoryInspection, MemorySamp
             "first_occurred_at": from_microseconds(min(times)) if times else None,
             "last_occurred_at": from_microseconds(max(times)) if times else None,
         }
-
-    # -- schedules -----------------------------------------------------------------------------------
-
-    async def schedule_event(self, event: DomainEvent, due_at: float) -> None:
-        """Store an event that enters the log at ``due_at`` (seconds since 1970)."""
-        check_time(due_at)
-        record = encode_event(event, self.max_payload_bytes)
-        known = self._by_id.get(record.event_id)
-        twin = self._rows[known - 1] if known else None
-        for _, event_id, other in self._scheduled:
-            if event_id == record.event_id:
-                twin = StoredRecord(0, *encode_event(other, self.max_payload_bytes), None, 0)
-        if twin is None:
-            heapq.heappush(self._scheduled, (due_at, record.event_id, copy_if_mutable(event)))
-        elif (twin.event_type, twin.payload) != (record.event_type, record.payload):
-            raise DuplicateEventError(event_id=event.event_id, position=twin.position)
-
-    async def release_due(self, now: float) -> float | None:
-        """Append all scheduled events that are due; return when the next one is due, or None."""
-        while self._scheduled and self._scheduled[0][0] <= now:
-            event = heapq.heappop(self._scheduled)[2]
-            try:
-                self._append([event])
-            except DuplicateEventError as error:
-                _log.error("a scheduled event is dropped: another one was published with its id: %s", error)
-        return self._scheduled[0][0] if self._scheduled else None
 
     # -- life -----------------------------------------------------------------------------------------
 

@@ -31,6 +31,7 @@ class MemorySubscriptionCalls:
     """Methods that buses and operators call about subscriptions; a part of ``InMemoryEventStorage``."""
 
     def __init__(self) -> None:
+        super().__init__()
         self._rows: list[StoredRecord] = []
         self._letters = MemoryDeadLetters()
         self._subscriptions = MemorySubscriptions(self._rows, self._letters)
