@@ -25,7 +25,7 @@ def moves(keys: int, count: int) -> list[Moved]:
     return [Moved(f"k{number % keys}", number) for number in range(count)]
 
 
-class Noted:
+class Recorder:
     """A handler that records the numbers of its events, in order and by key."""
 
     def __init__(self) -> None:
@@ -36,7 +36,7 @@ class Noted:
         self.numbers.append(event.number)
         self.by_key.setdefault(event.key, []).append(event.number)
 
-    def first_times(self, key: str) -> list[int]:
+    def distinct_numbers(self, key: str) -> list[int]:
         """Return the numbers of a key in the order in which each was first handled."""
         return list(dict.fromkeys(self.by_key.get(key, ())))
 

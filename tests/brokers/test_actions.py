@@ -10,10 +10,9 @@ from pabal.brokers.redis import actions
 from pabal.errors import BusNotRunningError, StorageClosedError
 from pabal.factory import open_operations
 from pabal.operations import operations_of
-from tests.brokers.events import Noted
+from tests.brokers.events import Recorder
 from tests.brokers.server import Server
-from tests.brokers.test_bus import make
-from tests.brokers.test_operations import call, url_of
+from tests.brokers.support import make_bus, run_cli, url_of
 from tests.dashboard.support import client, own_page
 
 
@@ -22,16 +21,16 @@ async def test_what_was_done_on_a_mounted_dashboard_is_known_after_a_restart(
 ) -> None:
     """Otherwise nobody could tell who paused a subscription after its process was redeployed."""
     async with (
-        make(shared_server, namespace, Noted()) as bus,
+        make_bus(shared_server, namespace, Recorder()) as bus,
         client(bus, allow_actions=True) as http,
     ):
         for action, name in (("pause", "sub"), ("resume", "nobody")):
             headers = await own_page(http)
             await http.post(f"/api/subscriptions/{action}", json={"name": name}, headers=headers)
     url = url_of(shared_server, namespace)
-    code, said = await asyncio.to_thread(call, "audit", url)
-    assert (code, "pause" in said, "SubscriptionNotFoundError" in said) == (0, True, True), said
-    async with make(shared_server, namespace, Noted()) as bus:
+    code, output = await asyncio.to_thread(run_cli, "audit", url)
+    assert (code, "pause" in output, "SubscriptionNotFoundError" in output) == (0, True, True), output
+    async with make_bus(shared_server, namespace, Recorder()) as bus:
         operations = operations_of(bus, actor="kim")
         await operations.resume("sub")
         done = [(one.actor, one.action, one.subject, one.succeeded) for one in await operations.audit()]
@@ -50,7 +49,7 @@ async def test_the_audit_log_on_a_server_does_not_grow_for_ever(
 ) -> None:
     """A script that acts every minute would fill the server's memory over the years."""
     monkeypatch.setattr(actions, "_KEPT", 3)
-    async with make(shared_server, namespace, Noted()) as bus:
+    async with make_bus(shared_server, namespace, Recorder()) as bus:
         operations = operations_of(bus)
         for _ in range(4):
             await operations.pause("sub")
@@ -63,7 +62,7 @@ async def test_a_bus_that_is_stopped_says_so_when_it_is_acted_on(
     shared_server: Server, namespace: str
 ) -> None:
     """An operator who acts too late would be told that a storage is closed, although there is none."""
-    bus = make(shared_server, namespace, Noted())
+    bus = make_bus(shared_server, namespace, Recorder())
     with pytest.raises(StorageClosedError, match=r"the log is closed; .* start the bus"):
         await bus.dead_letters.list()
     with pytest.raises(BusNotRunningError, match="cannot pause: the bus is stopped"):

@@ -27,16 +27,16 @@ _numbers = itertools.count(1)
 Call = list[tuple[int, int]]
 
 
-def made(call: Call) -> list[Moved]:
+def events_of(call: Call) -> list[Moved]:
     return [Moved(f"k{which % 3}", content, event_id=str(UUID(int=which + 1))) for which, content in call]
 
 
-async def appended(log: RedisLog, rounds: list[list[Call]]) -> dict[int, tuple[int, tuple[int, int]]]:
+async def append_and_check(log: RedisLog, rounds: list[list[Call]]) -> dict[int, tuple[int, tuple[int, int]]]:
     """Append the rounds and check every answer; return each id's content and place."""
     stored: dict[int, tuple[int, tuple[int, int]]] = {}
     for calls in rounds:
         answers = await asyncio.gather(
-            *(log.append_to_all(made(call)) for call in calls), return_exceptions=True
+            *(log.append_to_all(events_of(call)) for call in calls), return_exceptions=True
         )
         for call, answer in zip(calls, answers, strict=True):
             if isinstance(answer, BaseException):
@@ -62,7 +62,7 @@ def test_whatever_is_appended_together_each_id_has_one_content_and_one_place(
         log = RedisLog(shared_server.url, namespace=f"{namespace}-{next(_numbers)}", partitions=3)
         await log.open()
         try:
-            stored = await appended(log, rounds)
+            stored = await append_and_check(log, rounds)
             entries = [entry for part in range(3) for entry in await log.read_entries(part, 0, 1000)]
             rows = [row for entry in entries for row in entry.rows]
             assert len(rows) == len({row.event_id for row in rows}) == len(stored)

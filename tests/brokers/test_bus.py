@@ -14,78 +14,52 @@ import pytest
 
 from pabal import EventBusFactory
 from pabal.brokers.redis import RedisEventBus
-from pabal.brokers.redis.reports import EventsLost, GroupRestored, PartitionLost, PartitionTaken
-from pabal.delivery.retry import RetryPolicy
+from pabal.brokers.redis.reports import EventsLost, GroupRestored, PartitionTaken
 from pabal.errors import BrokerUnavailableError, PartitionCountError, UsageError
 from pabal.ports.storage import Progress
-from pabal.ports.telemetry import Report
 from tests import warm
-from tests.brokers.events import Moved, Noted, moves, until
+from tests.brokers.events import Moved, Recorder, moves, until
 from tests.brokers.server import Server, free_port
+from tests.brokers.support import make_bus, stop_heartbeats
 
 LOADED = ("asyncio", "redis.asyncio", "pabal.brokers.redis", "pabal.delivery.retry")
 """Modules that a process of a group imports before it begins."""
 
 
-def make(server: Server, namespace: str, handler: Any = None, **options: Any) -> RedisEventBus:
-    bus = RedisEventBus(
-        server.url, **{"group": "g", "namespace": namespace, "partitions": 8, "lease": 1.0, **options}
-    )
-    if handler is not None:
-        bus.subscribe(Moved, handler, name="sub", retry=RetryPolicy(max_attempts=2, base_delay=0.01))
-    return bus
-
-
-def losses_of(bus: RedisEventBus) -> list[Report]:
-    """Return a list that collects every report of a partition that was let go unsaved."""
-    lost: list[Report] = []
-    bus.listen(lambda report: lost.append(report) if isinstance(report, PartitionLost) else None)
-    return lost
-
-
-def stand_still(bus: RedisEventBus) -> None:
-    """Stop a process's heartbeats without its noticing, as SIGSTOP does."""
-    coordinator = bus._coordinator
-    assert coordinator is not None
-    for task in (coordinator._task, *coordinator.heartbeat.tasks):
-        assert task is not None
-        task.cancel()
-
-
 async def test_what_is_published_is_handled_once_and_in_order(shared_server: Server, namespace: str) -> None:
     """Events could be lost, repeated, or reordered on their way through the server."""
-    noted = Noted()
-    async with make(shared_server, namespace, noted) as bus:
+    recorder = Recorder()
+    async with make_bus(shared_server, namespace, recorder) as bus:
         events = moves(7, 300)
         receipts = await asyncio.gather(*(bus.publish(event) for event in events))
         assert len({receipt.position for receipt in receipts}) == 300
         await bus.publish_batch(moves(7, 100))
         await bus.drain(timeout=30)
-        assert len(noted.numbers) == 400
+        assert len(recorder.numbers) == 400
     for key in range(7):
-        assert noted.by_key[f"k{key}"][: len(range(key, 300, 7))] == list(range(key, 300, 7))
+        assert recorder.by_key[f"k{key}"][: len(range(key, 300, 7))] == list(range(key, 300, 7))
 
 
 async def test_a_restart_goes_on_where_the_group_was(shared_server: Server, namespace: str) -> None:
     """A restart could repeat finished events, or miss events published meanwhile."""
-    noted = Noted()
-    async with make(shared_server, namespace, noted) as bus:
+    recorder = Recorder()
+    async with make_bus(shared_server, namespace, recorder) as bus:
         await bus.publish_batch(moves(3, 10))
         await bus.drain(timeout=30)
-    async with make(shared_server, namespace) as publisher:
+    async with make_bus(shared_server, namespace) as publisher:
         assert publisher.partitions == []
         await publisher.publish_batch([Moved("k1", number) for number in range(10, 15)])
-    async with make(shared_server, namespace, noted) as bus:
+    async with make_bus(shared_server, namespace, recorder) as bus:
         await bus.drain(timeout=30)
-    assert sorted(noted.numbers) == list(range(15))
+    assert sorted(recorder.numbers) == list(range(15))
 
 
 async def test_every_group_gets_every_event(shared_server: Server, namespace: str) -> None:
     """Two applications on one log must not take events from each other."""
-    one, two = Noted(), Noted()
+    one, two = Recorder(), Recorder()
     async with (
-        make(shared_server, namespace, one) as left,
-        make(shared_server, namespace, two, group="other") as right,
+        make_bus(shared_server, namespace, one) as left,
+        make_bus(shared_server, namespace, two, group="other") as right,
     ):
         await left.publish_batch(moves(5, 50))
         await asyncio.gather(left.drain(timeout=30), right.drain(timeout=30))
@@ -94,34 +68,34 @@ async def test_every_group_gets_every_event(shared_server: Server, namespace: st
 
 async def test_the_same_event_again_is_stored_once(shared_server: Server, namespace: str) -> None:
     """If a publisher repeats a call after a broken connection, its event must be handled once."""
-    noted = Noted()
-    async with make(shared_server, namespace, noted) as bus:
+    recorder = Recorder()
+    async with make_bus(shared_server, namespace, recorder) as bus:
         event = Moved("a", 1)
         first = await bus.publish(event)
         again = await asyncio.gather(*(bus.publish(event) for _ in range(5)))
         assert {receipt.position for receipt in again} == {first.position}
         await bus.drain(timeout=30)
-    assert noted.numbers == [1]
+    assert recorder.numbers == [1]
 
 
 async def test_two_processes_share_the_keys_while_they_join_leave_and_die(
     shared_server: Server, namespace: str
 ) -> None:
     """Promise 44. When a partition changes hands, an event could be handled twice, or out of order."""
-    noted = Noted()
-    async with make(shared_server, namespace, noted) as one:
+    recorder = Recorder()
+    async with make_bus(shared_server, namespace, recorder) as one:
         assert len(one.partitions) == 8
         publishing = asyncio.create_task(_publish_slowly(one, 600))
-        async with make(shared_server, namespace, noted) as two:
+        async with make_bus(shared_server, namespace, recorder) as two:
             await until(lambda: len(one.partitions) == len(two.partitions) == 4)
-            async with make(shared_server, namespace, noted) as three:
+            async with make_bus(shared_server, namespace, recorder) as three:
                 await until(lambda: len(three.partitions) >= 2)
         await until(lambda: len(one.partitions) == 8)
         await publishing
         await one.drain(timeout=30)
     for key in range(16):
-        assert noted.first_times(f"k{key}") == list(range(key, 600, 16))
-    assert len(noted.numbers) == 600  # every hand-over was orderly, so no event was repeated
+        assert recorder.distinct_numbers(f"k{key}") == list(range(key, 600, 16))
+    assert len(recorder.numbers) == 600  # every hand-over was orderly, so no event was repeated
 
 
 async def _publish_slowly(bus: RedisEventBus, count: int) -> None:
@@ -132,8 +106,8 @@ async def _publish_slowly(bus: RedisEventBus, count: int) -> None:
 
 async def test_nothing_acked_is_lost_when_the_server_restarts(own_server: Server, namespace: str) -> None:
     """Promise 40. Acknowledged events could be lost, or delivered in another order."""
-    noted = Noted()
-    async with make(own_server, namespace, noted, patience=60.0, lease=5.0) as bus:
+    recorder = Recorder()
+    async with make_bus(own_server, namespace, recorder, patience=60.0, lease=5.0) as bus:
 
         async def publish(publisher: int) -> None:
             for number in range(10):
@@ -141,12 +115,12 @@ async def test_nothing_acked_is_lost_when_the_server_restarts(own_server: Server
 
         publishing = asyncio.gather(*(publish(publisher) for publisher in range(100)))
         for third in (333, 500):
-            await until(lambda third=third: len(noted.numbers) >= third or publishing.done())  # type: ignore[misc]
+            await until(lambda third=third: len(recorder.numbers) >= third or publishing.done())  # type: ignore[misc]
             await own_server.restart()
         await publishing
         await bus.drain(timeout=60)
     for publisher in range(100):
-        assert noted.first_times(f"p{publisher}") == list(range(10))
+        assert recorder.distinct_numbers(f"p{publisher}") == list(range(10))
 
 
 async def test_a_killed_process_is_replaced_within_the_lease(shared_server: Server, namespace: str) -> None:
@@ -169,17 +143,17 @@ asyncio.run(main())
     with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, cwd=os.getcwd()) as victim:  # noqa: ASYNC220
         assert victim.stdout is not None
         assert await asyncio.to_thread(victim.stdout.readline) == b"ready\n"
-        async with make(shared_server, namespace) as publisher:
+        async with make_bus(shared_server, namespace) as publisher:
             await publisher.publish_batch(moves(16, 64))
-        noted = Noted()
+        recorder = Recorder()
         reports: list[Any] = []
-        bus = make(shared_server, namespace, noted)
+        bus = make_bus(shared_server, namespace, recorder)
         bus.listen(reports.append)
         async with bus:
             victim.send_signal(signal.SIGKILL)
             await until(lambda: len(bus.partitions) == 8)
             await bus.drain(timeout=30)
-            assert sorted(set(noted.numbers)) == list(range(64))
+            assert sorted(set(recorder.numbers)) == list(range(64))
         assert any(isinstance(report, PartitionTaken) and report.taken_from for report in reports)
 
 
@@ -206,26 +180,26 @@ async def main():
 asyncio.run(main())
 """
     (tmp_path / "poisoned.py").write_text(code)
-    async with make(shared_server, namespace, partitions=2) as publisher:
+    async with make_bus(shared_server, namespace, partitions=2) as publisher:
         await publisher.publish_batch(moves(4, 12))
     ends: list[int | None] = []
-    said = b""
+    output = b""
     while len(ends) < 6 and (not ends or ends[-1] == -signal.SIGKILL):
         process = await warm.Process.start("poisoned", warm=LOADED, cwd=tmp_path, env=os.environ)
-        said, _ = await process.communicate()
+        output, _ = await process.communicate()
         ends.append(process.returncode)
     assert ends == [-signal.SIGKILL] * 3 + [0]  # the first death counts for no event, the next two do
-    assert said.strip() == b"5 ['ProcessDied', 'ProcessDied']"
+    assert output.strip() == b"5 ['ProcessDied', 'ProcessDied']"
 
 
 async def test_a_paused_process_has_its_late_progress_refused(shared_server: Server, namespace: str) -> None:
     """Promise 41. A process that resumes late would overwrite the progress of its successor."""
-    noted = Noted()
-    async with make(shared_server, namespace, noted) as paused:
+    recorder = Recorder()
+    async with make_bus(shared_server, namespace, recorder) as paused:
         storages = [running.storage for running in paused._group_engine.running.values()]
         held = [dict(storage._held) for storage in storages]
-        stand_still(paused)
-        async with make(shared_server, namespace, noted) as other:
+        stop_heartbeats(paused)
+        async with make_bus(shared_server, namespace, recorder) as other:
             await until(lambda: len(other.partitions) == 8)
             for storage, epochs in zip(storages, held, strict=True):
                 late = [Progress(name, epoch, 99, 99) for name, epoch in epochs.items()]
@@ -245,19 +219,19 @@ async def test_a_long_handler_never_runs_twice_at_once(shared_server: Server, na
         handled += 1
 
     options = {"lease": 0.2, "partitions": 1}
-    async with make(shared_server, namespace, slow, **options) as one:
+    async with make_bus(shared_server, namespace, slow, **options) as one:
         await one.publish(Moved("a", 1))
         await until(lambda: running == 1)
-        async with make(shared_server, namespace, slow, **options):
+        async with make_bus(shared_server, namespace, slow, **options):
             await until(lambda: handled == 1)
     assert (most, handled) == (1, 1)
 
 
 async def test_a_flushed_server_is_put_back_and_reported(own_server: Server, namespace: str) -> None:
     """Promise 43. After a FLUSHALL the group would stop silently, or start again from the beginning."""
-    noted = Noted()
+    recorder = Recorder()
     reports: list[Any] = []
-    bus = make(own_server, namespace, noted)
+    bus = make_bus(own_server, namespace, recorder)
     bus.listen(reports.append)
     async with bus:
         await bus.publish_batch(moves(16, 64))
@@ -267,21 +241,21 @@ async def test_a_flushed_server_is_put_back_and_reported(own_server: Server, nam
         await bus.publish_batch([Moved(f"k{number % 16}", number) for number in range(64, 96)])
         await bus.drain(timeout=30)
         assert bus.get_statistics()["events_lost"] == 0
-    assert noted.numbers.count(0) == 1
-    assert sorted(noted.numbers) == list(range(96))
+    assert recorder.numbers.count(0) == 1
+    assert sorted(recorder.numbers) == list(range(96))
 
 
 async def test_what_a_foreign_hand_trims_is_reported_as_lost(shared_server: Server, namespace: str) -> None:
     """Promise 42. Otherwise events deleted by another program would count as handled."""
     reports: list[Any] = []
-    async with make(shared_server, namespace, Noted(), partitions=1):
+    async with make_bus(shared_server, namespace, Recorder(), partitions=1):
         pass
-    async with make(shared_server, namespace, partitions=None) as publisher:
+    async with make_bus(shared_server, namespace, partitions=None) as publisher:
         await publisher.publish_batch(moves(4, 20))
         await publisher.publish_batch(moves(4, 10))
         await publisher._log.link.call("XTRIM", publisher._log.keys.log(0), "MAXLEN", 1)
-    noted = Noted()
-    bus = make(shared_server, namespace, noted, partitions=None)
+    recorder = Recorder()
+    bus = make_bus(shared_server, namespace, recorder, partitions=None)
     bus.listen(reports.append)
     async with bus:
         await bus.drain(timeout=30)
@@ -289,23 +263,23 @@ async def test_what_a_foreign_hand_trims_is_reported_as_lost(shared_server: Serv
         assert (lost.first, lost.last) == (1, 20)
         assert bus.get_statistics()["events_lost"] == 20
         assert bus.health().status == "degraded"
-    assert sorted(noted.numbers) == list(range(10))
+    assert sorted(recorder.numbers) == list(range(10))
 
 
 async def test_trimming_stops_below_what_a_group_has_not_finished(
     shared_server: Server, namespace: str
 ) -> None:
     """Promise 42. A group that was away for a while would return to a log without its events."""
-    slow, fast = Noted(), Noted()
-    async with make(shared_server, namespace, slow, group="away", partitions=1, keep=0):
+    slow, fast = Recorder(), Recorder()
+    async with make_bus(shared_server, namespace, slow, group="away", partitions=1, keep=0):
         pass
-    async with make(shared_server, namespace, fast, partitions=1, keep=0) as bus:
+    async with make_bus(shared_server, namespace, fast, partitions=1, keep=0) as bus:
         await bus.publish_batch(moves(4, 100))
         await bus.drain(timeout=30)
         assert bus._coordinator is not None
         await bus._coordinator.trim()
         assert await bus._log.link.call("XLEN", bus._log.keys.log(0)) == 1
-        async with make(shared_server, namespace, slow, group="away", partitions=1, keep=0) as back:
+        async with make_bus(shared_server, namespace, slow, group="away", partitions=1, keep=0) as back:
             await back.drain(timeout=30)
         await bus._coordinator.trim()
         assert await bus._log.link.call("XLEN", bus._log.keys.log(0)) == 0
@@ -314,15 +288,18 @@ async def test_trimming_stops_below_what_a_group_has_not_finished(
 
 async def test_a_dead_letter_is_retried_wherever_it_was_parked(shared_server: Server, namespace: str) -> None:
     """Otherwise dead letters in another process's partitions could be seen, but not retried."""
-    noted = Noted()
+    recorder = Recorder()
     broken = True
 
     async def handle(event: Moved) -> None:
         if broken:
             raise ValueError("not now")
-        await noted.handle(event)
+        await recorder.handle(event)
 
-    async with make(shared_server, namespace, handle) as one, make(shared_server, namespace, handle) as two:
+    async with (
+        make_bus(shared_server, namespace, handle) as one,
+        make_bus(shared_server, namespace, handle) as two,
+    ):
         await until(lambda: len(one.partitions) == len(two.partitions) == 4)
         await one.publish_batch(moves(16, 16))
         await one.drain(timeout=30)
@@ -331,7 +308,7 @@ async def test_a_dead_letter_is_retried_wherever_it_was_parked(shared_server: Se
         broken = False
         assert await two.dead_letters.retry("all") == 16
         await asyncio.gather(one.drain(timeout=30), two.drain(timeout=30))
-        assert len(noted.numbers) == 16
+        assert len(recorder.numbers) == 16
         assert await one.dead_letters.list() == []
 
 
@@ -339,7 +316,7 @@ async def test_waiting_for_an_event_and_scheduling_work_over_processes(
     shared_server: Server, namespace: str
 ) -> None:
     """A request that waits for its answer must see events published by other processes."""
-    async with make(shared_server, namespace) as asking, make(shared_server, namespace) as answering:
+    async with make_bus(shared_server, namespace) as asking, make_bus(shared_server, namespace) as answering:
         receipt = await asking.publish(Moved("a", 1))
         await answering.publish(Moved("b", 2))
         found = await asking.wait_for(Moved, where=lambda e: e.number == 2, since=receipt, timeout=30)
@@ -350,18 +327,18 @@ async def test_waiting_for_an_event_and_scheduling_work_over_processes(
 
 async def test_another_number_of_partitions_is_refused(shared_server: Server, namespace: str) -> None:
     """Keys would move to other partitions, and their events be handled out of order."""
-    async with make(shared_server, namespace, partitions=4):
+    async with make_bus(shared_server, namespace, partitions=4):
         pass
     with pytest.raises(PartitionCountError) as caught:
-        await make(shared_server, namespace, partitions=5).start()
+        await make_bus(shared_server, namespace, partitions=5).start()
     assert (caught.value.found, caught.value.wanted) == (4, 5)
-    async with make(shared_server, namespace, Noted(), partitions=None) as bus:
+    async with make_bus(shared_server, namespace, Recorder(), partitions=None) as bus:
         assert bus.partitions == [0, 1, 2, 3]
 
 
 async def test_a_publisher_fails_at_once_where_it_is_told_to(own_server: Server, namespace: str) -> None:
     """A request handler that must not wait would hang while the server is away."""
-    bus = make(own_server, namespace, Noted(), when_disconnected="fail")
+    bus = make_bus(own_server, namespace, Recorder(), when_disconnected="fail")
     await bus.start()
     try:
         await asyncio.to_thread(own_server.kill)
@@ -388,12 +365,12 @@ async def test_the_factory_reads_everything_from_the_url(shared_server: Server, 
     url = f"{shared_server.url}?group=risk&namespace={namespace}&partitions=2&lease=2.5&worker_count=3"
     bus = EventBusFactory.from_url(url)
     assert isinstance(bus, RedisEventBus)
-    noted = Noted()
-    bus.subscribe(Moved, noted, name="sub")
+    recorder = Recorder()
+    bus.subscribe(Moved, recorder, name="sub")
     async with bus:
         await bus.publish(Moved("a", 1))
         await bus.drain(timeout=30)
         assert bus.get_statistics()["worker_count"] == 3
-    assert (noted.numbers, bus.group) == ([1], "risk")
+    assert (recorder.numbers, bus.group) == ([1], "risk")
     with pytest.raises(UsageError, match="group"):
         EventBusFactory.from_url(shared_server.url)

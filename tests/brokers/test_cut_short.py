@@ -18,11 +18,10 @@ from pabal.brokers.redis.link import Link
 from pabal.brokers.redis.scripts import script
 from pabal.errors import BrokerUnavailableError, PartitionCountError, UsageError
 from pabal.factory import EventBusFactory
-from tests.brokers.events import Moved, Noted, moves, until
+from tests.brokers.events import Moved, Recorder, moves, until
 from tests.brokers.proxy import Proxy
 from tests.brokers.server import Server
-from tests.brokers.test_bus import make
-from tests.brokers.test_network import through
+from tests.brokers.support import make_bus, make_bus_through
 from tests.bus.test_closed_loop import CutShortError, run_and_cancel, run_and_drop
 
 SOON = 5.0
@@ -36,10 +35,10 @@ async def test_what_others_publish_after_a_restart_and_a_pause_is_delivered(
     own_server: Server, namespace: str
 ) -> None:
     """Promise 40. A group would handle nothing until its own process publishes, and yet seem healthy."""
-    noted = Noted()
+    recorder = Recorder()
     async with (
-        make(own_server, namespace, noted, lease=10.0) as bus,
-        make(own_server, namespace) as other,
+        make_bus(own_server, namespace, recorder, lease=10.0) as bus,
+        make_bus(own_server, namespace) as other,
     ):
         await other.publish_batch(moves(8, 40))
         await bus.drain(timeout=30)
@@ -49,17 +48,17 @@ async def test_what_others_publish_after_a_restart_and_a_pause_is_delivered(
         await until(lambda: all(engine.feed.is_caught_up(2**32) for engine in engines if engine.feed))
         assert all(one.storage.pages.follows for one in bus._group_engine.running.values())
         await other.publish_batch([Moved(f"k{number % 8}", number) for number in range(40, 80)])
-        await until(lambda: len(noted.numbers) == 80)
+        await until(lambda: len(recorder.numbers) == 80)
 
 
 async def test_a_connection_that_breaks_while_the_log_goes_on_elsewhere_costs_nothing(
     own_server: Server, namespace: str
 ) -> None:
     """Promise 40. The partition being measured when the connection broke would never be read again."""
-    noted = Noted()
+    recorder = Recorder()
     async with Proxy(own_server.port) as proxy:
-        bus = through(proxy, namespace, noted, lease=10.0)
-        async with bus, make(own_server, namespace, partitions=4) as other:
+        bus = make_bus_through(proxy, namespace, recorder, lease=10.0)
+        async with bus, make_bus(own_server, namespace, partitions=4) as other:
             await other.publish_batch(moves(8, 40))
             await bus.drain(timeout=30)
             proxy.cut_at = b"EVALSHA\r\n$40\r\n" + script("known").sha.encode()
@@ -68,12 +67,12 @@ async def test_a_connection_that_breaks_while_the_log_goes_on_elsewhere_costs_no
             engines = bus._group_engine.engines()
             await until(lambda: all(engine.feed and engine.feed.head >= 2**32 for engine in engines))
             await other.publish_batch([Moved(f"k{number % 8}", number) for number in range(40, 80)])
-            await until(lambda: len(noted.numbers) == 80)
+            await until(lambda: len(recorder.numbers) == 80)
 
 
 async def test_what_is_kept_stays_when_the_server_starts_again(own_server: Server, namespace: str) -> None:
     """Promise 42. Each restart would delete all finished events, so that none could be replayed."""
-    async with make(own_server, namespace, Noted(), partitions=1, lease=10.0, keep=10) as bus:
+    async with make_bus(own_server, namespace, Recorder(), partitions=1, lease=10.0, keep=10) as bus:
         for event in moves(1, 15):
             await bus.publish(event)
         await bus.drain(timeout=30)
@@ -91,10 +90,10 @@ async def test_the_doctor_counts_no_positions_that_were_never_given(
     own_server: Server, namespace: str
 ) -> None:
     """After each restart of the server, a group would seem to be billions of positions behind."""
-    async with make(own_server, namespace, Noted(), partitions=2):
+    async with make_bus(own_server, namespace, Recorder(), partitions=2):
         pass
     await own_server.restart()
-    async with make(own_server, namespace, partitions=2) as bus:
+    async with make_bus(own_server, namespace, partitions=2) as bus:
         await bus.publish_batch(moves(4, 20))
     findings = await examine_server(own_server.url, namespace)
     assert any("group 'g' is 20 positions behind" in finding.text for finding in findings)
@@ -102,10 +101,10 @@ async def test_the_doctor_counts_no_positions_that_were_never_given(
 
 async def test_restarts_leave_no_more_behind_than_is_needed(shared_server: Server, namespace: str) -> None:
     """Promise 42. Each restart would add a field to every partition for ever, to be read at every look."""
-    noted = Noted()
+    recorder = Recorder()
     number, lost = 0, 0
     for restart in range(6):
-        async with make(shared_server, namespace, noted, partitions=2, lease=10.0, keep=4) as bus:
+        async with make_bus(shared_server, namespace, recorder, partitions=2, lease=10.0, keep=4) as bus:
             if restart % 2:
                 await bus.publish_batch([Moved(f"k{key}", number + key) for key in range(8)])
                 number += 8
@@ -119,7 +118,7 @@ async def test_restarts_leave_no_more_behind_than_is_needed(shared_server: Serve
             left = [entry for part in range(2) for entry in await bus._log.read_entries(part, 0, 100)]
             assert len({row.event_id for entry in left for row in entry.rows}) >= min(6, number)
             await bus._log.link.call("HSET", bus._log.keys.meta, "run", "another")  # as after a restart
-    async with make(shared_server, namespace, noted, partitions=2, lease=10.0, keep=0) as bus:
+    async with make_bus(shared_server, namespace, recorder, partitions=2, lease=10.0, keep=0) as bus:
         await bus.publish_batch([Moved(f"k{key}", number + key) for key in range(8)])
         await bus.drain(timeout=30)
         assert bus._coordinator is not None
@@ -129,7 +128,7 @@ async def test_restarts_leave_no_more_behind_than_is_needed(shared_server: Serve
             assert len([one for one in fields if one.startswith(b"jump:")]) == 1
         [after] = await bus._group_log.list_subscriptions()
         assert (after.watermark, lost, bus.get_statistics()["events_lost"]) == (number + 8, 0, 0)
-    assert sorted(noted.numbers) == list(range(number + 8))
+    assert sorted(recorder.numbers) == list(range(number + 8))
 
 
 @pytest.mark.parametrize("forgot", ["two events", "everything"])
@@ -137,7 +136,7 @@ async def test_what_a_server_lost_before_two_restarts_is_counted_once(
     shared_server: Server, namespace: str, forgot: str
 ) -> None:
     """Promise 42. The billions of positions between two incarnations would count as published."""
-    async with make(shared_server, namespace, partitions=1) as bus:
+    async with make_bus(shared_server, namespace, partitions=1) as bus:
         log = bus._log
         part, base = log.keys.part(0), 2**32
         facts: dict[str, int] = {"head": 3 * base, f"jump:{3 * base}": 10}
@@ -171,7 +170,7 @@ async def test_whoever_waits_for_an_answer_lets_go_before_another_takes_over(
         cut_off.subscribe(Moved, left, name="sub")
         cut_off._log.link._answer_within = 30.0
         await cut_off.start()
-        async with make(shared_server, namespace, Noted(), partitions=4) as other:
+        async with make_bus(shared_server, namespace, Recorder(), partitions=4) as other:
             await until(lambda: len(other.partitions) == len(cut_off.partitions) == 2)
             await other.publish_batch(moves(8, 2000))
             await until(lambda: bool(owner))
@@ -187,7 +186,7 @@ async def test_whoever_waits_for_an_answer_lets_go_before_another_takes_over(
 async def test_a_stop_without_answers_is_over_in_time(shared_server: Server, namespace: str) -> None:
     """A stop would take as long as waiting for a connection, a lease or more, whatever its timeout."""
     async with Proxy(shared_server.port) as proxy:
-        bus = through(proxy, namespace, Noted(), lease=10.0)
+        bus = make_bus_through(proxy, namespace, Recorder(), lease=10.0)
         await bus.start()
         proxy.swallow = True
         publishing = asyncio.ensure_future(bus.publish(Moved("a", 1)))
@@ -203,7 +202,7 @@ async def test_patience_ends_also_while_a_connection_is_being_made(
 ) -> None:
     """Publishers would wait until a connection attempt into a silent network is given up."""
     async with Proxy(shared_server.port) as proxy:
-        bus = through(proxy, namespace, Noted(), lease=10.0, patience=0.5)
+        bus = make_bus_through(proxy, namespace, Recorder(), lease=10.0, patience=0.5)
         await bus.start()
         link = bus._log.link
         is_connecting = partial(_is_connecting, link)
@@ -244,7 +243,7 @@ def _links() -> list[str]:
 async def test_no_error_is_raised_twice(shared_server: Server, namespace: str) -> None:
     """Each raise adds frames to an error; a shared error would keep the variables of all callers alive."""
     async with Proxy(shared_server.port) as proxy:
-        bus = through(proxy, namespace, Noted(), lease=10.0)
+        bus = make_bus_through(proxy, namespace, Recorder(), lease=10.0)
         await bus.start()
         proxy.swallow = True
         calls = [bus._log.link.call("PING") for _ in range(3)]
@@ -261,7 +260,7 @@ async def test_a_log_that_was_made_anew_with_other_partitions_is_refused(
     own_server: Server, namespace: str
 ) -> None:
     """Keys would move to other partitions, or publishers wait for ever for a connection."""
-    bus = make(own_server, namespace, partitions=None)
+    bus = make_bus(own_server, namespace, partitions=None)
     await bus.start()
     await bus.publish(Moved("a", 1))
     call, keys = bus._log.link.call, bus._log.keys
@@ -298,8 +297,8 @@ def test_a_bus_whose_loop_was_closed_can_be_stopped_and_started(
 
     Without a stop, ``start()`` would take the bus for running, and refuse publishes as if in a wrong loop.
     """
-    noted = Noted()
-    bus = make(shared_server, namespace, noted, partitions=2)
+    recorder = Recorder()
+    bus = make_bus(shared_server, namespace, recorder, partitions=2)
 
     async def cut_short() -> None:
         await bus.start()
@@ -315,7 +314,7 @@ def test_a_bus_whose_loop_was_closed_can_be_stopped_and_started(
 
     run(cut_short)
     asyncio.run(go_on())
-    assert set(noted.numbers) == {1, 2}
+    assert set(recorder.numbers) == {1, 2}
     gc.collect()  # nothing can close the sockets of a closed loop
 
 
@@ -330,7 +329,7 @@ async def test_workers_whose_partition_was_let_go_end_when_their_loop_does(
         await asyncio.Event().wait()
 
     before = asyncio.all_tasks()
-    bus = make(own_server, namespace, hang, partitions=1, lease=0.3)
+    bus = make_bus(own_server, namespace, hang, partitions=1, lease=0.3)
     await bus.start()
     await bus.publish(Moved("a", 1))
     await begun.wait()
@@ -359,7 +358,7 @@ async def test_a_handler_that_is_cancelled_by_itself_costs_no_worker_when_its_pa
             raise asyncio.CancelledError  # as if something it awaited was cancelled
         handled.append(event.number)
 
-    bus = make(own_server, namespace, partitions=1, lease=0.3, worker_count=1)
+    bus = make_bus(own_server, namespace, partitions=1, lease=0.3, worker_count=1)
     bus.subscribe(Moved, handle, name="sub", timeout=timeout)
     async with bus:
         await bus.publish(Moved("a", 1))
@@ -382,7 +381,7 @@ async def test_waiting_since_a_receipt_that_was_trimmed_looks_ahead(
     shared_server: Server, namespace: str
 ) -> None:
     """``wait_for`` would raise an IndexError once all events are handled and trimmed."""
-    async with make(shared_server, namespace, Noted(), partitions=2, keep=0) as bus:
+    async with make_bus(shared_server, namespace, Recorder(), partitions=2, keep=0) as bus:
         receipt = await bus.publish(Moved("a", 1))
         await bus.drain(timeout=30)
         assert bus._coordinator is not None
@@ -406,7 +405,7 @@ async def test_large_events_do_not_gather_in_memory(
         await go.wait()
         numbers.append(event.number)
 
-    async with make(shared_server, namespace, partitions=1, lease=10.0) as bus:
+    async with make_bus(shared_server, namespace, partitions=1, lease=10.0) as bus:
         bus.subscribe(Moved, handle, name="sub")
         await until(lambda: bus.partitions == [0])
         for number in range(40):
@@ -424,13 +423,13 @@ async def test_what_a_url_settles_for_other_clients_does_no_harm(
     shared_server: Server, namespace: str, setting: str
 ) -> None:
     """With a URL shared with other clients, pabal would fail with an AttributeError or a TypeError."""
-    noted = Noted()
+    recorder = Recorder()
     bus = RedisEventBus(f"{shared_server.url}?{setting}", group="g", namespace=namespace, partitions=2)
-    bus.subscribe(Moved, noted, name="sub")
+    bus.subscribe(Moved, recorder, name="sub")
     async with bus:
         await bus.publish(Moved("a", 1))
         await bus.drain(timeout=30)
-    assert noted.numbers == [1]
+    assert recorder.numbers == [1]
 
 
 def test_a_scheme_is_understood_or_named() -> None:

@@ -14,29 +14,29 @@ from pabal.brokers.redis.inspector import GroupInspector
 from pabal.brokers.redis.membership import Membership, View
 from pabal.brokers.redis.partition import PartitionStorage
 from pabal.brokers.redis.reports import GroupRestored
-from tests.brokers.events import Moved, Noted, moves, until
+from tests.brokers.events import Moved, Recorder, moves, until
 from tests.brokers.proxy import Proxy
 from tests.brokers.server import Server
-from tests.brokers.test_bus import make
+from tests.brokers.support import make_bus
 
 
-def subscribe(bus: RedisEventBus, count: int) -> list[Noted]:
+def subscribe(bus: RedisEventBus, count: int) -> list[Recorder]:
     """Make several subscriptions without yielding to the event loop in between."""
-    noted = [Noted() for _ in range(count)]
-    for number, each in enumerate(noted):
+    recorders = [Recorder() for _ in range(count)]
+    for number, each in enumerate(recorders):
         bus.subscribe(Moved, each, name=f"sub-{number}")
-    return noted
+    return recorders
 
 
 async def test_each_subscription_gets_what_is_published_after_it_was_made(
     shared_server: Server, namespace: str
 ) -> None:
     """Only the first would get all events; the others would begin at the head when their turn comes."""
-    async with make(shared_server, namespace) as bus:
-        noted = subscribe(bus, 6)
+    async with make_bus(shared_server, namespace) as bus:
+        recorders = subscribe(bus, 6)
         await bus.publish_batch(moves(20, 40))
         await bus.drain(timeout=30)
-        assert [sorted(each.numbers) for each in noted] == [list(range(40))] * 6
+        assert [sorted(each.numbers) for each in recorders] == [list(range(40))] * 6
 
 
 async def test_one_that_is_made_where_another_process_has_the_partitions_misses_nothing(
@@ -46,16 +46,16 @@ async def test_one_that_is_made_where_another_process_has_the_partitions_misses_
 
     async def ignore(event: Moved) -> None: ...
 
-    owner = make(shared_server, namespace, ignore)
+    owner = make_bus(shared_server, namespace, ignore)
     async with owner:
-        joining = make(shared_server, namespace)
+        joining = make_bus(shared_server, namespace)
         async with joining:
-            noted = subscribe(joining, 3)
+            recorders = subscribe(joining, 3)
             await joining.publish_batch(moves(20, 40))
-            for number, each in enumerate(noted):
+            for number, each in enumerate(recorders):
                 owner.subscribe(Moved, each, name=f"sub-{number}")
             await joining.drain(timeout=30)
-            assert [sorted(each.numbers) for each in noted] == [list(range(40))] * 3
+            assert [sorted(each.numbers) for each in recorders] == [list(range(40))] * 3
 
 
 @pytest.mark.parametrize("count", [1, 3])
@@ -66,11 +66,11 @@ async def test_one_that_is_made_while_the_connection_breaks_misses_nothing(
     async with Proxy(shared_server.port) as proxy:
         bus = RedisEventBus(proxy.url, group="g", namespace=namespace, partitions=8)
         async with bus:
-            noted = subscribe(bus, count)
+            recorders = subscribe(bus, count)
             proxy.cut()
             await bus.publish_batch(moves(20, 40))
             await bus.drain(timeout=30)
-            assert [sorted(each.numbers) for each in noted] == [list(range(40))] * count
+            assert [sorted(each.numbers) for each in recorders] == [list(range(40))] * count
 
 
 @pytest.mark.parametrize("moment", ["_declare", "_take"])
@@ -88,11 +88,11 @@ async def test_one_that_is_forgotten_while_its_partition_changes_hands_halts_and
             await inspector.aclose()
         return await step(storage, name, *more)
 
-    first, second = Noted(), Noted()
-    heir, owner = (make(shared_server, namespace, noted, partitions=1) for noted in (first, second))
-    async with heir, owner:
-        [holder] = [bus for bus in (heir, owner) if bus.partitions]
-        [other] = [bus for bus in (heir, owner) if not bus.partitions]
+    first, second = Recorder(), Recorder()
+    one, two = (make_bus(shared_server, namespace, recorder, partitions=1) for recorder in (first, second))
+    async with one, two:
+        [holder] = [bus for bus in (one, two) if bus.partitions]
+        [other] = [bus for bus in (one, two) if not bus.partitions]
         await holder.publish_batch(moves(4, 4))
         await holder.drain(timeout=30)
         await holder.subscriptions.pause("sub")
@@ -108,7 +108,7 @@ async def test_one_that_is_forgotten_while_its_partition_changes_hands_halts_and
         assert other.health().status == "ok"
 
 
-def halts(bus: RedisEventBus) -> list[str]:
+def halt_reasons(bus: RedisEventBus) -> list[str]:
     return [reason for reason in bus.health().reasons if "halted" in reason]
 
 
@@ -117,38 +117,38 @@ async def test_who_declares_first_after_a_flush_does_not_halt_who_was_there_befo
     own_server: Server, namespace: str, monkeypatch: pytest.MonkeyPatch, restored: bool
 ) -> None:
     """Promise 43. If a new process numbers subscriptions first, the old one would halt them as forgotten."""
-    held, declared, go_on = asyncio.Event(), asyncio.Event(), asyncio.Event()
-    turn, look = Coordinator._run_round, Membership.read_view
+    blocked, declared, go_on = asyncio.Event(), asyncio.Event(), asyncio.Event()
+    run_round, read_view = Coordinator._run_round, Membership.read_view
 
-    async def turn_later(coordinator: Coordinator) -> None:
+    async def delayed_run_round(coordinator: Coordinator) -> None:
         if coordinator is one._coordinator and is_flushed:
-            held.set()
+            blocked.set()
             await (declared if restored else go_on).wait()
-        await turn(coordinator)
+        await run_round(coordinator)
 
-    async def look_later(membership: Membership) -> View:
+    async def delayed_read_view(membership: Membership) -> View:
         if one._coordinator is not None and membership is not one._coordinator.membership:
             declared.set()
             await go_on.wait()
-        return await look(membership)
+        return await read_view(membership)
 
     is_flushed = False
-    one, two = make(own_server, namespace), make(own_server, namespace)
-    noted = {name: Noted() for name in ("first", "second")}
+    one, two = make_bus(own_server, namespace), make_bus(own_server, namespace)
+    recorders = {name: Recorder() for name in ("first", "second")}
     for bus, names in ((one, ("first", "second")), (two, ("second", "first"))):
         for name in names:
-            bus.subscribe(Moved, noted[name], name=name)
+            bus.subscribe(Moved, recorders[name], name=name)
     restorations: list[GroupRestored] = []
     one.listen(lambda report: restorations.append(report) if isinstance(report, GroupRestored) else None)
-    monkeypatch.setattr(Coordinator, "_run_round", turn_later)
+    monkeypatch.setattr(Coordinator, "_run_round", delayed_run_round)
     async with one:
         await one.publish_batch(moves(20, 40))
         await one.drain(timeout=30)
         is_flushed = True
-        await held.wait()
+        await blocked.wait()
         await one._log.link.call("FLUSHALL")
         if restored:  # two has declared by then, and has taken no partition
-            monkeypatch.setattr(Membership, "read_view", look_later)
+            monkeypatch.setattr(Membership, "read_view", delayed_read_view)
             starting = asyncio.create_task(two.start())
             await until(lambda: bool(restorations))
             go_on.set()
@@ -159,15 +159,15 @@ async def test_who_declares_first_after_a_flush_does_not_halt_who_was_there_befo
         await until(lambda: len(one.partitions) == len(two.partitions) == 4)
         await one.publish_batch([Moved(f"k{number % 20}", number) for number in range(40, 80)])
         await one.drain(timeout=30)
-        assert (halts(one), halts(two)) == ([], [])
-        for name in noted:
+        assert (halt_reasons(one), halt_reasons(two)) == ([], [])
+        for name in recorders:
             assert await one.subscriptions.pause(name)
             assert await one.subscriptions.resume(name)
-        assert (halts(one), halts(two)) == ([], [])
+        assert (halt_reasons(one), halt_reasons(two)) == ([], [])
         await two.stop()
         await until(lambda: len(one.partitions) == 8)
-        assert halts(one) == []
-    for each in noted.values():
+        assert halt_reasons(one) == []
+    for each in recorders.values():
         assert sorted(each.numbers) == list(range(80))
 
 
@@ -175,26 +175,26 @@ async def test_no_two_have_one_number_after_a_flush(
     own_server: Server, namespace: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Promise 6. Notes of attempts contain the number, so a death would count for another's event."""
-    held, go_on = asyncio.Event(), asyncio.Event()
-    turn = Coordinator._run_round
+    blocked, go_on = asyncio.Event(), asyncio.Event()
+    run_round = Coordinator._run_round
 
-    async def turn_later(coordinator: Coordinator) -> None:
+    async def delayed_run_round(coordinator: Coordinator) -> None:
         if is_flushed:
-            held.set()
+            blocked.set()
             await go_on.wait()
-        await turn(coordinator)
+        await run_round(coordinator)
 
     is_flushed = False
-    monkeypatch.setattr(Coordinator, "_run_round", turn_later)
-    async with make(own_server, namespace, Noted(), partitions=1) as bus:
-        bus.subscribe(Moved, Noted(), name="sub-2")
+    monkeypatch.setattr(Coordinator, "_run_round", delayed_run_round)
+    async with make_bus(own_server, namespace, Recorder(), partitions=1) as bus:
+        bus.subscribe(Moved, Recorder(), name="sub-2")
         await bus.drain(timeout=30)
         restored: list[GroupRestored] = []
         bus.listen(lambda report: restored.append(report) if isinstance(report, GroupRestored) else None)
         is_flushed = True
-        await held.wait()
+        await blocked.wait()
         await bus._log.link.call("FLUSHALL")
-        newcomer = make(own_server, namespace, partitions=1).subscribe(Moved, Noted(), name="newcomer")
+        newcomer = make_bus(own_server, namespace, partitions=1).subscribe(Moved, Recorder(), name="newcomer")
         await Declarations(bus._log, bus._keys, "g").declare(newcomer)
         go_on.set()
         await until(lambda: bool(restored))

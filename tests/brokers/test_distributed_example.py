@@ -25,8 +25,8 @@ async def test_separate_processes_of_which_one_is_killed_come_to_the_same(shared
         stdout=asyncio.subprocess.PIPE,
         cwd=os.getcwd(),
     )
-    said, _ = await process.communicate()
-    lines = said.decode().splitlines()
+    output, _ = await process.communicate()
+    lines = output.decode().splitlines()
     assert process.returncode == 0, lines
     assert lines[-1] == "the same"
     assert "SYM-11" in lines[0]

@@ -9,7 +9,7 @@ from pabal.brokers.redis.doctor import examine_server, judge_server
 from pabal.cli.doctor import doctor
 from tests.brokers.events import moves
 from tests.brokers.server import Server
-from tests.brokers.test_bus import make
+from tests.brokers.support import make_bus
 
 SAFE = {"redis_version": "7.2.4", "aof_enabled": "1", "role": "master"}
 
@@ -42,9 +42,9 @@ def test_each_setting_that_can_lose_events_is_named(
 
 async def test_a_real_server_and_its_groups_are_examined(shared_server: Server, namespace: str) -> None:
     """The doctor must read the same keys as the bus writes."""
-    async with make(shared_server, namespace, lambda event: None) as bus:
+    async with make_bus(shared_server, namespace, lambda event: None) as bus:
         await bus.drain(timeout=30)
-    async with make(shared_server, namespace) as publisher:
+    async with make_bus(shared_server, namespace) as publisher:
         await publisher.publish_batch(moves(4, 10))
     findings = await examine_server(shared_server.url, namespace)
     texts = [finding.text for finding in findings]

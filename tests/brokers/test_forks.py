@@ -12,44 +12,44 @@ import asyncio
 from asyncio.events import _set_running_loop
 from pabal.brokers.redis import RedisEventBus
 from pabal.errors import UsageError
-from tests.brokers.events import Moved, Noted, moves
+from tests.brokers.events import Moved, Recorder, moves
 
 url, namespace = sys.argv[1:]
 
-async def told(call):
+async def assert_rejected(call):
     try:
         await call()
     except UsageError:
         return
     raise AssertionError(f"{call} was not refused")
 
-async def tried(bus):
+async def use_inherited_bus(bus):
     for call in (bus.start, bus.stop, bus.drain, bus.dead_letters.list, bus.subscriptions.list):
-        await told(call)
-    await told(lambda: bus.publish(Moved("a", 1)))
+        await assert_rejected(call)
+    await assert_rejected(lambda: bus.publish(Moved("a", 1)))
     try:
         bus.publish_threadsafe(Moved("a", 1))
     except UsageError as error:
         assert "forked" in str(error), error
     else:
-        raise AssertionError("nobody would ever take it up")
+        raise AssertionError("accepted an event that nothing would publish")
     async with RedisEventBus(url, group="child", namespace=namespace) as own:
         await own.publish(Moved("a", 1000))
 
 async def main():
-    noted, lost = Noted(), []
+    recorder, lost = Recorder(), []
     bus = RedisEventBus(url, group="g", namespace=namespace)
-    bus.subscribe(Moved, noted.handle, name="sub")
+    bus.subscribe(Moved, recorder.handle, name="sub")
     bus.listen(lambda report: lost.append(report) if "Lost" in type(report).__name__ else None)
     async with bus:
         child = os.fork()
         if child == 0:
             _set_running_loop(None)
-            end_child(lambda: asyncio.run(tried(bus)))
+            end_child(lambda: asyncio.run(use_inherited_bus(bus)))
         assert (await asyncio.to_thread(os.waitpid, child, 0))[1] == 0
         await bus.publish_batch(moves(3, 30))
         await bus.drain(timeout=30)
-    assert sorted(noted.numbers) == [*range(30), 1000], noted.numbers
+    assert sorted(recorder.numbers) == [*range(30), 1000], recorder.numbers
     assert lost == [], lost
 
 asyncio.run(main())

@@ -9,9 +9,9 @@ from redis import Redis
 
 from pabal.brokers.redis.keys import LogKeys
 from pabal.errors import BrokerUnavailableError
-from tests.brokers.events import Moved, Noted, moves, until
+from tests.brokers.events import Moved, Recorder, moves, until
 from tests.brokers.server import Server
-from tests.brokers.test_bus import losses_of, make
+from tests.brokers.support import make_bus, record_lost_partitions
 
 
 def fill(server: Server, *, full: bool = True) -> None:
@@ -24,14 +24,14 @@ async def test_a_group_on_a_full_server_handles_what_is_there_and_makes_room(
     own_server: Server, namespace: str
 ) -> None:
     """If it can neither save nor send heartbeats, the group loses its partitions, and frees no memory."""
-    noted, gate = Noted(), asyncio.Event()
+    recorder, gate = Recorder(), asyncio.Event()
 
     async def handle(event: Moved) -> None:
         await gate.wait()
-        await noted.handle(event)
+        await recorder.handle(event)
 
-    async with make(own_server, namespace, handle, keep=0, lease=0.6, patience=0.2) as bus:
-        lost = losses_of(bus)
+    async with make_bus(own_server, namespace, handle, keep=0, lease=0.6, patience=0.2) as bus:
+        lost = record_lost_partitions(bus)
         await bus.publish_batch(moves(8, 400))
         fill(own_server)
         with pytest.raises(BrokerUnavailableError, match="maxmemory"):
@@ -42,34 +42,34 @@ async def test_a_group_on_a_full_server_handles_what_is_there_and_makes_room(
             logs = [LogKeys(namespace).log(partition) for partition in range(8)]
             await until(lambda: not any(map(client.xlen, logs)))
         assert lost == []
-    assert sorted(noted.numbers) == list(range(400))
+    assert sorted(recorder.numbers) == list(range(400))
 
 
 async def test_a_process_joins_on_a_full_server_though_something_is_due(
     own_server: Server, namespace: str
 ) -> None:
     """After a restart, the process that would free memory must be able to start without it."""
-    noted = Noted()
-    async with make(own_server, namespace) as publisher:
+    recorder = Recorder()
+    async with make_bus(own_server, namespace) as publisher:
         await publisher.publish_batch(moves(8, 40))
         await publisher.publish(Moved("k0", 40), delay=0.3)
     await own_server.restart()
     fill(own_server)
     await asyncio.sleep(0.3)
-    bus = make(own_server, namespace, patience=0.2)
-    bus.subscribe(Moved, noted.handle, name="sub", start="beginning")
+    bus = make_bus(own_server, namespace, patience=0.2)
+    bus.subscribe(Moved, recorder.handle, name="sub", start="beginning")
     async with bus:
-        await until(lambda: len(noted.numbers) == 40)
+        await until(lambda: len(recorder.numbers) == 40)
         fill(own_server, full=False)
-        await until(lambda: len(noted.numbers) == 41)
-    assert sorted(noted.numbers) == list(range(41))
+        await until(lambda: len(recorder.numbers) == 41)
+    assert sorted(recorder.numbers) == list(range(41))
 
 
 async def test_a_group_that_the_server_has_forgotten_is_known_to_it_again(
     own_server: Server, namespace: str
 ) -> None:
     """Otherwise the doctor and the command line would not see the group, although its processes run."""
-    async with make(own_server, namespace, Noted()):
+    async with make_bus(own_server, namespace, Recorder()):
         with Redis.from_url(own_server.url) as client:
             client.flushall()
             await until(lambda: bool(client.sismember(LogKeys(namespace).groups, "g")))

@@ -21,10 +21,9 @@ from pabal.ports.telemetry import Report, StorageTrouble, SubscriptionHalted, Su
 from tests.brokers.events import Moved, until
 from tests.brokers.proxy import Proxy
 from tests.brokers.server import Server
-from tests.brokers.test_bus import make
-from tests.brokers.test_operations import url_of
-from tests.brokers.test_steering import call, states
-from tests.brokers.test_steering_processes import child, handled
+from tests.brokers.support import make_bus, run_cli, url_of
+from tests.brokers.test_steering import states_of
+from tests.brokers.test_steering_processes import child_process, wait_until_handled
 
 
 class Poisoned:
@@ -36,7 +35,7 @@ class Poisoned:
         self.reports: list[Report] = []
 
     def bus(self, server: Server, namespace: str, **options: object) -> RedisEventBus:
-        bus = make(server, namespace, **options)
+        bus = make_bus(server, namespace, **options)
         bus.subscribe(Moved, self.handle, name="sub", retry=RetryPolicy(max_attempts=1), on_exhausted="stop")
         bus.listen(self.reports.append)
         return bus
@@ -46,12 +45,12 @@ class Poisoned:
             raise ValueError("poison")
         self.numbers.append(event.number)
 
-    def told(self, kind: type[Report]) -> int:
+    def count_reports(self, kind: type[Report]) -> int:
         """Return how many reports of a kind there were."""
         return sum(isinstance(report, kind) for report in self.reports)
 
 
-async def seen(operations: Operations, state: str, name: str = "sub") -> SubscriptionView:
+async def wait_for_state(operations: Operations, state: str, name: str = "sub") -> SubscriptionView:
     """Wait until a subscription is in a state, as seen from outside, and return its view."""
     async with asyncio.timeout(30):
         while True:
@@ -62,17 +61,17 @@ async def seen(operations: Operations, state: str, name: str = "sub") -> Subscri
 
 
 @asynccontextmanager
-async def halted(
-    server: Server, namespace: str, sick: Poisoned
+async def halted_subscription(
+    server: Server, namespace: str, poisoned: Poisoned
 ) -> AsyncIterator[tuple[RedisEventBus, Operations]]:
     """Run a bus whose subscription has halted in one partition; yield it and operations from outside."""
     async with (
-        sick.bus(server, namespace) as bus,
+        poisoned.bus(server, namespace) as bus,
         open_operations(url_of(server, namespace)) as operations,
     ):
         await bus.publish_batch([Moved("a", number) for number in range(6)])
-        await until(lambda: "halted" in states(bus))
-        await seen(operations, "halted")
+        await until(lambda: "halted" in states_of(bus))
+        await wait_for_state(operations, "halted")
         yield bus, operations
 
 
@@ -80,29 +79,32 @@ async def test_another_process_lets_a_halted_subscription_go_on(
     shared_server: Server, namespace: str
 ) -> None:
     """Otherwise an operator would have to find the process in which it has halted, and could not reach it."""
-    sick = Poisoned()
-    async with halted(shared_server, namespace, sick) as (bus, operations):
-        async with make(shared_server, namespace) as other:
-            sick.poison = None
+    poisoned = Poisoned()
+    async with halted_subscription(shared_server, namespace, poisoned) as (bus, operations):
+        async with make_bus(shared_server, namespace) as other:
+            poisoned.poison = None
             assert await other.resume("sub")
-            await until(lambda: sick.numbers == list(range(6)))
-            await seen(operations, "active")
+            await until(lambda: poisoned.numbers == list(range(6)))
+            await wait_for_state(operations, "active")
             assert not await other.resume("sub")
             assert not await bus.resume("sub")
-        assert (sick.told(SubscriptionHalted), sick.told(SubscriptionResumed)) == (1, 1)
+        assert (poisoned.count_reports(SubscriptionHalted), poisoned.count_reports(SubscriptionResumed)) == (
+            1,
+            1,
+        )
         assert bus.health().status == "ok"
 
 
 async def test_what_halts_again_can_be_let_go_on_again(shared_server: Server, namespace: str) -> None:
     """Resuming before the cause is fixed must not use up the only attempt."""
-    sick = Poisoned()
-    async with halted(shared_server, namespace, sick) as (bus, operations):
+    poisoned = Poisoned()
+    async with halted_subscription(shared_server, namespace, poisoned) as (bus, operations):
         assert (await operations.resume("sub")).count == 1
-        await until(lambda: sick.told(SubscriptionHalted) == 2)
-        sick.poison = None
-        await seen(operations, "halted")
+        await until(lambda: poisoned.count_reports(SubscriptionHalted) == 2)
+        poisoned.poison = None
+        await wait_for_state(operations, "halted")
         assert (await operations.resume("sub")).count == 1
-        await until(lambda: sick.numbers == list(range(6)))
+        await until(lambda: poisoned.numbers == list(range(6)))
         await bus.drain(timeout=30)
 
 
@@ -110,14 +112,16 @@ async def test_the_partitions_that_have_not_halted_are_left_in_peace(
     shared_server: Server, namespace: str
 ) -> None:
     """Fifteen working partitions must not be reopened because of one that has halted."""
-    sick = Poisoned()
-    async with halted(shared_server, namespace, sick) as (bus, operations):
-        [ill] = [one for one in bus._group_engine.engines() if one.consumers["sub"].state == "halted"]
-        others = [one.consumers["sub"] for one in bus._group_engine.engines() if one is not ill]
+    poisoned = Poisoned()
+    async with halted_subscription(shared_server, namespace, poisoned) as (bus, operations):
+        [halted_engine] = [
+            one for one in bus._group_engine.engines() if one.consumers["sub"].state == "halted"
+        ]
+        others = [one.consumers["sub"] for one in bus._group_engine.engines() if one is not halted_engine]
         epochs = [one.epoch for one in others]
-        sick.poison = None
+        poisoned.poison = None
         await operations.resume("sub")
-        await until(lambda: len(sick.numbers) == 6)
+        await until(lambda: len(poisoned.numbers) == 6)
         assert [one.epoch for one in others] == epochs
 
 
@@ -125,140 +129,140 @@ async def test_the_shell_says_why_it_has_halted_and_lets_it_go_on(
     shared_server: Server, namespace: str
 ) -> None:
     """`pabal status` would report a group as healthy although it handles nothing any more."""
-    sick, url = Poisoned(), url_of(shared_server, namespace)
-    async with halted(shared_server, namespace, sick) as (_, _):
-        code, said = await asyncio.to_thread(call, "status", url)
+    poisoned, url = Poisoned(), url_of(shared_server, namespace)
+    async with halted_subscription(shared_server, namespace, poisoned) as (_, _):
+        code, output = await asyncio.to_thread(run_cli, "status", url)
         assert code != 0
-        assert "subscription 'sub' halted at event" in said
-        assert "at position 4" in said
-        code, said = await asyncio.to_thread(call, "status", url, lang="ko")
-        assert "멈춤" in said, said
-        assert "halted" not in said, said
-        _, said = await asyncio.to_thread(call, "subscriptions", "list", url)
-        assert "halted" in said
-        sick.poison = None
+        assert "subscription 'sub' halted at event" in output
+        assert "at position 4" in output
+        code, output = await asyncio.to_thread(run_cli, "status", url, lang="ko")
+        assert "멈춤" in output, output
+        assert "halted" not in output, output
+        _, output = await asyncio.to_thread(run_cli, "subscriptions", "list", url)
+        assert "halted" in output
+        poisoned.poison = None
         resume = ("subscriptions", "resume", url, "sub")
-        assert await asyncio.to_thread(call, *resume) == (0, "1 done\n")
-        await until(lambda: sick.numbers == list(range(6)))
-        code, said = await asyncio.to_thread(call, *resume)
-        assert (code, "'sub' is neither paused nor halted" in said) == (1, True), said
+        assert await asyncio.to_thread(run_cli, *resume) == (0, "1 done\n")
+        await until(lambda: poisoned.numbers == list(range(6)))
+        code, output = await asyncio.to_thread(run_cli, *resume)
+        assert (code, "'sub' is neither paused nor halted" in output) == (1, True), output
 
 
 async def test_a_halted_subscription_goes_on_where_another_process_moves_it(
     shared_server: Server, namespace: str
 ) -> None:
     """Otherwise only the process that halted at the poisonous event could skip it."""
-    sick = Poisoned()
-    async with halted(shared_server, namespace, sick) as (bus, operations):
+    poisoned = Poisoned()
+    async with halted_subscription(shared_server, namespace, poisoned) as (bus, operations):
         await operations.reset("sub", "now")
-        await until(lambda: states(bus) == {"active"})
+        await until(lambda: states_of(bus) == {"active"})
         await bus.publish(Moved("a", 6))
         await bus.drain(timeout=30)
-        assert sick.numbers == [0, 1, 2, 6]
+        assert poisoned.numbers == [0, 1, 2, 6]
 
 
 async def test_a_reset_that_was_asked_before_the_halt_was_known_lets_it_go_on(
     shared_server: Server, namespace: str
 ) -> None:
     """They would wait for each other: the reset for a running subscription, the halt for the reset."""
-    sick = Poisoned()
+    poisoned = Poisoned()
     async with (
-        sick.bus(shared_server, namespace) as bus,
+        poisoned.bus(shared_server, namespace) as bus,
         open_operations(url_of(shared_server, namespace)) as operations,
     ):
         await bus.drain(timeout=30)
         coordinator = bus._coordinator
         assert coordinator is not None
         running = bus._group_engine.running
-        noting = {number: one.storage.note_halt for number, one in running.items()}
+        originals = {number: one.storage.note_halt for number, one in running.items()}
 
-        async def not_yet(name: str, epoch: int, reason: str) -> bool:
+        async def fail_to_note_halt(name: str, epoch: int, reason: str) -> bool:
             raise StorageUnavailableError(path="the server", reason="not now")
 
         for one in running.values():
-            one.storage.note_halt = not_yet  # type: ignore[method-assign]
+            one.storage.note_halt = fail_to_note_halt  # type: ignore[method-assign]
         await bus.publish_batch([Moved("a", number) for number in range(6)])
-        await until(lambda: "halted" in states(bus))
+        await until(lambda: "halted" in states_of(bus))
         assert not (await operations.resume("sub")).count
         assert (await operations.reset("sub", "now")).pending
         for number, one in running.items():
-            one.storage.note_halt = noting[number]  # type: ignore[method-assign]
-        await until(lambda: states(bus) == {"active"})
+            one.storage.note_halt = originals[number]  # type: ignore[method-assign]
+        await until(lambda: states_of(bus) == {"active"})
         await bus.publish(Moved("a", 6))
         await bus.drain(timeout=30)
-        assert sick.numbers == [0, 1, 2, 6]
+        assert poisoned.numbers == [0, 1, 2, 6]
 
 
 async def test_a_pause_of_what_has_halted_holds_after_it_was_moved(
     shared_server: Server, namespace: str
 ) -> None:
     """An operator who pauses, resets, inspects and then resumes must not get deliveries after the reset."""
-    sick = Poisoned()
-    async with halted(shared_server, namespace, sick) as (bus, operations):
+    poisoned = Poisoned()
+    async with halted_subscription(shared_server, namespace, poisoned) as (bus, operations):
         await operations.pause("sub")
         await operations.reset("sub", "beginning")
-        await until(lambda: states(bus) == {"paused"})
-        assert sick.numbers == [0, 1, 2]
-        sick.poison = None
+        await until(lambda: states_of(bus) == {"paused"})
+        assert poisoned.numbers == [0, 1, 2]
+        poisoned.poison = None
         await operations.resume("sub")
-        await until(lambda: sick.numbers == [0, 1, 2, *range(6)])
-        assert sick.told(SubscriptionResumed) >= 1
+        await until(lambda: poisoned.numbers == [0, 1, 2, *range(6)])
+        assert poisoned.count_reports(SubscriptionResumed) >= 1
 
 
 async def test_no_dead_letter_of_a_halted_subscription_is_retried(
     shared_server: Server, namespace: str
 ) -> None:
     """The retry would seem to have begun but wait unseen; a bus on a file says to resume first."""
-    sick = Poisoned()
-    async with make(shared_server, namespace) as bus:
-        bus.subscribe(Moved, sick.handle, name="sub", retry_count=0)
+    poisoned = Poisoned()
+    async with make_bus(shared_server, namespace) as bus:
+        bus.subscribe(Moved, poisoned.handle, name="sub", retry_count=0)
         await bus.publish(Moved("a", 3))
         await bus.drain(timeout=30)
         [letter] = await bus.dead_letters.list()
-    async with halted(shared_server, namespace, sick) as (bus, _):
+    async with halted_subscription(shared_server, namespace, poisoned) as (bus, _):
         with pytest.raises(SubscriptionError, match=r"'sub' is halted; call bus.resume\(\) first"):
             await bus.dead_letters.retry(letter.id)
         assert await bus.dead_letters.retry("all") == 0
         assert (await bus.dead_letters.get(letter.id)).state == "parked"
-        sick.poison = None
+        poisoned.poison = None
         await bus.resume("sub")
         assert await bus.dead_letters.retry(letter.id) == 1
         await bus.drain(timeout=30)
-        assert sorted(sick.numbers) == [0, 1, 2, 3, 3, 4, 5]
+        assert sorted(poisoned.numbers) == [0, 1, 2, 3, 3, 4, 5]
 
 
 async def test_a_halt_is_known_again_after_the_server_has_forgotten_it(
     own_server: Server, namespace: str
 ) -> None:
     """After a FLUSHALL the subscription would stand still, but be shown as active."""
-    sick = Poisoned()
-    async with halted(own_server, namespace, sick) as (bus, operations):
+    poisoned = Poisoned()
+    async with halted_subscription(own_server, namespace, poisoned) as (bus, operations):
         await bus._log.link.call("FLUSHALL")
         async with asyncio.timeout(30):
             while True:
                 try:
-                    await seen(operations, "halted")
+                    await wait_for_state(operations, "halted")
                     break
                 except (ValueError, SubscriptionNotFoundError):
                     await asyncio.sleep(0.01)
-        sick.poison = None
+        poisoned.poison = None
         await operations.resume("sub")
-        await until(lambda: states(bus) == {"active"})
+        await until(lambda: states_of(bus) == {"active"})
         await bus.publish(Moved("a", 6))
-        await until(lambda: 6 in sick.numbers)
+        await until(lambda: 6 in poisoned.numbers)
 
 
 async def test_a_halt_ends_with_the_process_in_which_it_was(shared_server: Server, namespace: str) -> None:
     """The next owner continues, but the group would be shown as halted for ever."""
-    sick, url = Poisoned(), url_of(shared_server, namespace)
-    async with halted(shared_server, namespace, sick):
+    poisoned, url = Poisoned(), url_of(shared_server, namespace)
+    async with halted_subscription(shared_server, namespace, poisoned):
         pass
     async with open_operations(url) as operations:
-        await seen(operations, "idle")
-        sick.poison = None
-        async with sick.bus(shared_server, namespace):
-            await until(lambda: sick.numbers == list(range(6)))
-            await seen(operations, "active")
+        await wait_for_state(operations, "idle")
+        poisoned.poison = None
+        async with poisoned.bus(shared_server, namespace):
+            await until(lambda: poisoned.numbers == list(range(6)))
+            await wait_for_state(operations, "active")
 
 
 @pytest.mark.parametrize("action", ["pause and resume", "resume", "reset"])
@@ -267,49 +271,49 @@ async def test_a_subscription_is_taken_up_anew_though_the_connection_breaks_on_t
     shared_server: Server, namespace: str, action: str, command: str
 ) -> None:
     """It would stand still for ever, paused or halted, although the operator was told that it continues."""
-    sick = Poisoned(3 if action == "resume" else -1)
+    poisoned = Poisoned(3 if action == "resume" else -1)
     async with (
         Proxy(shared_server.port) as proxy,
-        sick.bus(cast(Server, proxy), namespace, partitions=1, lease=5.0) as bus,
+        poisoned.bus(cast(Server, proxy), namespace, partitions=1, lease=5.0) as bus,
         open_operations(url_of(shared_server, namespace)) as operations,
     ):
         await bus.publish_batch([Moved("a", number) for number in range(6)])
         await bus.drain(timeout=30)
         if action == "pause and resume":
             await operations.pause("sub")
-            await until(lambda: states(bus) == {"paused"})
+            await until(lambda: states_of(bus) == {"paused"})
         elif action == "resume":
-            await seen(operations, "halted")
-            sick.poison = None
+            await wait_for_state(operations, "halted")
+            poisoned.poison = None
         proxy.cut_at = (command if command.isupper() else script(command).sha).encode()
         if action == "reset":
             await operations.reset("sub", "beginning")
         else:
             await operations.resume("sub")
-        await until(lambda: proxy.cut_at is None and states(bus) == {"active"})
+        await until(lambda: proxy.cut_at is None and states_of(bus) == {"active"})
         await bus.publish(Moved("a", 6))
-        await until(lambda: 6 in sick.numbers)
-        assert sick.told(StorageTrouble) >= 1
+        await until(lambda: 6 in poisoned.numbers)
+        assert poisoned.count_reports(StorageTrouble) >= 1
 
 
 async def test_the_shell_lets_it_go_on_in_whichever_process_it_has_halted(
     shared_server: Server, namespace: str, tmp_path: Path
 ) -> None:
     """This must work for separate processes, not only for two buses in one process."""
-    url, mended = url_of(shared_server, namespace), tmp_path / "mended"
+    url, fixed = url_of(shared_server, namespace), tmp_path / "fixed"
     async with (
-        child(shared_server, namespace, str(mended)) as one,
-        child(shared_server, namespace, str(mended)) as two,
-        make(shared_server, namespace) as publisher,
+        child_process(shared_server, namespace, str(fixed)) as one,
+        child_process(shared_server, namespace, str(fixed)) as two,
+        make_bus(shared_server, namespace) as publisher,
         open_operations(url) as operations,
     ):
-        await two.says("PartitionTaken", 4)
+        await two.wait_for_line("PartitionTaken", 4)
         await publisher.publish_batch([Moved("a", number) for number in range(6)])
-        assert await handled(3, one, two) == [0, 1, 2]
-        await seen(operations, "halted")
-        mended.touch()
-        code, said = await asyncio.to_thread(call, "subscriptions", "resume", url, "sub")
-        assert (code, said) == (0, "1 done\n")
-        assert await handled(6, one, two) == list(range(6))
-        view = await seen(operations, "active")
+        assert await wait_until_handled(3, one, two) == [0, 1, 2]
+        await wait_for_state(operations, "halted")
+        fixed.touch()
+        code, output = await asyncio.to_thread(run_cli, "subscriptions", "resume", url, "sub")
+        assert (code, output) == (0, "1 done\n")
+        assert await wait_until_handled(6, one, two) == list(range(6))
+        view = await wait_for_state(operations, "active")
         assert view.reason == ""

@@ -21,8 +21,14 @@ from pabal.operations.group_source import GroupSource
 from pabal.ports.operations import EventFilter, EventView
 from tests.brokers.events import Moved, moves, until
 from tests.brokers.server import Server
-from tests.brokers.test_bus import make
-from tests.brokers.test_operations import call, everything_on, parked, refuse_odd, url_of
+from tests.brokers.support import (
+    dump_namespace,
+    fail_on_odd,
+    group_with_dead_letters,
+    make_bus,
+    run_cli,
+    url_of,
+)
 
 
 class Answered(DomainEvent):
@@ -37,13 +43,13 @@ def numbers(events: Any) -> list[int]:
 async def publish_one_by_one(server: Server, namespace: str, first: int, count: int) -> list[Moved]:
     """Publish events so that each one enters the log after the previous one, in its partition."""
     events = [Moved(f"k{number % 11}", number) for number in range(first, first + count)]
-    async with make(server, namespace) as bus:
+    async with make_bus(server, namespace) as bus:
         for event in events:
             await bus.publish(event)
     return events
 
 
-async def everything(operations: Operations, limit: int, wanted: EventFilter, **page: Any) -> list[int]:
+async def page_through(operations: Operations, limit: int, wanted: EventFilter, **page: Any) -> list[int]:
     """Page through a log from its newest event to its oldest."""
     found: list[int] = []
     before: str | None = None
@@ -60,11 +66,11 @@ async def test_events_are_listed_newest_first_and_paged_over_all_partitions(
 ) -> None:
     """An operator could see the events of one partition only, or an event on two pages."""
     await publish_one_by_one(shared_server, namespace, 0, 40)
-    async with make(shared_server, namespace) as bus:
+    async with make_bus(shared_server, namespace) as bus:
         await bus.publish_batch([Moved(f"k{number % 11}", number) for number in range(40, 80)])
     async with open_operations(url_of(shared_server, namespace)) as operations:
         for limit in (1, 7, 1000):
-            found = await everything(operations, limit, EventFilter())
+            found = await page_through(operations, limit, EventFilter())
             assert sorted(found) == list(range(80))
             assert found[40:] == list(range(39, -1, -1))
         whole = (await operations.events(limit=1000)).events
@@ -85,7 +91,7 @@ async def test_events_are_listed_newest_first_and_paged_over_all_partitions(
 async def test_filters_choose_by_type_aggregate_chain_and_time(shared_server: Server, namespace: str) -> None:
     """Otherwise an operator would have to read all events, or would miss some."""
 
-    async with make(shared_server, namespace) as bus:
+    async with make_bus(shared_server, namespace) as bus:
 
         async def answer(event: Moved) -> None:
             await bus.publish(Answered(event.number))
@@ -133,7 +139,7 @@ async def test_a_search_that_looks_at_too_much_says_where_to_go_on(
         page = await operations.events(rare, payloads=True)
         assert numbers(page.events) == expected[:2]
         assert page.older is not None
-        assert await everything(operations, 50, rare) == expected
+        assert await page_through(operations, 50, rare) == expected
         nothing = await operations.events(EventFilter(aggregate_id="k99"))
         assert nothing.events == ()
         assert nothing.older is not None
@@ -144,7 +150,7 @@ async def test_a_search_that_looks_at_too_much_says_where_to_go_on(
 
 async def test_one_event_is_shown_with_what_became_of_it(shared_server: Server, namespace: str) -> None:
     """An operator with an id from a log file must learn where the event failed, and why."""
-    async with make(shared_server, namespace, refuse_odd) as bus:
+    async with make_bus(shared_server, namespace, fail_on_odd) as bus:
         even, odd = Moved("a", 2), Moved("b", 3)
         await bus.publish_batch([even, odd])
         await bus.drain(timeout=30)
@@ -162,7 +168,7 @@ async def test_one_event_is_shown_with_what_became_of_it(shared_server: Server, 
         assert (finished.state, finished.attempts) == ("finished", 0)
         await operations.retry(delivery.dead_letter_id)
         assert (await operations.event(odd.event_id)).deliveries[0].state == "retrying"
-        async with make(shared_server, namespace) as publisher:
+        async with make_bus(shared_server, namespace) as publisher:
             later = Moved("b", 4)
             await publisher.publish(later)
         assert (await operations.event(later.event_id)).deliveries[0].state == "pending"
@@ -273,8 +279,8 @@ async def test_listing_finding_and_following_change_nothing_on_the_server(
     shared_server: Server, namespace: str
 ) -> None:
     """Looking must not join the group, take a lease or move the log to another incarnation."""
-    async with parked(shared_server, namespace) as operations:
-        before = await everything_on(shared_server, namespace)
+    async with group_with_dead_letters(shared_server, namespace) as operations:
+        before = await dump_namespace(shared_server, namespace)
         page = await operations.events()
         await operations.types()
         await operations.events(after=page.events[-1].cursor)
@@ -288,7 +294,7 @@ async def test_listing_finding_and_following_change_nothing_on_the_server(
         inspector = source._group
         assert isinstance(inspector, GroupInspector)
         await until(lambda: any(link.is_connected for link in inspector._followers))
-        assert await everything_on(shared_server, namespace) == before
+        assert await dump_namespace(shared_server, namespace) == before
         waiting.cancel()
         await asyncio.wait([waiting])
         await coming.aclose()
@@ -303,11 +309,11 @@ async def test_the_commands_list_show_and_follow_events_on_a_server(
 
     def calls() -> list[tuple[int, str]]:
         return [
-            call("events", "list", url, "--limit", "5", "--json"),
-            call("events", "list", url, "--limit", "5"),
-            call("events", "show", url, events[3].event_id),
-            call("events", "export", url),
-            call("tail", url, "--since", "1h", "--count", "12"),
+            run_cli("events", "list", url, "--limit", "5", "--json"),
+            run_cli("events", "list", url, "--limit", "5"),
+            run_cli("events", "show", url, events[3].event_id),
+            run_cli("events", "export", url),
+            run_cli("tail", url, "--since", "1h", "--count", "12"),
         ]
 
     as_json, listed, shown, exported, tailed = await asyncio.to_thread(calls)

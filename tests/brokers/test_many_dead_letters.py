@@ -14,61 +14,61 @@ from pabal.brokers.redis.subscription_reading import read_subscriptions
 from pabal.ports.telemetry import EventParked, Report
 from tests.brokers.events import Moved, moves, until
 from tests.brokers.server import Server
-from tests.brokers.test_bus import make
+from tests.brokers.support import make_bus
 from tests.loop_iterations import count_loop_iterations
 
 
-async def refuse(event: Moved) -> None:
+async def fail(event: Moved) -> None:
     raise NotRetryableError("not this one")
 
 
 @pytest.fixture
-def asked(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+def request_sizes(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Count the entries that are asked for by position, for each time."""
     counts: list[int] = []
     entries_at = Pages._entries_at
 
-    def noted(pages: Pages, positions: Sequence[int]) -> Any:
+    def counting_entries_at(pages: Pages, positions: Sequence[int]) -> Any:
         counts.append(len(positions))
         return entries_at(pages, positions)
 
-    monkeypatch.setattr(Pages, "_entries_at", noted)
+    monkeypatch.setattr(Pages, "_entries_at", counting_entries_at)
     return counts
 
 
 async def test_what_is_parked_together_is_read_together(
-    shared_server: Server, namespace: str, asked: list[int]
+    shared_server: Server, namespace: str, request_sizes: list[int]
 ) -> None:
     """Each dead letter would have a whole entry of the log read for it, one after the other."""
-    bus = make(shared_server, namespace, refuse, partitions=1)
+    bus = make_bus(shared_server, namespace, fail, partitions=1)
     async with bus:
         await bus.publish_batch(moves(300, 600))
         await bus.drain(timeout=30)
         letters = await bus.dead_letters.list(limit=1000)
     assert sorted(letter.event.number for letter in letters) == list(range(600))
-    assert sum(asked) < 300
+    assert sum(request_sizes) < 300
 
 
 @pytest.mark.parametrize("together", [True, False])
 async def test_rows_are_found_at_their_positions_however_they_lie(
-    shared_server: Server, namespace: str, asked: list[int], together: bool
+    shared_server: Server, namespace: str, request_sizes: list[int], together: bool
 ) -> None:
     """Neighbours in one entry would each have it sent, or those that are alone be asked for in turn."""
-    async with make(shared_server, namespace, partitions=1) as bus:
+    async with make_bus(shared_server, namespace, partitions=1) as bus:
         for stretch in [moves(1, 400)] if together else [[event] for event in moves(1, 400)]:
             await bus.publish_batch(stretch)
         pages = Pages(bus._log, 0, lambda first, last: None)
         found = await pages.find([*range(2, 400), 1000])
         assert [row.position for row in found] == list(range(2, 400))
-        assert len(asked) <= 5
-        assert not together or sum(asked) <= 40
+        assert len(request_sizes) <= 5
+        assert not together or sum(request_sizes) <= 40
 
 
 async def test_others_have_the_event_loop_while_the_dead_letters_of_names_are_counted(
     shared_server: Server, namespace: str
 ) -> None:
     """The start of each partition would stop everybody else for as long as a hundred thousand take."""
-    async with make(shared_server, namespace, partitions=1) as bus:
+    async with make_bus(shared_server, namespace, partitions=1) as bus:
         fields = [item for n in range(4000) for item in (f"0\0sub\0{n}", n)]
         await bus._log.link.call("HSET", bus._keys.letter_index, *fields)
         async with count_loop_iterations() as turns:
@@ -82,7 +82,7 @@ async def test_others_have_the_event_loop_while_the_dead_letters_of_names_are_co
 async def test_a_dead_letter_that_fails_again_is_no_lost_event(shared_server: Server, namespace: str) -> None:
     """Each retry of one whose event the group had finished and trimmed would raise an alarm."""
     reports: list[Report] = []
-    async with make(shared_server, namespace, refuse, partitions=1) as bus:
+    async with make_bus(shared_server, namespace, fail, partitions=1) as bus:
         bus.listen(reports.append)
         await bus.publish_batch(moves(1, 3))
         await bus.drain(timeout=30)

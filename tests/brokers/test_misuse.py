@@ -33,9 +33,9 @@ from pabal.errors import (
 )
 from pabal.korean import in_korean
 from pabal.operations import operations_of
-from tests.brokers.events import Moved, Noted, moves, until
+from tests.brokers.events import Moved, Recorder, moves, until
 from tests.brokers.server import Server
-from tests.brokers.test_bus import make
+from tests.brokers.support import make_bus
 
 
 @pytest.mark.parametrize(
@@ -81,7 +81,7 @@ async def test_what_has_no_bytes_or_no_end_is_refused_with_an_error_of_pabals(
 ) -> None:
     """Operators would get a UnicodeEncodeError, or the state of one name be taken for another's."""
     keys: list[Any] = ["\ud800", 5, ["a"]]
-    async with make(shared_server, namespace, Noted(), partition_key=lambda _: keys[0]) as bus:
+    async with make_bus(shared_server, namespace, Recorder(), partition_key=lambda _: keys[0]) as bus:
         subscriptions = bus.subscriptions
         for call in (subscriptions.pause, subscriptions.resume, subscriptions.forget, subscriptions.replay):
             with pytest.raises(UsageError, match="lone surrogate"):
@@ -94,7 +94,7 @@ async def test_what_has_no_bytes_or_no_end_is_refused_with_an_error_of_pabals(
             del keys[0]
         for name in ("a\0b", "sub\0held"):
             with pytest.raises(SubscriptionError, match="NUL"):
-                bus.subscribe(Moved, Noted(), name=name)
+                bus.subscribe(Moved, Recorder(), name=name)
         assert list(bus.get_statistics()["subscriptions"]) == ["sub"]
 
 
@@ -103,7 +103,7 @@ async def test_starting_and_stopping_twice_is_harmless_and_inside_a_handler_refu
 ) -> None:
     """A handler that stops or drains its own bus would wait for itself."""
     errors: list[str] = []
-    bus = make(shared_server, namespace, lease=10.0)
+    bus = make_bus(shared_server, namespace, lease=10.0)
 
     async def handle(event: Moved) -> None:
         for call in (bus.stop, bus.drain):
@@ -163,16 +163,16 @@ def test_an_entry_that_holds_another_number_of_events_than_its_id_says_is_refuse
 
 async def test_keys_with_a_nul_have_queues_of_their_own(shared_server: Server, namespace: str) -> None:
     """Promise 44. A retry of one key could release events queued behind another key's dead letter."""
-    noted, broken = Noted(), True
+    recorder, broken = Recorder(), True
     keys = ["a", "a\0b", "a\0", "a\1", "a\1\2b"]
 
     async def handle(event: Moved) -> None:
         if broken and event.number < len(keys):
             raise ValueError("not this one")
-        await noted.handle(event)
+        await recorder.handle(event)
 
     def subscribed() -> RedisEventBus:
-        bus = make(shared_server, namespace, partitions=1, lease=10.0)
+        bus = make_bus(shared_server, namespace, partitions=1, lease=10.0)
         bus.subscribe(Moved, handle, name="sub", retry=RetryPolicy(max_attempts=1), on_exhausted="park_key")
         return bus
 
@@ -186,12 +186,12 @@ async def test_keys_with_a_nul_have_queues_of_their_own(shared_server: Server, n
     async with subscribed() as bus:
         await bus.publish_batch([Moved(key, n) for n, key in enumerate(keys * 4) if n >= 3 * len(keys)])
         await bus.drain(timeout=30)
-        assert noted.numbers == []
+        assert recorder.numbers == []
         for number, key in enumerate(keys):
             await bus.dead_letters.retry(number + 1)
-            await until(lambda: len(noted.numbers) >= 4 * (number + 1))  # noqa: B023
-            assert noted.by_key[key] == [number + turn * len(keys) for turn in range(4)]
-            assert len(noted.numbers) == 4 * (number + 1)
+            await until(lambda: len(recorder.numbers) >= 4 * (number + 1))  # noqa: B023
+            assert recorder.by_key[key] == [number + turn * len(keys) for turn in range(4)]
+            assert len(recorder.numbers) == 4 * (number + 1)
 
 
 # -- changes at run time ------------------------------------------------------------------------------------
@@ -201,13 +201,13 @@ async def test_subscriptions_and_middleware_come_and_go_while_the_bus_runs(
     shared_server: Server, namespace: str
 ) -> None:
     """A change must take effect in the partitions already taken, not only in those taken later."""
-    late, passed = Noted(), Noted()
+    late, passed = Recorder(), Recorder()
 
     async def audit(event: Moved, context: Any, call_next: Any) -> Any:
         await passed.handle(event)
         return await call_next()
 
-    async with make(shared_server, namespace, Noted(), lease=10.0) as bus:
+    async with make_bus(shared_server, namespace, Recorder(), lease=10.0) as bus:
         assert len(bus.partitions) == 8
         await bus.publish_batch(moves(16, 16))
         await bus.drain(timeout=30)
@@ -229,14 +229,14 @@ async def test_a_subscription_that_halts_is_shown_in_the_figures_and_can_be_resu
     shared_server: Server, namespace: str
 ) -> None:
     """Promise 26. A halted partition must not be hidden by the seven that work."""
-    noted, broken = Noted(), True
+    recorder, broken = Recorder(), True
 
     async def handle(event: Moved) -> None:
         if broken and event.number == 3:
             raise ValueError("not this one")
-        await noted.handle(event)
+        await recorder.handle(event)
 
-    bus = make(shared_server, namespace, lease=10.0)
+    bus = make_bus(shared_server, namespace, lease=10.0)
     bus.subscribe(Moved, handle, name="sub", retry=RetryPolicy(max_attempts=1), on_exhausted="stop")
     async with bus:
         await bus.publish_batch(moves(16, 16))
@@ -247,14 +247,14 @@ async def test_a_subscription_that_halts_is_shown_in_the_figures_and_can_be_resu
         assert await bus.resume("sub")
         await bus.drain(timeout=30)
         assert bus.get_statistics()["subscriptions"]["sub"]["state"] == "active"
-    assert sorted(noted.numbers) == list(range(16))
+    assert sorted(recorder.numbers) == list(range(16))
 
 
 async def test_a_negative_limit_is_refused_and_none_gives_nothing(
     shared_server: Server, namespace: str
 ) -> None:
     """A negative limit, or a limit of zero, would return all events."""
-    async with make(shared_server, namespace, Noted().handle, partitions=1) as bus:
+    async with make_bus(shared_server, namespace, Recorder().handle, partitions=1) as bus:
         await bus.drain(timeout=30)
         await bus.subscriptions.pause("sub")
         await bus.publish_batch(moves(1, 3))
@@ -279,7 +279,7 @@ async def test_another_loop_cannot_ask_over_the_connection_of_a_bus(
     shared_server: Server, namespace: str
 ) -> None:
     """Its commands would be sent between those of the bus, and answers reach the wrong callers."""
-    async with make(shared_server, namespace, Noted()) as bus:
+    async with make_bus(shared_server, namespace, Recorder()) as bus:
         with pytest.raises(WrongLoopError, match="ask the server"):
             await asyncio.to_thread(lambda: asyncio.run(bus.dead_letters.list()))
         assert await bus.dead_letters.list() == []
@@ -289,9 +289,9 @@ async def test_processes_of_a_group_that_subscribe_to_different_things_are_told(
     shared_server: Server, namespace: str
 ) -> None:
     """Events would wait in the other's partitions for ever, while both processes seem healthy."""
-    one, two = make(shared_server, namespace), make(shared_server, namespace)
+    one, two = make_bus(shared_server, namespace), make_bus(shared_server, namespace)
     for bus, name in ((one, "billing"), (two, "mail")):
-        bus.subscribe(Moved, Noted(), name=name)
+        bus.subscribe(Moved, Recorder(), name=name)
     async with one, two:
         await until(lambda: len(one.partitions) == len(two.partitions) == 4)
         coordinator = one._coordinator
@@ -308,7 +308,7 @@ async def test_processes_of_a_group_that_subscribe_to_different_things_are_told(
         assert overview.reasons[0].text == one.health().reasons[0]
         assert without_error_messages(overview, ())[0] == overview
         assert "파티션 4개에서 기다립니다" in in_korean(overview.reasons[0].text)
-        two.subscribe(Moved, Noted(), name="billing")
+        two.subscribe(Moved, Recorder(), name="billing")
         async with asyncio.timeout(30):
             while one.health().status != "ok":
                 await coordinator.peers.check(["billing"], view)

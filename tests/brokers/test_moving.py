@@ -16,11 +16,10 @@ from pabal.errors import InsideHandlerError, SubscriptionNotFoundError, UsageErr
 from pabal.factory import open_operations
 from pabal.operations import Operations, operations_of
 from pabal.ports.storage import Progress
-from tests.brokers.events import Moved, Noted, moves, until
+from tests.brokers.events import Moved, Recorder, moves, until
 from tests.brokers.server import Server
-from tests.brokers.test_bus import make, stand_still
-from tests.brokers.test_operations import everything_on, refuse_odd, url_of
-from tests.brokers.test_steering import Both, call, published, shared, states
+from tests.brokers.support import dump_namespace, fail_on_odd, make_bus, run_cli, stop_heartbeats, url_of
+from tests.brokers.test_steering import SubAndOther, publish_and_drain, states_of, two_buses
 
 
 async def view_of(operations: Operations, name: str = "sub") -> tuple[int, int]:
@@ -33,14 +32,14 @@ async def test_a_reset_delivers_everything_again_in_every_process_and_to_it_alon
     shared_server: Server, namespace: str
 ) -> None:
     """Otherwise only the partitions of the process that was asked would be delivered again, unnoticed."""
-    both = Both()
-    async with shared(shared_server, namespace, both) as (one, two):
-        await published(one, two)
+    both = SubAndOther()
+    async with two_buses(shared_server, namespace, both) as (one, two):
+        await publish_and_drain(one, two)
         assert await one.subscriptions.reset("sub", "beginning") == 0
         await until(lambda: len(both.sub.numbers) == 100)
         await asyncio.gather(one.drain(timeout=30), two.drain(timeout=30))
         assert await two.subscriptions.reset("sub", "now") == 50
-        await published(two, one, first=50, count=16)
+        await publish_and_drain(two, one, first=50, count=16)
     assert Counter(both.sub.numbers) == {number: 2 if number < 50 else 1 for number in range(66)}
     assert sorted(both.other.numbers) == list(range(66))
     for key in range(16):
@@ -50,8 +49,8 @@ async def test_a_reset_delivers_everything_again_in_every_process_and_to_it_alon
 
 async def test_a_time_is_a_place_in_every_partition(shared_server: Server, namespace: str) -> None:
     """Otherwise events handled since a faulty release could only be delivered again with all earlier ones."""
-    noted = Noted()
-    async with make(shared_server, namespace, noted) as bus:
+    recorder = Recorder()
+    async with make_bus(shared_server, namespace, recorder) as bus:
         await bus.publish_batch(moves(16, 40))
         await bus.publish_batch([Moved(f"k{number % 16}", number) for number in range(40, 60)])
         await bus.drain(timeout=30)
@@ -60,57 +59,60 @@ async def test_a_time_is_a_place_in_every_partition(shared_server: Server, names
             since = min(event.recorded_at for event in newest.events)
             result = await operations.reset("sub", since)
             assert (result.position, result.count) == (40, 1)
-        await until(lambda: len(noted.numbers) == 80)
+        await until(lambda: len(recorder.numbers) == 80)
         await bus.drain(timeout=30)
-    assert Counter(noted.numbers) == {number: 1 if number < 40 else 2 for number in range(60)}
+    assert Counter(recorder.numbers) == {number: 1 if number < 40 else 2 for number in range(60)}
 
 
 async def test_the_shell_moves_a_group_that_is_down(shared_server: Server, namespace: str) -> None:
     """Otherwise an operator would have to start the application in order to reset it."""
-    noted, url = Noted(), url_of(shared_server, namespace)
-    async with make(shared_server, namespace, noted) as bus:
+    recorder, url = Recorder(), url_of(shared_server, namespace)
+    async with make_bus(shared_server, namespace, recorder) as bus:
         await bus.publish_batch(moves(16, 30))
         await bus.drain(timeout=30)
     dry = await asyncio.to_thread(
-        call, "subscriptions", "reset", url, "sub", "--to", "beginning", "--dry-run"
+        run_cli, "subscriptions", "reset", url, "sub", "--to", "beginning", "--dry-run"
     )
     assert dry == (
         0,
         "Move 'sub' from position 30 to beginning? Later events are delivered again.\nnothing was changed\n",
     )
     reset = ("subscriptions", "reset", url, "sub", "--to")
-    assert await asyncio.to_thread(call, *reset, "beginning", "--yes") == (0, "1 done, now at position 0\n")
+    assert await asyncio.to_thread(run_cli, *reset, "beginning", "--yes") == (
+        0,
+        "1 done, now at position 0\n",
+    )
     async with open_operations(url) as operations:
         assert await view_of(operations) == (0, 30)
         [entry] = await operations.audit()
         assert (entry.action, entry.subject, entry.succeeded) == ("reset", "sub", True)
-    async with make(shared_server, namespace, noted) as bus:
+    async with make_bus(shared_server, namespace, recorder) as bus:
         await bus.drain(timeout=30)
-    assert Counter(noted.numbers) == dict.fromkeys(range(30), 2)
-    assert await asyncio.to_thread(call, *reset, "0", "--yes") == (0, "1 done, now at position 0\n")
-    assert await asyncio.to_thread(call, *reset, "now", "--yes") == (0, "1 done, now at position 30\n")
-    async with make(shared_server, namespace, noted) as bus:
+    assert Counter(recorder.numbers) == dict.fromkeys(range(30), 2)
+    assert await asyncio.to_thread(run_cli, *reset, "0", "--yes") == (0, "1 done, now at position 0\n")
+    assert await asyncio.to_thread(run_cli, *reset, "now", "--yes") == (0, "1 done, now at position 30\n")
+    async with make_bus(shared_server, namespace, recorder) as bus:
         await bus.drain(timeout=30)
-    assert len(noted.numbers) == 60
+    assert len(recorder.numbers) == 60
 
 
 async def test_the_shell_moves_what_is_paused_in_running_processes(
     shared_server: Server, namespace: str
 ) -> None:
     """An operator must be able to pause, reset, inspect and resume, one step after the other."""
-    both, url = Both(), url_of(shared_server, namespace)
-    async with shared(shared_server, namespace, both) as (one, two):
-        await published(one, two)
-        await asyncio.to_thread(call, "subscriptions", "pause", url, "sub")
-        await until(lambda: states(one) == states(two) == {PAUSED})
-        code, said = await asyncio.to_thread(
-            call, "subscriptions", "reset", url, "sub", "--to", "beginning", "--yes"
+    both, url = SubAndOther(), url_of(shared_server, namespace)
+    async with two_buses(shared_server, namespace, both) as (one, two):
+        await publish_and_drain(one, two)
+        await asyncio.to_thread(run_cli, "subscriptions", "pause", url, "sub")
+        await until(lambda: states_of(one) == states_of(two) == {PAUSED})
+        code, output = await asyncio.to_thread(
+            run_cli, "subscriptions", "reset", url, "sub", "--to", "beginning", "--yes"
         )
-        assert (code, "1 done" in said) == (0, True), said
+        assert (code, "1 done" in output) == (0, True), output
         async with open_operations(url) as operations, asyncio.timeout(30):
             while await view_of(operations) != (0, 50):  # noqa: ASYNC110
                 await asyncio.sleep(0.01)
-        assert states(one) == states(two) == {PAUSED}
+        assert states_of(one) == states_of(two) == {PAUSED}
         assert len(both.sub.numbers) == 50
         await one.subscriptions.resume("sub")
         await until(lambda: len(both.sub.numbers) == 100)
@@ -121,7 +123,7 @@ async def test_the_shell_moves_what_is_paused_in_running_processes(
 async def test_a_position_is_refused_where_it_says_nothing(shared_server: Server, namespace: str) -> None:
     """Otherwise each partition would be moved to a position that the operator did not mean."""
     url = url_of(shared_server, namespace)
-    async with make(shared_server, namespace, Noted()) as bus:
+    async with make_bus(shared_server, namespace, Recorder()) as bus:
         await bus.publish_batch(moves(16, 30))
         await bus.drain(timeout=30)
         for operations in (open_operations(url), operations_of(bus)):
@@ -130,37 +132,37 @@ async def test_a_position_is_refused_where_it_says_nothing(shared_server: Server
             with pytest.raises(SubscriptionNotFoundError, match="sub"):
                 await operations.reset("sup", "now")
             await operations.aclose()
-    before = await everything_on(shared_server, namespace)
-    code, said = await asyncio.to_thread(
-        call, "subscriptions", "reset", url, "sub", "--to", "7", "--yes", lang="ko"
+    before = await dump_namespace(shared_server, namespace)
+    code, output = await asyncio.to_thread(
+        run_cli, "subscriptions", "reset", url, "sub", "--to", "7", "--yes", lang="ko"
     )
-    assert (code, "파티션 8개" in said, "sub" in said) == (2, True, True), said
-    after = await everything_on(shared_server, namespace)
+    assert (code, "파티션 8개" in output, "sub" in output) == (2, True, True), output
+    after = await dump_namespace(shared_server, namespace)
     changed = {key for key in after if after[key] != before.get(key)}
     assert {key.rpartition(b":")[2] for key in changed} == {b"actions", b"action-counter"}
 
 
 async def test_one_partition_alone_can_be_moved_to_a_position(shared_server: Server, namespace: str) -> None:
     """A log of one partition has plain positions, as a file has."""
-    noted = Noted()
-    async with make(shared_server, namespace, noted, partitions=1) as bus:
+    recorder = Recorder()
+    async with make_bus(shared_server, namespace, recorder, partitions=1) as bus:
         await bus.publish_batch(moves(4, 10))
         await bus.drain(timeout=30)
         assert await bus.subscriptions.reset("sub", 7) == 7
-        await until(lambda: len(noted.numbers) == 13)
+        await until(lambda: len(recorder.numbers) == 13)
         await bus.drain(timeout=30)
-    assert noted.numbers[10:] == [7, 8, 9]
+    assert recorder.numbers[10:] == [7, 8, 9]
 
 
 async def test_now_repeats_nothing_that_was_handled_until_it_is_obeyed(
     shared_server: Server, namespace: str
 ) -> None:
     """Otherwise events that the operator wants to skip would be delivered a second time."""
-    noted = Noted()
-    async with make(shared_server, namespace, noted, lease=60.0) as bus:
+    recorder = Recorder()
+    async with make_bus(shared_server, namespace, recorder, lease=60.0) as bus:
         await bus.publish_batch(moves(16, 30))
         await bus.drain(timeout=30)
-        silence(bus)  # it does not notice requests any more, but continues to handle events
+        freeze(bus)  # it does not notice requests any more, but continues to handle events
         async with open_operations(url_of(shared_server, namespace)) as operations:
             result = await operations.reset("sub", "now")
             assert (result.position, result.pending) == (30, True)
@@ -174,7 +176,7 @@ async def test_now_repeats_nothing_that_was_handled_until_it_is_obeyed(
                 await asyncio.sleep(0.01)
         await inspector.aclose()
         await bus.drain(timeout=30)
-    assert Counter(noted.numbers) == dict.fromkeys(range(50), 1)
+    assert Counter(recorder.numbers) == dict.fromkeys(range(50), 1)
 
 
 class Gate:
@@ -202,13 +204,13 @@ async def test_a_reset_waits_for_running_handlers_and_keeps_what_it_needs(
 ) -> None:
     """An event could be handled twice at the same time, or be trimmed before it is delivered again."""
     gate = Gate(10)
-    async with make(shared_server, namespace, gate.handle, partitions=1) as bus:
+    async with make_bus(shared_server, namespace, gate.handle, partitions=1) as bus:
         await bus.publish_batch(moves(1, 10))
         await bus.drain(timeout=30)
         await bus.publish(Moved("k0", 10))
         await until(lambda: len(gate.begun) == 11)
         moving = asyncio.create_task(bus.subscriptions.reset("sub", "beginning"))
-        await until(lambda: states(bus) == {PAUSED})
+        await until(lambda: states_of(bus) == {PAUSED})
         coordinator = bus._coordinator
         assert coordinator is not None
         coordinator._keep = 0
@@ -234,7 +236,7 @@ async def test_no_handler_moves_its_own_subscription(shared_server: Server, name
         except InsideHandlerError as error:
             refused.append(str(error))
 
-    async with make(shared_server, namespace, handle) as bus:
+    async with make_bus(shared_server, namespace, handle) as bus:
         await bus.publish(Moved("a", 1))
         await bus.drain(timeout=30)
     assert len(refused) == 1
@@ -244,8 +246,8 @@ async def test_a_reset_forgets_what_comes_again_and_frees_what_stays(
     shared_server: Server, namespace: str
 ) -> None:
     """Old dead letters would block keys for ever, or be retried while their events are delivered again."""
-    bus = make(shared_server, namespace, partitions=1)
-    bus.subscribe(Moved, refuse_odd, name="sub", retry=RetryPolicy(max_attempts=1), on_exhausted="park_key")
+    bus = make_bus(shared_server, namespace, partitions=1)
+    bus.subscribe(Moved, fail_on_odd, name="sub", retry=RetryPolicy(max_attempts=1), on_exhausted="park_key")
     async with bus:
         await bus.publish_batch([Moved("a", 1), Moved("a", 2), Moved("b", 3), Moved("b", 4)])
         await bus.drain(timeout=30)
@@ -269,30 +271,30 @@ async def test_a_stale_owner_neither_hinders_nor_undoes_a_reset(
     shared_server: Server, namespace: str
 ) -> None:
     """A process that resumes late must not move the subscription back to where it was."""
-    noted = Noted()
-    async with make(shared_server, namespace, noted) as stale:
+    recorder = Recorder()
+    async with make_bus(shared_server, namespace, recorder) as stale:
         await stale.publish_batch(moves(16, 30))
         await stale.drain(timeout=30)
-        held = silence(stale)
+        held = freeze(stale)
         async with open_operations(url_of(shared_server, namespace)) as operations:
             result = await operations.reset("sub", "beginning")
             assert (result.position, result.pending) == (0, True)
-        async with make(shared_server, namespace, noted) as other:
+        async with make_bus(shared_server, namespace, recorder) as other:
             await until(lambda: len(other.partitions) == 8)
-            await until(lambda: len(noted.numbers) == 60)
+            await until(lambda: len(recorder.numbers) == 60)
             for storage, epochs in held:
                 late = [Progress(name, epoch, 99, 99) for name, epoch in epochs.items()]
                 assert await storage.save_progress(late) == ["sub"]
             await other.drain(timeout=30)
             [record] = await other.subscriptions.list()
             assert record.watermark == 30
-    assert Counter(noted.numbers) == dict.fromkeys(range(30), 2)
+    assert Counter(recorder.numbers) == dict.fromkeys(range(30), 2)
 
 
-def silence(bus: RedisEventBus) -> list[tuple[PartitionStorage, dict[str, int]]]:
+def freeze(bus: RedisEventBus) -> list[tuple[PartitionStorage, dict[str, int]]]:
     """Stop a process's heartbeats, as SIGSTOP does; return the epochs it holds by partition."""
     held = [(running.storage, dict(running.storage._held)) for running in bus._group_engine.running.values()]
-    stand_still(bus)
+    stop_heartbeats(bus)
     return held
 
 
@@ -300,16 +302,16 @@ async def test_a_halted_subscription_goes_on_where_it_is_moved_to(
     shared_server: Server, namespace: str
 ) -> None:
     """A subscription that halted at a poisonous event can skip it by a reset."""
-    both = Both()
-    bus = make(shared_server, namespace, partitions=1)
-    bus.subscribe(Moved, refuse_odd, name="sub", retry=RetryPolicy(max_attempts=1), on_exhausted="stop")
+    both = SubAndOther()
+    bus = make_bus(shared_server, namespace, partitions=1)
+    bus.subscribe(Moved, fail_on_odd, name="sub", retry=RetryPolicy(max_attempts=1), on_exhausted="stop")
     bus.subscribe(Moved, both.other, name="other")
     async with bus:
         await bus.publish_batch([Moved("a", 2), Moved("a", 3), Moved("a", 4)])
         await bus.drain(timeout=30)
-        assert states(bus) == {"halted"}
+        assert states_of(bus) == {"halted"}
         assert await bus.subscriptions.reset("sub", "now") == 3
-        assert states(bus) == {"active"}
+        assert states_of(bus) == {"active"}
         await bus.publish(Moved("a", 6))
         await bus.drain(timeout=30)
         assert bus.health().status == "ok"

@@ -14,38 +14,30 @@ import pytest
 from pabal.brokers.redis import RedisEventBus
 from pabal.brokers.redis.membership import Lease, Membership, View, make_plan
 from pabal.brokers.redis.reports import ConnectionLost, PartitionLost
-from tests.brokers.events import Moved, Noted, moves, until
+from tests.brokers.events import Moved, Recorder, moves, until
 from tests.brokers.proxy import Proxy
 from tests.brokers.server import Server, redis_binary
-from tests.brokers.test_bus import make
-
-
-def through(proxy: Proxy, namespace: str, noted: Noted, **options: Any) -> RedisEventBus:
-    bus = RedisEventBus(
-        proxy.url, group="g", namespace=namespace, partitions=4, **{"lease": 2.0, "patience": 60.0, **options}
-    )
-    bus.subscribe(Moved, noted, name="sub", start="beginning")
-    return bus
+from tests.brokers.support import make_bus, make_bus_through
 
 
 async def test_a_network_that_is_cut_again_and_again_loses_and_doubles_nothing(
     shared_server: Server, namespace: str
 ) -> None:
     """An interrupted append could be lost, or be repeated and stored twice."""
-    noted = Noted()
+    recorder = Recorder()
     reports: list[Any] = []
     async with Proxy(shared_server.port) as proxy:
-        bus = through(proxy, namespace, noted)
+        bus = make_bus_through(proxy, namespace, recorder)
         bus.listen(reports.append)
         async with bus:
             publishing = asyncio.gather(*(_publish(bus, publisher) for publisher in range(20)))
             for cut in range(1, 4):
-                await until(lambda cut=cut: len(noted.numbers) >= 50 * cut or publishing.done())  # type: ignore[misc]
+                await until(lambda cut=cut: len(recorder.numbers) >= 50 * cut or publishing.done())  # type: ignore[misc]
                 proxy.cut()
             await publishing
             await bus.drain(timeout=60)
     for publisher in range(20):
-        assert noted.first_times(f"p{publisher}") == list(range(20))
+        assert recorder.distinct_numbers(f"p{publisher}") == list(range(20))
     assert any(isinstance(report, ConnectionLost) for report in reports)
 
 
@@ -56,13 +48,13 @@ async def _publish(bus: RedisEventBus, publisher: int) -> None:
 
 async def test_whoever_is_cut_off_lets_go_and_another_goes_on(shared_server: Server, namespace: str) -> None:
     """Promise 41. Otherwise the process cut off and its successor would handle a key at the same time."""
-    left, right = Noted(), Noted()
+    left, right = Recorder(), Recorder()
     reports: list[Any] = []
     async with Proxy(shared_server.port) as proxy:
-        cut_off = through(proxy, namespace, left, lease=0.5)
+        cut_off = make_bus_through(proxy, namespace, left, lease=0.5)
         cut_off.listen(reports.append)
         await cut_off.start()
-        async with make(shared_server, namespace, right, partitions=4, lease=0.5) as other:
+        async with make_bus(shared_server, namespace, right, partitions=4, lease=0.5) as other:
             await until(lambda: len(other.partitions) == 2)
             proxy.swallow = True
             await until(lambda: len(other.partitions) == 4)
@@ -80,13 +72,13 @@ async def test_whoever_is_cut_off_lets_go_and_another_goes_on(shared_server: Ser
 
 async def test_a_slow_network_only_takes_longer(shared_server: Server, namespace: str) -> None:
     """A long round trip must not be taken for a dead server."""
-    noted = Noted()
-    async with Proxy(shared_server.port) as proxy, through(proxy, namespace, noted) as bus:
+    recorder = Recorder()
+    async with Proxy(shared_server.port) as proxy, make_bus_through(proxy, namespace, recorder) as bus:
         proxy.delay = 0.05
         await bus.publish_batch(moves(4, 20))
         await bus.drain(timeout=60)
         assert bus.health().status == "ok"
-    assert sorted(noted.numbers) == list(range(20))
+    assert sorted(recorder.numbers) == list(range(20))
 
 
 async def test_a_stopped_process_is_replaced_and_finds_that_out(
@@ -118,15 +110,15 @@ asyncio.run(main())
     assert process.stdout is not None
     assert await process.stdout.readline() == b"ready\n"
     process.send_signal(signal.SIGSTOP)
-    noted = Noted()
-    async with make(shared_server, namespace, noted, partitions=4, lease=0.5) as bus:
+    recorder = Recorder()
+    async with make_bus(shared_server, namespace, recorder, partitions=4, lease=0.5) as bus:
         await until(lambda: len(bus.partitions) == 4)
         await bus.publish_batch(moves(8, 40))
         await bus.drain(timeout=30)
         process.send_signal(signal.SIGCONT)
-        said, _ = await asyncio.wait_for(process.communicate(), 30)
-    assert said == b"lost\n"
-    assert sorted(noted.numbers) == list(range(40))
+        output, _ = await asyncio.wait_for(process.communicate(), 30)
+    assert output == b"lost\n"
+    assert sorted(recorder.numbers) == list(range(40))
 
 
 async def test_no_clock_that_jumps_takes_a_partition_away(
@@ -135,10 +127,10 @@ async def test_no_clock_that_jumps_takes_a_partition_away(
     """Correcting a machine's clock by an hour must not release all its partitions."""
     now = [1_000_000.0]
     monkeypatch.setattr("time.time", lambda: now[0])
-    noted = Noted()
+    recorder = Recorder()
     async with (
-        make(shared_server, namespace, noted) as one,
-        make(shared_server, namespace, noted) as two,
+        make_bus(shared_server, namespace, recorder) as one,
+        make_bus(shared_server, namespace, recorder) as two,
     ):
         await until(lambda: len(one.partitions) == len(two.partitions) == 4)
         before = one.partitions
@@ -150,7 +142,7 @@ async def test_no_clock_that_jumps_takes_a_partition_away(
         assert one.partitions == before
         await one.publish_batch(moves(8, 20))
         await one.drain(timeout=30)
-    assert sorted(noted.numbers) == list(range(20))
+    assert sorted(recorder.numbers) == list(range(20))
 
 
 def test_partitions_are_shared_out_evenly_whatever_was_before() -> None:
@@ -177,7 +169,7 @@ async def test_the_dead_are_known_by_heartbeats_that_stand_still(
     shared_server: Server, namespace: str
 ) -> None:
     """A process must not be declared dead at another's first look, and not live for ever."""
-    async with make(shared_server, namespace) as bus:
+    async with make_bus(shared_server, namespace) as bus:
         one = Membership(bus._log, bus._keys, "one", lease=0.2)
         two = Membership(bus._log, bus._keys, "two", lease=0.2)
         await one.read_view()
@@ -198,9 +190,9 @@ async def test_nothing_acked_is_lost_in_ten_thousand(binary: str, namespace: str
         pytest.fail("no redis-server on PATH; install it, or leave this one out with -k valkey")
     server = Server(path)
     server.start()
-    noted = Noted()
+    recorder = Recorder()
     try:
-        async with make(server, namespace, noted, patience=120.0, lease=5.0) as bus:
+        async with make_bus(server, namespace, recorder, patience=120.0, lease=5.0) as bus:
 
             async def publish(publisher: int) -> None:
                 for number in range(100):
@@ -208,11 +200,11 @@ async def test_nothing_acked_is_lost_in_ten_thousand(binary: str, namespace: str
 
             publishing = asyncio.gather(*(publish(publisher) for publisher in range(100)))
             for count in (3333, 5000):
-                await until(lambda count=count: len(noted.numbers) >= count, 120.0)  # type: ignore[misc]
+                await until(lambda count=count: len(recorder.numbers) >= count, 120.0)  # type: ignore[misc]
                 await server.restart()
             await publishing
             await bus.drain(timeout=120)
         for publisher in range(100):
-            assert noted.first_times(f"p{publisher}") == list(range(100))
+            assert recorder.distinct_numbers(f"p{publisher}") == list(range(100))
     finally:
         server.remove()

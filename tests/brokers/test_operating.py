@@ -5,7 +5,7 @@ from __future__ import annotations
 from pabal.operations import operations_of
 from tests.brokers.events import Moved, until
 from tests.brokers.server import Server
-from tests.brokers.test_bus import make
+from tests.brokers.support import make_bus
 
 
 async def test_an_operator_sees_and_mends_a_bus_on_a_server(shared_server: Server, namespace: str) -> None:
@@ -18,7 +18,7 @@ async def test_an_operator_sees_and_mends_a_bus_on_a_server(shared_server: Serve
         handled.append(event.number)
 
     handled: list[int] = []
-    async with make(shared_server, namespace, handle) as bus:
+    async with make_bus(shared_server, namespace, handle) as bus:
         operations = operations_of(bus)
         await bus.publish(Moved("k1", 1))
         await bus.drain(timeout=30)

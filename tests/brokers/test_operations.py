@@ -5,8 +5,7 @@ from __future__ import annotations
 import asyncio
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Callable
 from typing import Any
 
 import httpx
@@ -28,57 +27,27 @@ from pabal.errors import (
 from pabal.factory import open_operations
 from pabal.operations import Operations
 from pabal.ports.operations import DeadLetterFilter
-from tests.brokers.events import Moved, Noted, moves, until
+from tests.brokers.events import Moved, Recorder, moves, until
 from tests.brokers.server import Server
-from tests.brokers.test_bus import make
+from tests.brokers.support import (
+    dump_namespace,
+    group_with_dead_letters,
+    make_bus,
+    run_cli,
+    url_of,
+)
 
 ODD = DeadLetterFilter(error_type="ValueError")
-
-
-def call(*args: str) -> tuple[int, str]:
-    """Run a command of the CLI in English; return its exit code and output."""
-    done = CliRunner().invoke(commands, ["--lang", "en", *args])
-    return done.exit_code, done.output
-
-
-def url_of(server: Server, namespace: str, group: str = "g") -> str:
-    return f"{server.url}?namespace={namespace}" + (f"&group={group}" if group else "")
-
-
-def refuse_odd(event: Moved) -> None:
-    if event.number % 2:
-        raise ValueError(f"{event.number} is odd")
-
-
-@asynccontextmanager
-async def parked(server: Server, namespace: str, count: int = 6) -> AsyncIterator[Operations]:
-    """Yield operations on a group that has parked every second event, and whose process has ended."""
-    async with make(server, namespace, refuse_odd) as bus:
-        await bus.publish_batch(moves(3, count))
-        await bus.drain(timeout=30)
-    async with open_operations(url_of(server, namespace), actor="kim") as operations:
-        yield operations
-
-
-async def everything_on(server: Server, namespace: str) -> dict[bytes, bytes]:
-    """Return all keys of a namespace with their contents."""
-    link = Link(server.url, loads_scripts=False)
-    await link.open()
-    try:
-        keys = await link.call("KEYS", f"{{{namespace}}}:*")
-        return {key: await link.call("DUMP", key) for key in sorted(keys)}
-    finally:
-        await link.close()
 
 
 async def test_a_group_that_is_down_shows_its_lag_and_that_nobody_is_there(
     shared_server: Server, namespace: str
 ) -> None:
     """Otherwise an operator would have to start the application to learn how far it is behind."""
-    async with make(shared_server, namespace, Noted().handle) as bus:
+    async with make_bus(shared_server, namespace, Recorder().handle) as bus:
         await bus.publish_batch(moves(4, 20))
         await bus.drain(timeout=30)
-    async with make(shared_server, namespace) as publisher:
+    async with make_bus(shared_server, namespace) as publisher:
         await publisher.publish_batch(moves(4, 7))
     async with open_operations(url_of(shared_server, namespace)) as operations:
         overview = await operations.overview()
@@ -91,7 +60,7 @@ async def test_a_group_that_is_down_shows_its_lag_and_that_nobody_is_there(
 
 async def test_a_group_that_runs_is_seen_as_active(shared_server: Server, namespace: str) -> None:
     """A healthy group must not be reported as abandoned."""
-    async with make(shared_server, namespace, Noted().handle) as bus:
+    async with make_bus(shared_server, namespace, Recorder().handle) as bus:
         await bus.publish_batch(moves(4, 20))
         await bus.drain(timeout=30)
         async with open_operations(url_of(shared_server, namespace)) as operations:
@@ -102,7 +71,7 @@ async def test_a_group_that_runs_is_seen_as_active(shared_server: Server, namesp
 
 async def test_a_process_without_heartbeats_handles_nothing(shared_server: Server, namespace: str) -> None:
     """A group whose processes were all killed must not be shown as active for ever."""
-    async with parked(shared_server, namespace):
+    async with group_with_dead_letters(shared_server, namespace):
         link = Link(shared_server.url, loads_scripts=False)
         await link.open()
         base = f"{{{namespace}}}:group:g:"
@@ -124,7 +93,7 @@ def test_the_dashboard_reports_a_group_and_another_loop_may_close(
     """The page must work on a server, and the command may close the operations in another event loop."""
 
     async def prepare() -> None:
-        async with parked(shared_server, namespace):
+        async with group_with_dead_letters(shared_server, namespace):
             pass
 
     async def look(operations: Operations) -> list[httpx.Response]:
@@ -157,24 +126,24 @@ def test_the_dashboard_reports_a_group_and_another_loop_may_close(
 
 async def test_looking_changes_nothing_on_the_server(shared_server: Server, namespace: str) -> None:
     """Looking must not join the group, take a lease or move the log to another incarnation."""
-    async with parked(shared_server, namespace) as operations:
-        before = await everything_on(shared_server, namespace)
+    async with group_with_dead_letters(shared_server, namespace) as operations:
+        before = await dump_namespace(shared_server, namespace)
         await operations.overview()
         await operations.subscriptions()
         await operations.dead_letters()
         await operations.dead_letter(1)
         await operations.dead_letter_groups()
         await operations.audit()
-        assert await everything_on(shared_server, namespace) == before
+        assert await dump_namespace(shared_server, namespace) == before
 
 
 async def test_positions_never_given_are_no_lag(own_server: Server, namespace: str) -> None:
     """After a restart of the server, the group would seem to be four billion events behind."""
-    async with make(own_server, namespace, Noted().handle) as bus:
+    async with make_bus(own_server, namespace, Recorder().handle) as bus:
         await bus.publish_batch(moves(1, 5))
         await bus.drain(timeout=30)
     await own_server.restart()
-    async with make(own_server, namespace) as publisher:
+    async with make_bus(own_server, namespace) as publisher:
         await publisher.publish_batch(moves(1, 3))
     async with open_operations(url_of(own_server, namespace)) as operations:
         [view] = await operations.subscriptions()
@@ -188,26 +157,26 @@ async def test_positions_never_given_are_no_lag_of_a_paused_subscription(
     own_server: Server, namespace: str
 ) -> None:
     """After a server restart, its metrics would show billions of waiting events until it is resumed."""
-    noted = Noted()
-    async with make(own_server, namespace, noted.handle) as bus:
+    recorder = Recorder()
+    async with make_bus(own_server, namespace, recorder.handle) as bus:
         await bus.publish_batch(moves(1, 5))
         await bus.drain(timeout=30)
         await bus.subscriptions.pause("sub")
         await own_server.restart()
         await bus.publish_batch(moves(1, 3))
         await until(lambda: bus.get_statistics()["subscriptions"]["sub"]["lag"] == 3)
-    async with make(own_server, namespace, noted.handle) as bus:
+    async with make_bus(own_server, namespace, recorder.handle) as bus:
         await until(lambda: bus.get_statistics()["subscriptions"]["sub"]["lag"] == 3)
         assert bus.get_statistics()["subscriptions"]["sub"]["state"] == "paused"
         await bus.subscriptions.resume("sub")
         await bus.drain(timeout=30)
         assert bus.get_statistics()["subscriptions"]["sub"]["lag"] == 0
-    assert noted.numbers == [0, 1, 2, 3, 4, 0, 1, 2]
+    assert recorder.numbers == [0, 1, 2, 3, 4, 0, 1, 2]
 
 
 async def test_what_was_trimmed_is_no_lag(shared_server: Server, namespace: str) -> None:
     """After a reset to the beginning, the lag would include all events ever trimmed."""
-    async with make(shared_server, namespace, Noted().handle, partitions=1, keep=4) as bus:
+    async with make_bus(shared_server, namespace, Recorder().handle, partitions=1, keep=4) as bus:
         for event in moves(1, 20):
             await bus.publish(event)
         await bus.drain(timeout=30)
@@ -221,15 +190,15 @@ async def test_what_was_trimmed_is_no_lag(shared_server: Server, namespace: str)
     assert (overview.lag, overview.totals.events, overview.totals.head) == (4, 4, 20)
     findings = await examine_server(shared_server.url, namespace)
     assert any("group 'g' is 4 positions behind" in finding.text for finding in findings)
-    noted = Noted()
-    async with make(shared_server, namespace, noted.handle, partitions=1) as bus:
+    recorder = Recorder()
+    async with make_bus(shared_server, namespace, recorder.handle, partitions=1) as bus:
         await bus.drain(timeout=30)
-    assert noted.numbers == [16, 17, 18, 19]
+    assert recorder.numbers == [16, 17, 18, 19]
 
 
 async def test_dead_letters_are_listed_filtered_and_paged(shared_server: Server, namespace: str) -> None:
     """An operator could see only the first page, or dead letters that do not match."""
-    async with parked(shared_server, namespace, 10) as operations:
+    async with group_with_dead_letters(shared_server, namespace, 10) as operations:
         first = await operations.dead_letters(limit=3)
         rest = await operations.dead_letters(after=first.next or 0, limit=3)
         assert len(first.dead_letters) == 3
@@ -262,7 +231,7 @@ async def test_the_running_owner_hears_of_a_retry_an_edit_and_a_discard(
             raise ValueError("not yet")
         handled.append(event.number)
 
-    async with make(shared_server, namespace, handle) as bus:
+    async with make_bus(shared_server, namespace, handle) as bus:
         await bus.publish_batch(moves(3, 3))
         await bus.drain(timeout=30)
         healed = True
@@ -299,13 +268,13 @@ async def test_what_is_decided_while_the_group_is_down_happens_at_its_next_start
     shared_server: Server, namespace: str
 ) -> None:
     """Otherwise an operator could not act on dead letters while the application is down."""
-    async with parked(shared_server, namespace) as operations:
+    async with group_with_dead_letters(shared_server, namespace) as operations:
         result = await operations.retry_matching(ODD)
         assert (result.count, result.pending) == (3, True)
         assert (await operations.retry_matching(ODD)).count == 0
-        noted = Noted()
-        async with make(shared_server, namespace, noted.handle):
-            await until(lambda: sorted(noted.numbers) == [1, 3, 5])
+        recorder = Recorder()
+        async with make_bus(shared_server, namespace, recorder.handle):
+            await until(lambda: sorted(recorder.numbers) == [1, 3, 5])
             await _until_empty(operations)
 
 
@@ -323,7 +292,7 @@ async def test_what_a_server_cannot_do_is_refused(
     shared_server: Server, namespace: str, act: Act, error: type[Exception]
 ) -> None:
     """An empty answer would be taken for an empty log."""
-    async with parked(shared_server, namespace, 2) as operations:
+    async with group_with_dead_letters(shared_server, namespace, 2) as operations:
         with pytest.raises(error, match="a log on Redis"):
             await act(operations)
 
@@ -335,9 +304,12 @@ async def test_the_only_group_need_not_be_named_and_another_must(
     async with open_operations(url_of(shared_server, namespace)) as operations:
         with pytest.raises(BrokerError, match="no log in namespace"):
             await operations.overview()
-    async with parked(shared_server, namespace), open_operations(url_of(shared_server, namespace, "")) as one:
+    async with (
+        group_with_dead_letters(shared_server, namespace),
+        open_operations(url_of(shared_server, namespace, "")) as one,
+    ):
         assert (await one.overview()).parked == 3
-    async with make(shared_server, namespace, Noted().handle, group="other"):
+    async with make_bus(shared_server, namespace, Recorder().handle, group="other"):
         for group, word in (("", "choose a group"), ("nobody", "there is no group 'nobody'")):
             async with open_operations(url_of(shared_server, namespace, group)) as operations:
                 with pytest.raises(UsageError, match=f"{word}.*known groups: g, other"):
@@ -346,21 +318,21 @@ async def test_the_only_group_need_not_be_named_and_another_must(
 
 async def test_the_commands_take_a_servers_url(shared_server: Server, namespace: str) -> None:
     """The command line must work for a bus on a server, too."""
-    async with parked(shared_server, namespace) as operations:
+    async with group_with_dead_letters(shared_server, namespace) as operations:
         [letter, *_] = (await operations.dead_letters()).dead_letters
     url = url_of(shared_server, namespace)
 
     def calls() -> list[tuple[int, str]]:
         return [
-            call("status", url),
-            call("subscriptions", "list", url),
-            call("dead-letters", "list", url),
-            call("dead-letters", "show", url, str(letter.id)),
-            call("dead-letters", "discard", url, str(letter.id), "--yes"),
-            call("audit", url),
-            call("replay", url, "sub", "--dry-run"),
-            call("streams", "list", url),
-            call("vacuum", url),
+            run_cli("status", url),
+            run_cli("subscriptions", "list", url),
+            run_cli("dead-letters", "list", url),
+            run_cli("dead-letters", "show", url, str(letter.id)),
+            run_cli("dead-letters", "discard", url, str(letter.id), "--yes"),
+            run_cli("audit", url),
+            run_cli("replay", url, "sub", "--dry-run"),
+            run_cli("streams", "list", url),
+            run_cli("vacuum", url),
         ]
 
     status, listed, letters, shown, gone, audit, replay, streams, vacuum = await asyncio.to_thread(calls)
@@ -376,7 +348,7 @@ async def test_the_commands_take_a_servers_url(shared_server: Server, namespace:
 
 
 @pytest.fixture
-def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+def short_patience(monkeypatch: pytest.MonkeyPatch) -> None:
     """Make inspectors wait only a moment for a server, not for seconds."""
     defaults = {**(GroupInspector.__init__.__kwdefaults__ or {}), "patience": 0.05}
     monkeypatch.setattr(GroupInspector.__init__, "__kwdefaults__", defaults)
@@ -392,14 +364,14 @@ SECRETS = [
 
 
 @pytest.mark.parametrize("url", SECRETS)
-def test_no_password_of_a_url_is_printed(impatient: None, url: str) -> None:
+def test_no_password_of_a_url_is_printed(short_patience: None, url: str) -> None:
     """A password must not appear in terminals and logs, even if it was not escaped correctly."""
     done = CliRunner().invoke(commands, ["status", url])
     assert done.exit_code in (2, 3)
     assert "hunter2" not in done.output + masked(url)
 
 
-async def test_the_dashboard_of_a_server_that_is_away_says_so(impatient: None) -> None:
+async def test_the_dashboard_of_a_server_that_is_away_says_so(short_patience: None) -> None:
     """The page must not be blank, or show an empty group as if it were healthy."""
     async with open_operations("redis://kim:hunter2@127.0.0.1:1/0?group=g") as operations:
         app = create_dashboard(operations, allow_actions=True)
@@ -426,7 +398,7 @@ async def test_the_dashboard_of_a_server_that_is_away_says_so(impatient: None) -
     ids=lambda words: " ".join(words[:2]),
 )
 def test_a_server_that_is_away_is_told_in_one_line(
-    impatient: None, monkeypatch: pytest.MonkeyPatch, command: tuple[str, ...]
+    short_patience: None, monkeypatch: pytest.MonkeyPatch, command: tuple[str, ...]
 ) -> None:
     """An operator must not get a traceback, and a script not take the error for an empty log."""
     monkeypatch.setenv("PABAL_LANG", "en")

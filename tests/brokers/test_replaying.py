@@ -13,27 +13,26 @@ from pabal.delivery.retry import RetryPolicy
 from pabal.errors import SubscriptionInUseError, SubscriptionNotFoundError, UsageError
 from pabal.factory import open_operations
 from pabal.operations import operations_of
-from tests.brokers.events import Moved, Noted, moves, until
+from tests.brokers.events import Moved, Recorder, moves, until
 from tests.brokers.server import Server
-from tests.brokers.test_bus import make
-from tests.brokers.test_moving import Gate, silence
-from tests.brokers.test_operations import everything_on, refuse_odd, url_of
-from tests.brokers.test_steering import Both, call, published, shared, states
+from tests.brokers.support import dump_namespace, fail_on_odd, make_bus, run_cli, url_of
+from tests.brokers.test_moving import Gate, freeze
+from tests.brokers.test_steering import SubAndOther, publish_and_drain, states_of, two_buses
 
 
 async def test_everything_is_delivered_again_in_every_process_in_order_and_to_it_alone(
     shared_server: Server, namespace: str
 ) -> None:
     """A repaired handler would get only half of the events again, or new events would overtake old ones."""
-    both = Both()
-    async with shared(shared_server, namespace, both) as (one, two):
-        await published(one, two)
+    both = SubAndOther()
+    async with two_buses(shared_server, namespace, both) as (one, two):
+        await publish_and_drain(one, two)
         replay = await one.subscriptions.replay("sub")
         assert (replay.first, replay.last) == (1, 50)
-        await published(two, one, first=50)
+        await publish_and_drain(two, one, first=50)
         await until(lambda: len(both.sub.numbers) == 150)
         await asyncio.gather(one.drain(timeout=30), two.drain(timeout=30))
-        await until(lambda: states(one) == states(two) == {"active"})
+        await until(lambda: states_of(one) == states_of(two) == {"active"})
         assert all(not record.replays for record in await one.subscriptions.list())
     assert Counter(both.sub.numbers) == {number: 2 if number < 50 else 1 for number in range(100)}
     assert sorted(both.other.numbers) == list(range(100))
@@ -41,8 +40,8 @@ async def test_everything_is_delivered_again_in_every_process_in_order_and_to_it
 
 async def test_what_lies_between_two_times_is_delivered_again(shared_server: Server, namespace: str) -> None:
     """To repeat the hour of a faulty release, one would have to replay the whole log."""
-    noted, url = Noted(), url_of(shared_server, namespace)
-    async with make(shared_server, namespace, noted) as bus:
+    recorder, url = Recorder(), url_of(shared_server, namespace)
+    async with make_bus(shared_server, namespace, recorder) as bus:
         for first in (0, 20, 40):
             await bus.publish_batch([Moved(f"k{number % 16}", number) for number in range(first, first + 20)])
         await bus.drain(timeout=30)
@@ -53,28 +52,28 @@ async def test_what_lies_between_two_times_is_delivered_again(shared_server: Ser
             until_then = min(times[number] for number in range(40, 60))
             result = await operations.replay("sub", since, until_then)
             assert (result.count, result.pending) == (20, True)
-        await until(lambda: len(noted.numbers) == 80)
+        await until(lambda: len(recorder.numbers) == 80)
         replay = await bus.subscriptions.replay("sub", until_then)
         assert (replay.first, replay.last) == (41, 60)
-        await until(lambda: len(noted.numbers) == 100)
+        await until(lambda: len(recorder.numbers) == 100)
         await bus.drain(timeout=30)
-    assert Counter(noted.numbers) == {number: 1 if number < 20 else 2 for number in range(60)}
+    assert Counter(recorder.numbers) == {number: 1 if number < 20 else 2 for number in range(60)}
 
 
 async def test_the_shell_replays_to_a_group_that_is_down(shared_server: Server, namespace: str) -> None:
     """An operator would have to write a program to have events delivered again."""
-    noted, url = Noted(), url_of(shared_server, namespace)
-    async with make(shared_server, namespace, noted) as bus:
+    recorder, url = Recorder(), url_of(shared_server, namespace)
+    async with make_bus(shared_server, namespace, recorder) as bus:
         await bus.publish_batch(moves(16, 30))
         await bus.drain(timeout=30)
 
     def calls() -> list[tuple[int, str]]:
         return [
-            call("replay", url, "sub", "--from", "2h", "--dry-run"),
-            call("replay", url, "sub", "--from", "2h", "--yes"),
-            call("replay", url, "sub", "--to", "2h", "--yes", lang="ko"),
-            call("replay", url, "sub", "--from", "3", "--yes", lang="ko"),
-            call("replay", url, "sub", "--from", "soon", "--yes"),
+            run_cli("replay", url, "sub", "--from", "2h", "--dry-run"),
+            run_cli("replay", url, "sub", "--from", "2h", "--yes"),
+            run_cli("replay", url, "sub", "--to", "2h", "--yes", lang="ko"),
+            run_cli("replay", url, "sub", "--from", "3", "--yes", lang="ko"),
+            run_cli("replay", url, "sub", "--from", "soon", "--yes"),
         ]
 
     dry, asked, nothing, position, mistake = await asyncio.to_thread(calls)
@@ -83,10 +82,10 @@ async def test_the_shell_replays_to_a_group_that_is_down(shared_server: Server, 
     assert (nothing[0], "다시 전달할 것이 없습니다" in nothing[1]) == (2, True), nothing
     assert (position[0], "파티션 8개" in position[1]) == (2, True), position
     assert (mistake[0], "an age such as" in mistake[1]) == (2, True), mistake
-    async with make(shared_server, namespace, noted) as bus:
-        await until(lambda: len(noted.numbers) == 60)
+    async with make_bus(shared_server, namespace, recorder) as bus:
+        await until(lambda: len(recorder.numbers) == 60)
         await bus.drain(timeout=30)
-    assert Counter(noted.numbers) == dict.fromkeys(range(30), 2)
+    assert Counter(recorder.numbers) == dict.fromkeys(range(30), 2)
 
 
 async def test_a_replay_goes_on_after_a_restart_and_can_be_called_off(
@@ -95,7 +94,7 @@ async def test_a_replay_goes_on_after_a_restart_and_can_be_called_off(
     """A long replay would start over with each deployment, or could not be cancelled."""
     gate = Gate(5)
     gate.opened.set()
-    async with make(shared_server, namespace, gate.handle, partitions=1) as bus:
+    async with make_bus(shared_server, namespace, gate.handle, partitions=1) as bus:
         await bus.publish_batch(moves(1, 10))
         await bus.drain(timeout=30)
         gate.opened.clear()
@@ -111,7 +110,7 @@ async def test_a_replay_goes_on_after_a_restart_and_can_be_called_off(
         assert await bus._log.link.call("HGET", bus._log.keys.part(0), "floor") == b"5"
         await bus.stop(timeout=0.0)
     gate.begun.clear()
-    async with make(shared_server, namespace, gate.handle, partitions=1) as bus:
+    async with make_bus(shared_server, namespace, gate.handle, partitions=1) as bus:
         await until(lambda: gate.begun == [5])
         assert await bus.subscriptions.cancel_replays("sub") == 1
         assert await bus.subscriptions.cancel_replays("sub") == 0
@@ -127,53 +126,53 @@ async def test_dead_letters_are_left_out_and_failures_are_parked(
     shared_server: Server, namespace: str
 ) -> None:
     """A replay would handle dead letters that an operator has not decided about yet."""
-    noted = Noted()
+    recorder = Recorder()
 
     async def handle(event: Moved) -> None:
-        await noted.handle(event)
-        refuse_odd(event)
+        await recorder.handle(event)
+        fail_on_odd(event)
 
-    bus = make(shared_server, namespace, partitions=2)
+    bus = make_bus(shared_server, namespace, partitions=2)
     bus.subscribe(Moved, handle, name="sub", retry=RetryPolicy(max_attempts=1))
     async with bus:
         await bus.publish_batch(moves(4, 8))
         await bus.drain(timeout=30)
         assert [letter.id for letter in await bus.dead_letters.list()] == [1, 2, 3, 4]
         await bus.subscriptions.replay("sub")
-        await until(lambda: len(noted.numbers) == 12)
+        await until(lambda: len(recorder.numbers) == 12)
         await bus.drain(timeout=30)
         assert [letter.id for letter in await bus.dead_letters.list()] == [1, 2, 3, 4]
-    assert Counter(noted.numbers) == {number: 1 if number % 2 else 2 for number in range(8)}
+    assert Counter(recorder.numbers) == {number: 1 if number % 2 else 2 for number in range(8)}
 
 
 async def test_a_paused_subscription_is_not_replayed_to_until_it_goes_on(
     shared_server: Server, namespace: str
 ) -> None:
     """A replay would undo the pause, or would be forgotten because it was requested during the pause."""
-    noted = Noted()
-    async with make(shared_server, namespace, noted) as bus:
+    recorder = Recorder()
+    async with make_bus(shared_server, namespace, recorder) as bus:
         await bus.publish_batch(moves(16, 30))
         await bus.drain(timeout=30)
         operations = operations_of(bus)
         await operations.pause("sub")
         result = await operations.replay("sub")
         assert result.count == 30
-        assert states(bus) == {PAUSED}
+        assert states_of(bus) == {PAUSED}
         await operations.resume("sub")
-        await until(lambda: len(noted.numbers) == 60)
+        await until(lambda: len(recorder.numbers) == 60)
         await bus.drain(timeout=30)
-    assert Counter(noted.numbers) == dict.fromkeys(range(30), 2)
+    assert Counter(recorder.numbers) == dict.fromkeys(range(30), 2)
 
 
 async def test_a_reset_forgets_the_replays_asked_before_it_and_none_asked_later(
     shared_server: Server, namespace: str
 ) -> None:
     """A reset that takes effect late would cancel a replay that was requested after it."""
-    noted = Noted()
-    async with make(shared_server, namespace, noted, lease=60.0) as bus:
+    recorder = Recorder()
+    async with make_bus(shared_server, namespace, recorder, lease=60.0) as bus:
         await bus.publish_batch(moves(16, 30))
         await bus.drain(timeout=30)
-        silence(bus)  # the bus does not notice the requests until it is told to look
+        freeze(bus)  # the bus does not notice the requests until it is told to look
         async with open_operations(url_of(shared_server, namespace)) as operations:
             for _ in range(2):
                 assert (await operations.replay("sub")).count == 30
@@ -182,14 +181,14 @@ async def test_a_reset_forgets_the_replays_asked_before_it_and_none_asked_later(
             assert (await operations.replay("sub")).count == 30
         for running in bus._group_engine.running.values():
             running.storage.control_listeners.notify()
-        await until(lambda: len(noted.numbers) == 60)
+        await until(lambda: len(recorder.numbers) == 60)
         await bus.drain(timeout=30)
-    assert Counter(noted.numbers) == dict.fromkeys(range(30), 2)
+    assert Counter(recorder.numbers) == dict.fromkeys(range(30), 2)
 
 
 async def test_what_says_nothing_is_not_replayed(shared_server: Server, namespace: str) -> None:
     """A range of positions would mean different events in each partition than the caller meant."""
-    async with make(shared_server, namespace, Noted()) as bus:
+    async with make_bus(shared_server, namespace, Recorder()) as bus:
         replay = bus.subscriptions.replay
         with pytest.raises(UsageError, match="there is nothing to replay"):
             await replay("sub")
@@ -207,30 +206,30 @@ async def test_a_name_that_was_given_up_is_removed_and_holds_nothing_back(
     shared_server: Server, namespace: str
 ) -> None:
     """After a handler is renamed, its old name would keep the whole log on the server for ever."""
-    noted, both = Noted(), Both()
+    recorder, both = Recorder(), SubAndOther()
     async with both.bus(shared_server, namespace, keep=0) as bus:
-        await published(bus, count=20)
+        await publish_and_drain(bus, count=20)
         await bus.subscriptions.pause("sub")
-        await published(bus, first=20, count=10)
+        await publish_and_drain(bus, first=20, count=10)
         with pytest.raises(SubscriptionInUseError, match="sub"):
             await bus.subscriptions.forget("sub")
-    bus = make(shared_server, namespace, keep=0)
+    bus = make_bus(shared_server, namespace, keep=0)
     bus.subscribe(Moved, both.other, name="other")
     async with bus:
         assert [record.name for record in await bus.subscriptions.list()] == ["other", "sub"]
         assert await bus.subscriptions.forget("sub")
         assert not await bus.subscriptions.forget("sub")
         assert [record.name for record in await bus.subscriptions.list()] == ["other"]
-        left = await everything_on(shared_server, namespace)
+        left = await dump_namespace(shared_server, namespace)
         assert bus._coordinator is not None
         await bus._coordinator.trim()
         lengths = [await bus._log.link.call("XLEN", bus._log.keys.log(part)) for part in range(8)]
         assert lengths == [0] * 8
-        bus.subscribe(Moved, noted, name="sub", start="beginning")
+        bus.subscribe(Moved, recorder, name="sub", start="beginning")
         await bus.publish_batch([Moved(f"k{number % 16}", number) for number in range(30, 40)])
         await bus.drain(timeout=30)
         assert not (await bus.subscriptions.list())[1].paused
-    assert sorted(noted.numbers) == list(range(30, 40))
+    assert sorted(recorder.numbers) == list(range(30, 40))
     link = Link(shared_server.url, loads_scripts=False)
     await link.open()
     numbers = await link.call("HVALS", f"{{{namespace}}}:group:g:names")

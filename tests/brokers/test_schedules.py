@@ -10,39 +10,38 @@ import pytest
 from redis import Redis
 
 from pabal.errors import BrokerUnavailableError
-from tests.brokers.events import Moved, Noted, until
+from tests.brokers.events import Moved, Recorder, until
 from tests.brokers.proxy import Proxy
 from tests.brokers.server import Server
-from tests.brokers.test_bus import make
-from tests.brokers.test_network import through
-from tests.brokers.test_server_gone import cut_off
+from tests.brokers.support import make_bus, make_bus_through
+from tests.brokers.test_server_gone import disconnect
 
 
 async def test_many_that_are_due_at_once_travel_together(own_server: Server, namespace: str) -> None:
     """Promise 43. At three round trips per event, a dead process's partitions would wait to be taken over."""
-    noted = Noted()
+    recorder = Recorder()
     due = datetime.now(UTC) - timedelta(days=1)
-    async with make(own_server, namespace) as publisher:  # does not look for due events itself
+    async with make_bus(own_server, namespace) as publisher:  # does not look for due events itself
         for number in range(400):
             await publisher._group_log._schedule.add(Moved("k", number), due.timestamp())
     with Redis.from_url(own_server.url) as client:
         client.config_resetstat()
-        async with make(own_server, namespace, noted):
-            await until(lambda: len(noted.numbers) == 400)
+        async with make_bus(own_server, namespace, recorder):
+            await until(lambda: len(recorder.numbers) == 400)
             assert client.info("commandstats")["cmdstat_xadd"]["calls"] <= 40
-    assert noted.numbers == list(range(400))
+    assert recorder.numbers == list(range(400))
 
 
 async def test_who_schedules_waits_for_a_server_that_restarts(own_server: Server, namespace: str) -> None:
     """``publish`` with a ``delay`` would fail as soon as the connection breaks; without one, it waits."""
-    noted = Noted()
-    async with make(own_server, namespace, noted, lease=10.0) as bus:
+    recorder = Recorder()
+    async with make_bus(own_server, namespace, recorder, lease=10.0) as bus:
         scheduling = [asyncio.ensure_future(bus.publish(Moved("k", n), delay=0.01)) for n in range(50)]
         await asyncio.sleep(0)
         await own_server.restart()
         await asyncio.gather(*scheduling)
-        await until(lambda: len(noted.numbers) == 50)
-    assert sorted(noted.numbers) == list(range(50))
+        await until(lambda: len(recorder.numbers) == 50)
+    assert sorted(recorder.numbers) == list(range(50))
 
 
 async def test_who_schedules_and_is_not_to_wait_is_told_at_once(
@@ -50,9 +49,9 @@ async def test_who_schedules_and_is_not_to_wait_is_told_at_once(
 ) -> None:
     """``publish`` with a ``delay`` would wait in spite of ``when_disconnected="fail"``."""
     async with Proxy(shared_server.port) as proxy:
-        bus = through(proxy, namespace, Noted(), when_disconnected="fail", patience=60.0)
+        bus = make_bus_through(proxy, namespace, Recorder(), when_disconnected="fail", patience=60.0)
         await bus.start()
-        await cut_off(proxy, bus)
+        await disconnect(proxy, bus)
         since = time.monotonic()
         with pytest.raises(BrokerUnavailableError):
             await bus.publish(Moved("k", 1), delay=1.0)

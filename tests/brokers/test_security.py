@@ -20,10 +20,10 @@ from pabal.errors import BrokerError, BrokerUnavailableError, StorageError
 from pabal.factory import open_operations
 from pabal.ports.operations import DeadLetterFilter
 from tests.brokers.certificates import Certificate, make_certificate
-from tests.brokers.events import Moved, Noted, moves, until
+from tests.brokers.events import Moved, Recorder, moves, until
 from tests.brokers.proxy import Proxy
 from tests.brokers.server import Server
-from tests.brokers.test_bus import stand_still
+from tests.brokers.support import fail_on_odd, stop_heartbeats
 
 ROOT = Path(__file__).resolve().parents[2]
 USER, PASSWORD = "risk-user", "correct-horse"
@@ -51,7 +51,7 @@ def acl(page: str = "redis.md") -> list[str]:
     return shlex.split(block)
 
 
-async def admin(server: Server, *command: Argument) -> Any:
+async def run_as_admin(server: Server, *command: Argument) -> Any:
     link = Link(server.url, loads_scripts=False)
     await link.open()
     try:
@@ -64,19 +64,19 @@ async def command_for(server: Server) -> list[str]:
     """Return the documentation's command with the test's password, without words an old server lacks."""
     command = [PASSWORD.join(word.split("PASSWORD")) for word in acl()]
     command[2] = USER
-    said = (await admin(server, "INFO", "server")).decode()
-    (version,) = re.findall(r"^redis_version:(\d+)\.(\d+)", said, re.MULTILINE)
+    info = (await run_as_admin(server, "INFO", "server")).decode()
+    (version,) = re.findall(r"^redis_version:(\d+)\.(\d+)", info, re.MULTILINE)
     if tuple(map(int, version)) < (7, 2):
         command.remove("+client|setinfo")
     return command
 
 
 @asynccontextmanager
-async def limited(server: Server) -> AsyncIterator[str]:
+async def documented_user(server: Server) -> AsyncIterator[str]:
     """Create the user of the documentation and yield its URL; fail if the server refused it anything."""
-    await admin(server, *await command_for(server))
+    await run_as_admin(server, *await command_for(server))
     yield url_for(server.port)
-    assert await admin(server, "ACL", "LOG") == []
+    assert await run_as_admin(server, "ACL", "LOG") == []
 
 
 def url_for(port: int, password: str = PASSWORD, scheme: str = "redis", **settings: object) -> str:
@@ -90,11 +90,6 @@ def bus_at(url: str, handler: Any = None, **options: Any) -> RedisEventBus:
     if handler is not None:
         bus.subscribe(Moved, handler, name="sub", retry=RetryPolicy(max_attempts=2, base_delay=0.01))
     return bus
-
-
-def refuse_odd(event: Moved) -> None:
-    if event.number % 2:
-        raise ValueError(f"{event.number} is odd")
 
 
 def assert_hidden(*shown: object) -> None:
@@ -115,18 +110,18 @@ async def test_a_group_works_and_is_looked_at_through_tls(
     The servers used by the tests are built without TLS (Valkey's says "Failed finding TLS support"), so a
     proxy in this process terminates TLS in front of a real server. It refuses clients without TLS.
     """
-    noted = Noted()
+    recorder = Recorder()
     async with Proxy(shared_server.port, tls=certificate.server_context()) as proxy:
         settings = {"namespace": namespace, "ssl_ca_certs": certificate.file}
         url = f"rediss://127.0.0.1:{proxy.port}/0?group=risk&" + "&".join(
             f"{name}={value}" for name, value in settings.items()
         )
-        async with bus_at(url, noted) as bus:
+        async with bus_at(url, recorder) as bus:
             await bus.publish_batch(moves(8, 40))
             await bus.drain(timeout=30)
-            await _take_over_from(bus_at(url, noted), bus)
+            await _take_over_from(bus_at(url, recorder), bus)
             await bus.publish_batch(moves(8, 8))
-            await until(lambda: len(noted.numbers) >= 48)
+            await until(lambda: len(recorder.numbers) >= 48)
             async with open_operations(url) as operations:
                 assert (await operations.overview()).totals.events == 48
             assert bus.address == f"rediss://127.0.0.1:{proxy.port}/0"
@@ -142,7 +137,7 @@ async def _take_over_from(dying: RedisEventBus, bus: RedisEventBus) -> None:
     """
     await dying.start()
     await until(lambda: len(bus.partitions) == len(dying.partitions) == 2)
-    stand_still(dying)
+    stop_heartbeats(dying)
     await until(lambda: len(bus.partitions) == 4)
     await dying.stop(timeout=1.0)
 
@@ -164,7 +159,7 @@ async def test_a_wrong_certificate_is_refused_at_once(
     trusted = certificate if fault == "unknown authority" else shown
     async with Proxy(shared_server.port, tls=shown.server_context()) as proxy:
         url = url_for(proxy.port, scheme="rediss", namespace=namespace, ssl_ca_certs=trusted.file)
-        bus = bus_at(url, Noted(), patience=FOR_EVER)
+        bus = bus_at(url, Recorder(), patience=FOR_EVER)
         with pytest.raises(BrokerUnavailableError, match=r"rediss://127\.0\.0\.1.*certificate") as caught:
             await bus.start()
         async with open_operations(url) as operations:
@@ -180,27 +175,27 @@ async def test_the_user_of_the_documentation_can_do_all_that_a_group_needs(
     own_server: Server, everything_logged: pytest.LogCaptureFixture
 ) -> None:
     """With the documented permissions, a group would be refused in the middle of a takeover or a retry."""
-    noted = Noted()
+    recorder = Recorder()
     reports: list[Any] = []
 
     async def handle(event: Moved) -> None:
-        refuse_odd(event)
-        await noted.handle(event)
+        fail_on_odd(event)
+        await recorder.handle(event)
 
-    async with limited(own_server) as url:
+    async with documented_user(own_server) as url:
         bus = bus_at(url, handle)
         bus.listen(reports.append)
         async with bus:
             await bus.publish_batch(moves(4, 20))
             await bus.publish(Moved("later", 100), delay=0.01)
-            await until(lambda: 100 in noted.numbers)
+            await until(lambda: 100 in recorder.numbers)
             await bus.drain(timeout=30)
             first, second, *_ = await bus.dead_letters.list()
             await bus.dead_letters.retry(first.id)
             await bus.dead_letters.discard(second.id)
             await _take_over_from(bus_at(url, handle), bus)
             await bus.publish_batch(moves(4, 20))
-            await until(lambda: len(noted.numbers) >= 21)
+            await until(lambda: len(recorder.numbers) >= 21)
             figures, health = bus.get_statistics(), bus.health()
         async with open_operations(url) as operations:
             overview = await operations.overview()
@@ -232,15 +227,15 @@ async def test_a_group_cannot_look_into_another(
     own_server: Server, group: str, everything_logged: pytest.LogCaptureFixture
 ) -> None:
     """With one application's password, one could read another application's data."""
-    async with bus_at(f"{own_server.url}?group={group}", refuse_odd) as other:
+    async with bus_at(f"{own_server.url}?group={group}", fail_on_odd) as other:
         await other.publish_batch(moves(4, 8))
         await other.drain(timeout=30)
-    await admin(own_server, *await command_for(own_server))
+    await run_as_admin(own_server, *await command_for(own_server))
     url = url_for(own_server.port).replace("group=risk", f"group={group}")
     async with open_operations(url) as operations:
         with pytest.raises(BrokerError, match=r"(?i)no permissions") as looked:
             await operations.dead_letters()
-    bus = bus_at(url, Noted())
+    bus = bus_at(url, Recorder())
     with pytest.raises(StorageError, match=r"(?i)no permissions") as caught:
         await bus.start()
     assert not bus.is_running
@@ -252,10 +247,10 @@ async def test_the_page_warns_of_names_that_the_pattern_of_another_group_matches
     own_server: Server, page: str
 ) -> None:
     """A reader would think two applications isolated because their users differ, though they are not."""
-    async with bus_at(f"{own_server.url}?group=risk:eu", refuse_odd) as other:
+    async with bus_at(f"{own_server.url}?group=risk:eu", fail_on_odd) as other:
         await other.publish_batch(moves(4, 8))
         await other.drain(timeout=30)
-    await admin(own_server, *await command_for(own_server))
+    await run_as_admin(own_server, *await command_for(own_server))
     url = url_for(own_server.port).replace("group=risk", "group=risk:eu")
     async with open_operations(url) as operations:
         assert len((await operations.dead_letters()).dead_letters) == 4
@@ -269,11 +264,11 @@ async def test_a_wrong_password_is_refused_at_once_and_not_shown(
     """An application would wait half a minute without giving a reason, or would log the password."""
     url = url_for(own_server.port, WRONG)
     if who == "nobody":
-        await admin(own_server, "CONFIG", "SET", "requirepass", PASSWORD)
+        await run_as_admin(own_server, "CONFIG", "SET", "requirepass", PASSWORD)
         url = f"{own_server.url}?group=risk"
     if who == "not allowed":
-        await admin(own_server, "ACL", "SETUSER", USER, "on", f">{WRONG}", "~*", "+@all", "-info")
-    bus = bus_at(url, Noted(), patience=FOR_EVER)
+        await run_as_admin(own_server, "ACL", "SETUSER", USER, "on", f">{WRONG}", "~*", "+@all", "-info")
+    bus = bus_at(url, Recorder(), patience=FOR_EVER)
     why = {"wrong password": "invalid", "nobody": "required", "not allowed": "the user has no permissions"}
     with pytest.raises(BrokerUnavailableError, match=rf"redis://127\.0\.0\.1:\d+/0: .*{why[who]}") as caught:
         await bus.start()
@@ -287,20 +282,20 @@ async def test_a_password_that_is_changed_is_reported_and_waited_for(
     own_server: Server, everything_logged: pytest.LogCaptureFixture
 ) -> None:
     """If the server's password changes first, a bus would stop for good, or sit idle without a report."""
-    noted = Noted()
+    recorder = Recorder()
     reports: list[Any] = []
-    async with limited(own_server) as url:
-        bus = bus_at(url, noted, patience=FOR_EVER)
+    async with documented_user(own_server) as url:
+        bus = bus_at(url, recorder, patience=FOR_EVER)
         bus.listen(reports.append)
         async with bus:
-            await admin(own_server, "ACL", "SETUSER", USER, "resetpass", f">{WRONG}")
-            await admin(own_server, "CLIENT", "KILL", "USER", USER)
+            await run_as_admin(own_server, "ACL", "SETUSER", USER, "resetpass", f">{WRONG}")
+            await run_as_admin(own_server, "CLIENT", "KILL", "USER", USER)
             await until(lambda: "username-password" in str(bus.health()))
             health = bus.health()
             assert health.status == "failing"
             assert_hidden(health, bus, bus.get_statistics(), *reports)
-            await admin(own_server, "ACL", "SETUSER", USER, f">{PASSWORD}")
+            await run_as_admin(own_server, "ACL", "SETUSER", USER, f">{PASSWORD}")
             await bus.publish_batch(moves(4, 8))
-            await until(lambda: len(noted.numbers) == 8)
+            await until(lambda: len(recorder.numbers) == 8)
         assert_hidden(everything_logged.text)
-        await admin(own_server, "ACL", "LOG", "RESET")  # it lists the refused logins
+        await run_as_admin(own_server, "ACL", "LOG", "RESET")  # it lists the refused logins

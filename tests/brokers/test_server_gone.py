@@ -11,12 +11,10 @@ from pabal import DomainEvent
 from pabal.brokers.redis import pages
 from pabal.errors import BrokerUnavailableError, DuplicateEventError, StorageClosedError
 from pabal.factory import open_operations
-from tests.brokers.events import Moved, Noted, moves, until
+from tests.brokers.events import Moved, Recorder, moves, until
 from tests.brokers.proxy import Proxy
 from tests.brokers.server import Server
-from tests.brokers.test_bus import make
-from tests.brokers.test_network import through
-from tests.brokers.test_operations import parked, url_of
+from tests.brokers.support import group_with_dead_letters, make_bus, make_bus_through, url_of
 
 
 class Whispered(DomainEvent):
@@ -26,7 +24,7 @@ class Whispered(DomainEvent):
     number: int
 
 
-async def cut_off(proxy: Proxy, bus: object) -> None:
+async def disconnect(proxy: Proxy, bus: object) -> None:
     """Cut the connections to the server, and return when the bus has noticed."""
     proxy.refuse = True
     proxy.cut()
@@ -38,9 +36,9 @@ async def test_publishers_are_told_when_the_bus_stops_without_its_server(
 ) -> None:
     """Each publisher would wait for ever, and the program would not end."""
     async with Proxy(shared_server.port) as proxy:
-        bus = through(proxy, namespace, Noted())
+        bus = make_bus_through(proxy, namespace, Recorder())
         await bus.start()
-        await cut_off(proxy, bus)
+        await disconnect(proxy, bus)
         publishing = [asyncio.ensure_future(bus.publish(event)) for event in moves(4, 20)]
         await asyncio.sleep(0)
         await bus.stop(timeout=0)
@@ -51,25 +49,25 @@ async def test_publishers_are_told_when_the_bus_stops_without_its_server(
 
 async def test_what_was_accepted_before_the_stop_is_stored(shared_server: Server, namespace: str) -> None:
     """Closing the bus would drop events whose publishers still wait for the receipt."""
-    noted = Noted()
-    async with make(shared_server, namespace, lease=10.0) as bus:
+    recorder = Recorder()
+    async with make_bus(shared_server, namespace, lease=10.0) as bus:
         publishing = [asyncio.ensure_future(bus.publish(event)) for event in moves(4, 20)]
         await asyncio.sleep(0)
         await bus.stop()
         receipts = await asyncio.gather(*publishing)
     assert len({receipt.position for receipt in receipts}) == 20
-    async with make(shared_server, namespace, lease=10.0) as bus:
-        bus.subscribe(Moved, noted, name="sub", start="beginning")
+    async with make_bus(shared_server, namespace, lease=10.0) as bus:
+        bus.subscribe(Moved, recorder, name="sub", start="beginning")
         await bus.drain(timeout=30)
-    assert sorted(noted.numbers) == list(range(20))
+    assert sorted(recorder.numbers) == list(range(20))
 
 
 async def test_patience_has_an_end(shared_server: Server, namespace: str) -> None:
     """A publisher would wait for as long as the server is away, even beyond the patience it was given."""
     async with Proxy(shared_server.port) as proxy:
-        bus = through(proxy, namespace, Noted(), lease=10.0)
+        bus = make_bus_through(proxy, namespace, Recorder(), lease=10.0)
         async with bus:
-            await cut_off(proxy, bus)
+            await disconnect(proxy, bus)
             bus._log._patience = bus._log.link._patience = 0.05  # set only now: connecting may take longer
             with pytest.raises(BrokerUnavailableError):
                 await bus.publish(Moved("a", 1))
@@ -83,20 +81,20 @@ async def test_a_server_that_has_forgotten_the_scripts_is_told_them_again(
     own_server: Server, namespace: str
 ) -> None:
     """After another client's SCRIPT FLUSH, no event could be published any more."""
-    noted = Noted()
-    async with make(own_server, namespace, noted, lease=10.0) as bus:
+    recorder = Recorder()
+    async with make_bus(own_server, namespace, recorder, lease=10.0) as bus:
         await bus.publish(Moved("a", 1))
         await bus._log.link.call("SCRIPT", "FLUSH")
         await bus.publish(Moved("a", 2))
         await bus.drain(timeout=30)
-    assert noted.numbers == [1, 2]
+    assert recorder.numbers == [1, 2]
 
 
 async def test_a_batch_with_several_known_ids_is_refused_as_a_whole_and_once(
     shared_server: Server, namespace: str
 ) -> None:
     """Half of the batch would be stored, or events of other publishers would fail with it."""
-    async with make(shared_server, namespace, Noted(), lease=10.0) as bus:
+    async with make_bus(shared_server, namespace, Recorder(), lease=10.0) as bus:
         first, second = Moved("a", 1), Moved("a", 2)
         await bus.publish_batch([first, second])
         others = [
@@ -117,22 +115,22 @@ async def test_ids_are_remembered_in_bounded_memory(
 ) -> None:
     """A process would keep the id of every event it has seen: a memory leak."""
     monkeypatch.setattr(pages, "_REMEMBERED", 10)
-    noted = Noted()
-    async with make(shared_server, namespace, noted, partitions=1, lease=10.0) as bus:
+    recorder = Recorder()
+    async with make_bus(shared_server, namespace, recorder, partitions=1, lease=10.0) as bus:
         for start in range(0, 100, 5):
             await bus.publish_batch([Moved("a", start + n) for n in range(5)])
         await bus.drain(timeout=30)
         [running] = bus._group_engine.running.values()
         held = running.storage.pages
         assert len(held._recent) + len(held._older) <= 30
-    assert noted.numbers == list(range(100))
+    assert recorder.numbers == list(range(100))
 
 
 async def test_what_is_waited_for_is_found_among_everything_else(
     shared_server: Server, namespace: str
 ) -> None:
     """A request would get the wrong answer, or none, because other events are published meanwhile."""
-    async with make(shared_server, namespace, lease=10.0) as bus:
+    async with make_bus(shared_server, namespace, lease=10.0) as bus:
         for number in range(5):
             await bus.publish(Moved(f"k{number}", number))
         receipt = await bus.publish(Moved("k0", 5))
@@ -153,10 +151,10 @@ async def test_dead_letters_of_a_name_that_the_owner_does_not_know_are_left_to_w
     shared_server: Server, namespace: str
 ) -> None:
     """A partition's owner that runs an older release would fail over a subscription it does not have."""
-    async with parked(shared_server, namespace, 6):
+    async with group_with_dead_letters(shared_server, namespace, 6):
         pass
-    other, noted = Noted(), Noted()
-    bus = make(shared_server, namespace)
+    other, recorder = Recorder(), Recorder()
+    bus = make_bus(shared_server, namespace)
     bus.subscribe(Moved, other, name="other")
     async with bus, open_operations(url_of(shared_server, namespace)) as operations:
         letters = {
@@ -167,16 +165,16 @@ async def test_dead_letters_of_a_name_that_the_owner_does_not_know_are_left_to_w
         await bus.publish(Moved("k0", 100))
         await bus.drain(timeout=30)
         assert other.numbers == [100]
-    async with make(shared_server, namespace, noted):
-        await until(lambda: {1, 100} <= set(noted.numbers))
-    assert 3 not in noted.numbers
+    async with make_bus(shared_server, namespace, recorder):
+        await until(lambda: {1, 100} <= set(recorder.numbers))
+    assert 3 not in recorder.numbers
 
 
 async def test_health_tells_of_a_server_that_takes_nothing_any_more(
     own_server: Server, namespace: str
 ) -> None:
     """A server made a replica still answers, so a bus that has lost all partitions would report "ok"."""
-    async with make(own_server, namespace, Noted(), lease=0.3) as bus:
+    async with make_bus(own_server, namespace, Recorder(), lease=0.3) as bus:
         with Redis.from_url(own_server.url) as client:
             client.replicaof("127.0.0.1", own_server.port)
             await until(lambda: bus.health().status == "failing")
@@ -191,8 +189,8 @@ async def test_publishers_wait_for_a_server_that_lacks_its_replicas(
     own_server: Server, namespace: str
 ) -> None:
     """While a replica is away, publishing would fail at once, with an error that is not retried."""
-    noted = Noted()
-    async with make(own_server, namespace, noted) as bus:
+    recorder = Recorder()
+    async with make_bus(own_server, namespace, recorder) as bus:
         with Redis.from_url(own_server.url) as client:
             client.config_set("min-replicas-to-write", 1)
             publishing = asyncio.ensure_future(bus.publish(Moved("k", 1)))
@@ -200,4 +198,4 @@ async def test_publishers_wait_for_a_server_that_lacks_its_replicas(
             client.config_set("min-replicas-to-write", 0)
         await publishing
         await bus.drain(timeout=30)
-    assert noted.numbers == [1]
+    assert recorder.numbers == [1]

@@ -10,9 +10,9 @@ from pabal import RetryPolicy
 from pabal.brokers.redis import RedisEventBus
 from pabal.delivery.feed import Feed
 from pabal.ports.storage import Page
-from tests.brokers.events import Moved, Noted, moves, until
+from tests.brokers.events import Moved, Recorder, moves, until
 from tests.brokers.server import Server
-from tests.brokers.test_bus import make
+from tests.brokers.support import make_bus
 from tests.loop_iterations import count_loop_iterations
 
 ONCE = RetryPolicy(max_attempts=1)
@@ -23,9 +23,9 @@ async def test_a_handler_of_the_backlog_can_publish_from_the_first_delivery(
     shared_server: Server, namespace: str, way: str
 ) -> None:
     """Promise 44. The whole backlog would be parked, because publishing failed: "the bus is starting"."""
-    async with make(shared_server, namespace, partitions=32) as publisher:
+    async with make_bus(shared_server, namespace, partitions=32) as publisher:
         await publisher.publish_batch(moves(64, 320))
-    bus = make(shared_server, namespace, partitions=32)
+    bus = make_bus(shared_server, namespace, partitions=32)
     handled: list[int] = []
 
     async def answer(event: Moved) -> None:
@@ -50,7 +50,7 @@ async def test_the_partitions_of_a_backlog_are_handed_on_one_after_the_other(
     shared_server: Server, namespace: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each turn of the event loop would be as long as there are partitions, and a publish takes several."""
-    async with make(shared_server, namespace) as publisher:
+    async with make_bus(shared_server, namespace) as publisher:
         await publisher.publish_batch(moves(64, 8000))
     seen: Counter[int] = Counter()
     partitions: set[Feed] = set()
@@ -62,11 +62,11 @@ async def test_the_partitions_of_a_backlog_are_handed_on_one_after_the_other(
         return route(feed, after, page)
 
     monkeypatch.setattr(Feed, "_route", routed)
-    noted = Noted()
-    bus = make(shared_server, namespace)
-    bus.subscribe(Moved, noted, name="late", start="beginning")
+    recorder = Recorder()
+    bus = make_bus(shared_server, namespace)
+    bus.subscribe(Moved, recorder, name="late", start="beginning")
     async with count_loop_iterations() as turns, bus:
-        await until(lambda: len(noted.numbers) == 8000)
+        await until(lambda: len(recorder.numbers) == 8000)
     assert len(partitions) == 8
     assert max(seen.values()) <= 2  # before and after the count of one turn
 

@@ -8,41 +8,37 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
-from click.testing import CliRunner
 
 from pabal.brokers.redis import RedisEventBus
 from pabal.brokers.redis.inspector import GroupInspector
 from pabal.brokers.redis.reports import GroupRestored
-from pabal.cli import language
-from pabal.cli.app import commands
 from pabal.delivery.consumer import PAUSED
 from pabal.errors import SubscriptionNotFoundError
 from pabal.factory import open_operations
 from pabal.operations import Operations, operations_of
 from pabal.ports.telemetry import Report, SubscriptionPaused, SubscriptionResumed
-from tests.brokers.events import Moved, Noted, moves, until
+from tests.brokers.events import Moved, Recorder, moves, until
 from tests.brokers.server import Server
-from tests.brokers.test_bus import make
-from tests.brokers.test_operations import everything_on, url_of
-from tests.brokers.test_security import bus_at, limited
+from tests.brokers.support import dump_namespace, make_bus, run_cli, url_of
+from tests.brokers.test_security import bus_at, documented_user
 from tests.dashboard.support import client, own_page
 
 
-class Both:
+class SubAndOther:
     """The events handled by the subscription under control, "sub", and by one beside it, "other"."""
 
     def __init__(self) -> None:
-        self.sub, self.other = Noted(), Noted()
+        self.sub, self.other = Recorder(), Recorder()
 
     def bus(self, server: Server, namespace: str, **options: Any) -> RedisEventBus:
-        bus = make(server, namespace, self.sub, **options)
+        bus = make_bus(server, namespace, self.sub, **options)
         bus.subscribe(Moved, self.other, name="other")
         return bus
 
 
 @asynccontextmanager
-async def shared(
-    server: Server, namespace: str, both: Both
+async def two_buses(
+    server: Server, namespace: str, both: SubAndOther
 ) -> AsyncIterator[tuple[RedisEventBus, RedisEventBus]]:
     """Run two buses of a group; yield them when each owns four of the eight partitions."""
     async with both.bus(server, namespace) as one, both.bus(server, namespace) as two:
@@ -50,40 +46,33 @@ async def shared(
         yield one, two
 
 
-def states(bus: RedisEventBus) -> set[str]:
+def states_of(bus: RedisEventBus) -> set[str]:
     """Return the states of the subscription "sub" in the partitions of a bus."""
     return {engine.consumers["sub"].state for engine in bus._group_engine.engines()}
 
 
-async def published(bus: RedisEventBus, *others: RedisEventBus, first: int = 0, count: int = 50) -> None:
+async def publish_and_drain(
+    bus: RedisEventBus, *others: RedisEventBus, first: int = 0, count: int = 50
+) -> None:
     """Publish events of many keys, and wait until every subscription that is not paused has handled them."""
     await bus.publish_batch([Moved(f"k{number % 16}", number) for number in range(first, first + count)])
     await asyncio.gather(*(one.drain(timeout=30) for one in (bus, *others)))
-
-
-def call(*args: str, lang: str = "en") -> tuple[int, str]:
-    """Run a command of ``pabal``; return its exit code and its output."""
-    try:
-        done = CliRunner().invoke(commands, ["--lang", lang, *args])
-    finally:
-        language.choose(None)  # the next test in this process must not inherit the language
-    return done.exit_code, done.output
 
 
 async def test_a_pause_is_obeyed_by_every_process_and_keeps_the_order(
     shared_server: Server, namespace: str
 ) -> None:
     """A paused subscription would go on in the processes that did not get the call."""
-    both = Both()
-    async with shared(shared_server, namespace, both) as (one, two):
-        await published(one, two)
+    both = SubAndOther()
+    async with two_buses(shared_server, namespace, both) as (one, two):
+        await publish_and_drain(one, two)
         reports: list[Report] = []
         two.listen(reports.append)
         assert await one.subscriptions.pause("sub")
-        assert states(one) == {PAUSED}
+        assert states_of(one) == {PAUSED}
         assert not await two.subscriptions.pause("sub")
-        await until(lambda: states(two) == {PAUSED})
-        await published(two, one, first=50)
+        await until(lambda: states_of(two) == {PAUSED})
+        await publish_and_drain(two, one, first=50)
         assert sorted(both.other.numbers) == list(range(100))
         assert sorted(both.sub.numbers) == list(range(50))
         assert [record.paused for record in await two.subscriptions.list()] == [False, True]
@@ -102,15 +91,15 @@ async def test_a_pause_is_obeyed_by_every_process_and_keeps_the_order(
 
 async def test_a_pause_outlives_processes_and_the_server(own_server: Server, namespace: str) -> None:
     """A subscription paused by an operator would resume by itself with the next deployment."""
-    both = Both()
+    both = SubAndOther()
     async with both.bus(own_server, namespace) as bus:
         await bus.subscriptions.pause("sub")
     await own_server.restart()
     async with both.bus(own_server, namespace) as bus:
-        assert states(bus) == {PAUSED}
-        await published(bus, count=20)
+        assert states_of(bus) == {PAUSED}
+        await publish_and_drain(bus, count=20)
         await own_server.restart()
-        await published(bus, first=20, count=20)
+        await publish_and_drain(bus, first=20, count=20)
         assert (len(both.other.numbers), both.sub.numbers) == (40, [])
         assert await bus.subscriptions.resume("sub")
         await bus.drain(timeout=30)
@@ -119,7 +108,7 @@ async def test_a_pause_outlives_processes_and_the_server(own_server: Server, nam
 
 async def test_a_pause_outlives_what_the_server_forgets(own_server: Server, namespace: str) -> None:
     """A FLUSHALL would resume a subscription that was paused for a reason."""
-    both = Both()
+    both = SubAndOther()
     reports: list[Report] = []
     bus = both.bus(own_server, namespace)
     bus.listen(reports.append)
@@ -127,25 +116,25 @@ async def test_a_pause_outlives_what_the_server_forgets(own_server: Server, name
         await bus.subscriptions.pause("sub")
         await bus.subscriptions.pause("other")
         await bus.subscriptions.resume("other")
-        await published(bus, count=20)
+        await publish_and_drain(bus, count=20)
         assert bus._coordinator is not None
         controls = bus._coordinator.controls
         await until(lambda: controls.paused == {"sub"})
         await bus._log.link.call("FLUSHALL")
         await until(lambda: sum(isinstance(report, GroupRestored) for report in reports) == 8)
-        await published(bus, first=20, count=20)
+        await publish_and_drain(bus, first=20, count=20)
         assert (len(both.other.numbers), both.sub.numbers) == (40, [])
         assert [record.paused for record in await bus.subscriptions.list()] == [False, True]
 
 
 async def test_a_process_that_joins_later_finds_the_pause(shared_server: Server, namespace: str) -> None:
     """A process started to share the load would run a subscription that is paused in the others."""
-    both = Both()
+    both = SubAndOther()
     async with both.bus(shared_server, namespace) as one:
         await one.subscriptions.pause("sub")
         async with both.bus(shared_server, namespace) as two:
-            await until(lambda: len(two.partitions) == 4 and states(two) == {PAUSED})
-            await published(two, one)
+            await until(lambda: len(two.partitions) == 4 and states_of(two) == {PAUSED})
+            await publish_and_drain(two, one)
             assert both.sub.numbers == []
 
 
@@ -153,21 +142,21 @@ async def test_the_shell_pauses_a_running_group_without_joining_it(
     shared_server: Server, namespace: str
 ) -> None:
     """An operator on call would have to stop every process to pause one handler."""
-    both, url = Both(), url_of(shared_server, namespace)
+    both, url = SubAndOther(), url_of(shared_server, namespace)
 
-    async with shared(shared_server, namespace, both) as (one, two):
+    async with two_buses(shared_server, namespace, both) as (one, two):
         members = one.get_statistics()["members"]
-        assert await asyncio.to_thread(call, "subscriptions", "pause", url, "sub") == (0, "1 done\n")
-        again = await asyncio.to_thread(call, "subscriptions", "pause", url, "sub")
+        assert await asyncio.to_thread(run_cli, "subscriptions", "pause", url, "sub") == (0, "1 done\n")
+        again = await asyncio.to_thread(run_cli, "subscriptions", "pause", url, "sub")
         assert (again[0], "'sub' is paused already" in again[1]) == (1, True), again
-        await until(lambda: states(one) == states(two) == {PAUSED})
-        await published(one, two)
+        await until(lambda: states_of(one) == states_of(two) == {PAUSED})
+        await publish_and_drain(one, two)
         assert both.sub.numbers == []
-        status = await asyncio.to_thread(call, "status", url)
+        status = await asyncio.to_thread(run_cli, "status", url)
         assert "subscription 'sub' is paused, 50 events wait" in status[1]
-        listed = await asyncio.to_thread(call, "subscriptions", "list", url)
+        listed = await asyncio.to_thread(run_cli, "subscriptions", "list", url)
         assert "paused" in listed[1]
-        assert await asyncio.to_thread(call, "subscriptions", "resume", url, "sub") == (0, "1 done\n")
+        assert await asyncio.to_thread(run_cli, "subscriptions", "resume", url, "sub") == (0, "1 done\n")
         await until(lambda: len(both.sub.numbers) == 50)
         assert one.get_statistics()["members"] == members
         async with open_operations(url) as operations:
@@ -178,17 +167,17 @@ async def test_the_shell_pauses_a_running_group_without_joining_it(
 async def test_the_shell_says_it_in_korean(shared_server: Server, namespace: str) -> None:
     """A Korean-speaking operator would be answered in English at three in the morning."""
     url = url_of(shared_server, namespace)
-    async with make(shared_server, namespace, Noted()) as bus:
+    async with make_bus(shared_server, namespace, Recorder()) as bus:
         await bus.publish_batch(moves(4, 3))
         await bus.drain(timeout=30)
 
     def calls() -> list[tuple[int, str]]:
         return [
-            call("subscriptions", "pause", url, "sub", lang="ko"),
-            call("subscriptions", "pause", url, "sub", lang="ko"),
-            call("status", url, lang="ko"),
-            call("subscriptions", "resume", url, "sub", lang="ko"),
-            call("subscriptions", "resume", url, "nobody", lang="ko"),
+            run_cli("subscriptions", "pause", url, "sub", lang="ko"),
+            run_cli("subscriptions", "pause", url, "sub", lang="ko"),
+            run_cli("status", url, lang="ko"),
+            run_cli("subscriptions", "resume", url, "sub", lang="ko"),
+            run_cli("subscriptions", "resume", url, "nobody", lang="ko"),
         ]
 
     pause, again, status, resume, nobody = await asyncio.to_thread(calls)
@@ -201,7 +190,7 @@ async def test_the_shell_says_it_in_korean(shared_server: Server, namespace: str
 
 async def test_an_unknown_name_is_answered_with_the_known_ones(shared_server: Server, namespace: str) -> None:
     """After a typing error, the operator would believe the subscription paused."""
-    both = Both()
+    both = SubAndOther()
     async with (
         both.bus(shared_server, namespace) as bus,
         open_operations(url_of(shared_server, namespace)) as operations,
@@ -214,7 +203,7 @@ async def test_an_unknown_name_is_answered_with_the_known_ones(shared_server: Se
 
 async def test_the_dashboard_has_the_buttons(shared_server: Server, namespace: str) -> None:
     """The page would show a stuck subscription, but its reader would need a shell to pause it."""
-    both = Both()
+    both = SubAndOther()
     async with both.bus(shared_server, namespace) as bus:
         outside = open_operations(url_of(shared_server, namespace))
         for target in (outside, bus):
@@ -227,7 +216,7 @@ async def test_the_dashboard_has_the_buttons(shared_server: Server, namespace: s
                         f"/api/subscriptions/{action}", json={"name": "sub"}, headers=headers
                     )
                     assert done.status_code == 200, done.text
-                    await until(lambda state=state: states(bus) == {state})  # type: ignore[misc]
+                    await until(lambda state=state: states_of(bus) == {state})  # type: ignore[misc]
                     [_, row] = (await http.get("/api/report")).json()["subscriptions"]
                     assert row["state"] == state
         await outside.aclose()
@@ -235,18 +224,18 @@ async def test_the_dashboard_has_the_buttons(shared_server: Server, namespace: s
 
 async def test_looking_at_a_paused_group_changes_nothing(shared_server: Server, namespace: str) -> None:
     """Reading the state would write to the server, and wake every process of the group."""
-    async with make(shared_server, namespace, Noted()) as bus:
+    async with make_bus(shared_server, namespace, Recorder()) as bus:
         await bus.publish_batch(moves(4, 10))
         await bus.subscriptions.pause("sub")
     async with open_operations(url_of(shared_server, namespace)) as operations:
-        before = await everything_on(shared_server, namespace)
+        before = await dump_namespace(shared_server, namespace)
         assert f"{{{namespace}}}:group:g:controls".encode() in before
         await _look(operations)
         inspector = GroupInspector(shared_server.url, group="g", namespace=namespace)
         [control] = await inspector.read_controls(["sub", "nobody"])
         assert control.paused
         await inspector.aclose()
-        assert await everything_on(shared_server, namespace) == before
+        assert await dump_namespace(shared_server, namespace) == before
 
 
 async def _look(operations: Operations) -> None:
@@ -261,11 +250,11 @@ async def test_a_bus_that_is_looked_at_in_its_process_is_paused_there(
     shared_server: Server, namespace: str
 ) -> None:
     """A dashboard mounted in the application could not pause the application's own bus."""
-    both = Both()
+    both = SubAndOther()
     async with both.bus(shared_server, namespace) as bus:
         operations = operations_of(bus)
         assert (await operations.pause("sub")).count == 1
-        assert states(bus) == {PAUSED}
+        assert states_of(bus) == {PAUSED}
         views = {view.name: (view.state, view.paused) for view in await operations.subscriptions()}
         assert views == {"sub": ("paused", True), "other": ("active", False)}
         assert (await operations.resume("sub")).count == 1
@@ -273,14 +262,14 @@ async def test_a_bus_that_is_looked_at_in_its_process_is_paused_there(
 
 async def test_the_user_of_the_documentation_may_steer(own_server: Server) -> None:
     """With the documented permissions, an operator on call would find that the server refuses the pause."""
-    both = Both()
-    async with limited(own_server) as url:
+    both = SubAndOther()
+    async with documented_user(own_server) as url:
         bus = bus_at(url)
         bus.subscribe(Moved, both.sub, name="sub")
         async with bus, open_operations(url) as operations:
-            await published(bus, count=20)
+            await publish_and_drain(bus, count=20)
             await operations.pause("sub")
-            await until(lambda: states(bus) == {PAUSED})
+            await until(lambda: states_of(bus) == {PAUSED})
             assert (await operations.reset("sub", "beginning")).position == 0
             await operations.resume("sub")
             await until(lambda: len(both.sub.numbers) == 40)

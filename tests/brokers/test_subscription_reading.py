@@ -15,10 +15,9 @@ from pabal.brokers.redis.pages import Pages
 from pabal.brokers.redis.reports import GroupRestored
 from pabal.delivery.retry import RetryPolicy
 from pabal.factory import open_operations
-from tests.brokers.events import Moved, Noted, moves, until
+from tests.brokers.events import Moved, Recorder, moves, until
 from tests.brokers.server import Server
-from tests.brokers.test_bus import make
-from tests.brokers.test_operations import parked, url_of
+from tests.brokers.support import group_with_dead_letters, make_bus, url_of
 
 LATER = RetryPolicy(max_attempts=5, base_delay=3600.0, max_delay=3600.0, jitter=0.0)
 
@@ -27,7 +26,7 @@ async def test_the_doctor_tells_of_dead_letters_and_of_groups_that_are_well(
     shared_server: Server, namespace: str
 ) -> None:
     """The doctor would call a server full of dead letters healthy, or warn about a healthy group."""
-    async with parked(shared_server, namespace, 6):
+    async with group_with_dead_letters(shared_server, namespace, 6):
         findings = await examine_server(shared_server.url, namespace)
     found = {finding.text: finding.level for finding in findings}
     assert found["group 'g' has 3 dead letters"] == "warning"
@@ -42,7 +41,7 @@ async def test_an_event_that_waits_is_shown_with_what_it_waits_for(
     async def handle(event: Moved) -> None:
         raise ConnectionError("not now") if event.key == "a" else ValueError("never")
 
-    bus = make(shared_server, namespace, lease=10.0)
+    bus = make_bus(shared_server, namespace, lease=10.0)
     retry = RetryPolicy(max_attempts=2, base_delay=3600.0, max_delay=3600.0, jitter=0.0, never=(ValueError,))
     bus.subscribe(Moved, handle, name="sub", retry=retry, on_exhausted="park_key")
     waiting, first, second = Moved("a", 1), Moved("b", 2), Moved("b", 3)
@@ -76,7 +75,7 @@ async def test_a_server_that_forgot_everything_is_told_of_the_retries_too(
             raise ConnectionError("not now")
 
     reports: list[Any] = []
-    bus = make(own_server, namespace, partitions=1)
+    bus = make_bus(own_server, namespace, partitions=1)
     bus.subscribe(Moved, handle, name="sub", retry=LATER)
     bus.listen(reports.append)
     async with bus:
@@ -110,20 +109,20 @@ async def test_a_subscription_that_is_far_behind_does_not_gather_what_comes_in(
     monkeypatch.setattr(pages, "_CACHED_ROWS", 50)
     for module in ("consumer", "feed"):
         monkeypatch.setattr(f"pabal.delivery.{module}.BUFFER_LOW", 8)
-    gate, noted = asyncio.Event(), Noted()
+    gate, recorder = asyncio.Event(), Recorder()
 
     async def handle(event: Moved) -> None:
         await gate.wait()
-        await noted.handle(event)
+        await recorder.handle(event)
 
-    async with make(shared_server, namespace, handle, partitions=1, lease=10.0) as bus:
+    async with make_bus(shared_server, namespace, handle, partitions=1, lease=10.0) as bus:
         for start in range(0, 600, 20):
             await bus.publish_batch([Moved("a", start + n) for n in range(20)])
         [running] = bus._group_engine.running.values()
         assert running.storage.pages._rows <= 50 + 20
         gate.set()
         await bus.drain(timeout=30)
-    assert noted.numbers == list(range(600))
+    assert recorder.numbers == list(range(600))
 
 
 async def test_a_page_takes_no_more_than_was_asked_for(shared_server: Server, namespace: str) -> None:

@@ -22,13 +22,13 @@ from pabal.delivery.retry import RetryPolicy
 from tests.brokers.events import Moved, moves, until
 from tests.brokers.proxy import Proxy
 from tests.brokers.server import Server
-from tests.brokers.test_bus import losses_of, make, stand_still
+from tests.brokers.support import make_bus, record_lost_partitions, stop_heartbeats
 from tests.bus.support import spin_loop
 
-TWICE = RetryPolicy(max_attempts=3, base_delay=0.01)
+RETRY = RetryPolicy(max_attempts=3, base_delay=0.01)
 
 
-async def with_a_death(server: Server, namespace: str) -> RedisEventBus:
+async def make_dead_owner(server: Server, namespace: str) -> RedisEventBus:
     """Return a bus in the state of a process that died in its first attempt at the only event.
 
     The attempt is noted on the server, as it is after an earlier death.
@@ -39,12 +39,12 @@ async def with_a_death(server: Server, namespace: str) -> RedisEventBus:
         begun.set()
         await asyncio.Event().wait()
 
-    bus = make(server, namespace, partitions=1)
-    bus.subscribe(Moved, hang, name="sub", retry=TWICE)
+    bus = make_bus(server, namespace, partitions=1)
+    bus.subscribe(Moved, hang, name="sub", retry=RETRY)
     await bus.start()
     await bus.publish(Moved("a", 1))
     await begun.wait()
-    stand_still(bus)
+    stop_heartbeats(bus)
     assert bus._coordinator is not None
     note = msgspec.msgpack.encode(Note(0, 1, 1, 1, 1))
     await bus._log.link.call("HSET", bus._keys.notes, f"{bus._coordinator.membership.member}\0000", note)
@@ -65,12 +65,12 @@ async def test_a_death_counts_where_the_connection_breaks_while_its_partition_is
     shared_server: Server, namespace: str
 ) -> None:
     """Promise 6. An event that kills its process would get one more attempt per broken connection."""
-    dead = await with_a_death(shared_server, namespace)
+    dead = await make_dead_owner(shared_server, namespace)
     attempts = Attempts()
     async with Proxy(shared_server.port) as proxy:
         proxy.cut_at = dead._log.keys.part(0).encode() + b"\r\n$4\r\nhead"  # the first command after taking
         bus = RedisEventBus(proxy.url, group="g", namespace=namespace, partitions=1, lease=1.0)
-        bus.subscribe(Moved, attempts.handle, name="sub", retry=TWICE)
+        bus.subscribe(Moved, attempts.handle, name="sub", retry=RETRY)
         async with bus:
             await until(lambda: bool(attempts.numbers))
             assert proxy.cut_at is None
@@ -85,35 +85,35 @@ async def test_a_death_counts_where_whoever_took_over_dies_before_anything_else(
     shared_server: Server, namespace: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Promise 6. The process that takes over next would look up the attempts of the wrong process."""
-    dead = await with_a_death(shared_server, namespace)
+    dead = await make_dead_owner(shared_server, namespace)
     taken = asyncio.Event()
 
     async def die(*_: Any) -> None:
         taken.set()
         await asyncio.Event().wait()
 
-    heir = make(shared_server, namespace, Attempts().handle, partitions=1)
-    await heir.start()
-    assert heir._coordinator is not None
-    monkeypatch.setattr(heir._coordinator, "_begin", die)
+    successor = make_bus(shared_server, namespace, Attempts().handle, partitions=1)
+    await successor.start()
+    assert successor._coordinator is not None
+    monkeypatch.setattr(successor._coordinator, "_begin", die)
     await taken.wait()
-    stand_still(heir)
+    stop_heartbeats(successor)
     attempts = Attempts()
-    bus = make(shared_server, namespace, partitions=1)
-    bus.subscribe(Moved, attempts.handle, name="sub", retry=TWICE)
+    bus = make_bus(shared_server, namespace, partitions=1)
+    bus.subscribe(Moved, attempts.handle, name="sub", retry=RETRY)
     async with bus:
         await until(lambda: bool(attempts.numbers))
         await bus.drain(timeout=30)
-    for one in (heir, dead):
+    for one in (successor, dead):
         await one.stop(timeout=0)
     assert attempts.numbers == [2]
 
 
 async def test_attempts_are_noted_again_after_the_server_was_away(own_server: Server, namespace: str) -> None:
     """Promise 6. After a server restart, an event that kills its process would kill one after another."""
-    dead = await with_a_death(own_server, namespace)
+    dead = await make_dead_owner(own_server, namespace)
     attempts = Attempts()
-    async with make(own_server, namespace, attempts.handle, partitions=1) as bus:
+    async with make_bus(own_server, namespace, attempts.handle, partitions=1) as bus:
         await until(lambda: bool(attempts.numbers))
         assert bus._coordinator is not None
         line = bus._coordinator._note_connection
@@ -126,9 +126,9 @@ async def test_attempts_are_noted_again_after_the_server_was_away(own_server: Se
         await until(is_known_to_be_broken)
         await until(lambda: not line.is_broken)
         line.write(7, Note(0, 1, 1, 1, 1))
-        noted = bus._coordinator.membership.member + "\0007"
+        field = bus._coordinator.membership.member + "\0007"
         async with asyncio.timeout(30.0):
-            while not await bus._log.link.call("HEXISTS", bus._keys.notes, noted):  # noqa: ASYNC110
+            while not await bus._log.link.call("HEXISTS", bus._keys.notes, field):  # noqa: ASYNC110
                 await asyncio.sleep(0.01)
     await dead.stop(timeout=0)
 
@@ -137,12 +137,12 @@ async def test_a_note_that_cannot_be_read_keeps_no_partition_from_being_taken(
     shared_server: Server, namespace: str
 ) -> None:
     """Promise 6. Every process of the group would try to take the partition, and fail, for ever."""
-    dead = await with_a_death(shared_server, namespace)
+    dead = await make_dead_owner(shared_server, namespace)
     assert dead._coordinator is not None
     name = dead._coordinator.membership.member
     await dead._log.link.call("HSET", dead._keys.notes, f"{name}\0007", b"by hand")
     attempts = Attempts()
-    async with make(shared_server, namespace, attempts.handle, partitions=1) as bus:
+    async with make_bus(shared_server, namespace, attempts.handle, partitions=1) as bus:
         await until(lambda: bool(attempts.numbers))
         await bus.drain(timeout=30)
     await dead.stop(timeout=0)
@@ -188,10 +188,10 @@ async def test_a_process_whose_handlers_keep_it_busy_loses_nothing_of_what_it_ta
         time.sleep(0.004)  # noqa: ASYNC251
         handled.append(event.number)
 
-    async with make(shared_server, namespace, partitions=32) as publisher:
+    async with make_bus(shared_server, namespace, partitions=32) as publisher:
         await publisher.publish_batch(moves(200, 800))
-    bus = make(shared_server, namespace, partitions=32, lease=0.9, worker_count=8)
-    lost = losses_of(bus)
+    bus = make_bus(shared_server, namespace, partitions=32, lease=0.9, worker_count=8)
+    lost = record_lost_partitions(bus)
     bus.subscribe(Moved, handle, name="sub", start="beginning")
     async with bus:
         await bus.drain(timeout=60)
@@ -207,8 +207,8 @@ async def test_heartbeats_do_not_wait_for_what_follows_a_look(
 
     async def handle(event: Moved) -> None: ...
 
-    bus = make(shared_server, namespace, handle, lease=0.3)
-    lost = losses_of(bus)
+    bus = make_bus(shared_server, namespace, handle, lease=0.3)
+    lost = record_lost_partitions(bus)
     async with bus:
         coordinator = bus._coordinator
         assert coordinator is not None
@@ -246,13 +246,13 @@ async def test_a_stop_finishes_the_handovers_that_are_under_way(
 
     async def ignore(event: Moved) -> None: ...
 
-    owner = make(shared_server, namespace, ignore)
+    owner = make_bus(shared_server, namespace, ignore)
     owner.listen(
         lambda report: given_up.append(report.partition) if isinstance(report, PartitionGivenUp) else None
     )
     await owner.start()
     monkeypatch.setattr(Feed, "stop", stop_slowly)
-    async with make(shared_server, namespace, ignore) as joining:
+    async with make_bus(shared_server, namespace, ignore) as joining:
         async with asyncio.timeout(30):
             await reached.wait()  # the owner hands partitions over to it
         stopping = asyncio.create_task(owner.stop())

@@ -18,7 +18,7 @@ from tests.brokers.events import Moved, moves
 from tests.brokers.server import Server
 
 
-def _make(server: Server, namespace: str) -> RedisEventBus:
+def _make_bus(server: Server, namespace: str) -> RedisEventBus:
     return RedisEventBus(server.url, group="g", namespace=namespace, partitions=4, lease=1.0)
 
 
@@ -26,7 +26,7 @@ async def test_metrics_and_log_lines_are_those_of_every_bus(
     shared_server: Server, namespace: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     """An application that moves to Redis would lose its metrics and log lines."""
-    bus = _make(shared_server, namespace)
+    bus = _make_bus(shared_server, namespace)
     log_reports(bus, "moves")
     exporter = PrometheusExporter()
     exporter.watch(bus, name="moves")
@@ -51,7 +51,7 @@ async def test_a_trace_crosses_the_server(shared_server: Server, namespace: str)
     spans = InMemorySpanExporter()
     provider = TracerProvider()
     provider.add_span_processor(SimpleSpanProcessor(spans))
-    publisher, consumer = _make(shared_server, namespace), _make(shared_server, namespace)
+    publisher, consumer = _make_bus(shared_server, namespace), _make_bus(shared_server, namespace)
     for bus in (publisher, consumer):
         instrument(bus, tracer=provider.get_tracer("test"))
     handled = asyncio.Event()

@@ -16,7 +16,7 @@ from pabal.ports.storage import Control, EventStorage
 from pabal.ports.telemetry import Report, StorageTrouble, SubscriptionHalted, SubscriptionResumed
 from pabal.storage.sqlite import cursors
 from tests.brokers.events import until
-from tests.brokers.test_steering import call
+from tests.brokers.support import run_cli
 from tests.storage.events import Tick
 from tests.storage.test_leases import holder
 
@@ -78,17 +78,17 @@ async def test_the_shell_says_why_it_has_halted_and_lets_it_go_on(path: Path) ->
         await other.says("report SubscriptionHalted")
         async with SqliteEventStorage(path) as storage:
             assert "ValueError: poison" in await reason(storage)
-        code, said = await asyncio.to_thread(call, "status", str(path))
+        code, said = await asyncio.to_thread(run_cli, "status", str(path))
         assert code != 0
         assert "subscription 'held' halted at event" in said
         assert "at position 2" in said
         await other.order("poison -1")
         await other.order("publish 3")
         resume = ("subscriptions", "resume", str(path), "held")
-        assert await asyncio.to_thread(call, *resume) == (0, "1 done\n")
+        assert await asyncio.to_thread(run_cli, *resume) == (0, "1 done\n")
         await other.says("handled 2")
         await other.says("handled 3")
-        code, said = await asyncio.to_thread(call, *resume)
+        code, said = await asyncio.to_thread(run_cli, *resume)
         assert (code, "'held' is neither paused nor halted" in said) == (1, True), said
 
 
@@ -248,6 +248,6 @@ async def test_in_korean_the_reason_is_korean(path: Path) -> None:
         await other.order("poison 1")
         await other.order("publish 1")
         await reason(storage)
-        _, said = await asyncio.to_thread(call, "status", str(path), lang="ko")
+        _, said = await asyncio.to_thread(run_cli, "status", str(path), lang="ko")
         assert "마지막 오류는 ValueError: poison" in said
         assert "halted" not in said, said

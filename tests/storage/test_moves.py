@@ -11,8 +11,8 @@ from pabal import InMemoryEventBus, RetryPolicy, SqliteEventStorage
 from pabal.factory import open_operations
 from pabal.operations import operations_of
 from tests.brokers.events import until
-from tests.brokers.test_halting import seen
-from tests.brokers.test_steering import call
+from tests.brokers.support import run_cli
+from tests.brokers.test_halting import wait_for_state
 from tests.storage.events import Recorder, Tick, ticks
 from tests.storage.test_leases import holder
 
@@ -26,7 +26,7 @@ async def test_the_shell_moves_what_a_running_application_handles(path: Path) ->
             await other.order(f"publish {number}")
             await other.says(f"handled {number}")
         reset = ("subscriptions", "reset", str(path), "held", "--yes", "--to")
-        code, said = await asyncio.to_thread(call, *reset, "beginning")
+        code, said = await asyncio.to_thread(run_cli, *reset, "beginning")
         assert (code, said) == (0, "1 done; takes effect when the subscription is handled next\n")
         await other.says("handled 1")
         await other.says("handled 2")
@@ -41,11 +41,11 @@ async def test_a_poisonous_event_is_skipped_from_another_process(path: Path) -> 
         for number in (1, 2, 3):
             await other.order(f"publish {number}")
             await other.says("drained")
-        await seen(operations, "halted", "held")
+        await wait_for_state(operations, "halted", "held")
         result = await operations.reset("held", 2)
         assert (result.position, result.pending) == (None, True)
         await other.says("handled 3")
-        await seen(operations, "active", "held")
+        await wait_for_state(operations, "active", "held")
 
 
 @pytest.mark.parametrize("paused", [False, True])

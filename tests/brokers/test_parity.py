@@ -14,25 +14,25 @@ from pabal.delivery.failure import Failures
 from pabal.errors import BusNotRunningError
 from tests.brokers.events import Moved, moves, until
 from tests.brokers.server import Server
-from tests.brokers.test_bus import make
+from tests.brokers.support import make_bus
 
 
 async def test_dead_letters_count_from_the_moment_at_which_they_are_made(
     shared_server: Server, namespace: str
 ) -> None:
     """Figures and health showed them a moment late, so a test that drained and checked saw none."""
-    is_ill = True
+    is_broken = True
 
     async def handle(event: Moved) -> None:
-        if is_ill:
+        if is_broken:
             raise ValueError("no")
 
-    async with make(shared_server, namespace, handle) as bus:
+    async with make_bus(shared_server, namespace, handle) as bus:
         await bus.publish_batch(moves(5, 20))
         await bus.drain(timeout=30)
         assert bus.get_statistics()["failed_events_count"] == 20
         assert bus.health().status == "degraded"
-        is_ill = False
+        is_broken = False
         assert await bus.dead_letters.retry("all") == 20
         await bus.drain(timeout=30)
         assert (bus.get_statistics()["failed_events_count"], bus.health().status) == (0, "ok")
@@ -49,7 +49,10 @@ async def test_those_of_other_processes_count_after_the_next_look(
     def count(bus: RedisEventBus) -> int:
         return int(bus.get_statistics()["failed_events_count"])
 
-    async with make(shared_server, namespace, fail) as one, make(shared_server, namespace, fail) as other:
+    async with (
+        make_bus(shared_server, namespace, fail) as one,
+        make_bus(shared_server, namespace, fail) as other,
+    ):
         await until(lambda: bool(one.partitions and other.partitions))
         await one.publish_batch(moves(40, 40))
         await one.drain(timeout=30)
@@ -70,7 +73,7 @@ async def test_a_worker_that_ends_by_a_fault_of_pabal_makes_health_fail(
         raise ValueError("no")
 
     monkeypatch.setattr(Failures, "failed", faulty)
-    bus = make(shared_server, namespace, fail)
+    bus = make_bus(shared_server, namespace, fail)
     await bus.start()
     try:
         await bus.publish_batch(moves(1, 1))
@@ -90,7 +93,7 @@ async def test_a_stop_ends_what_waits_for_the_bus_and_says_so(
     async def hang(event: Moved) -> None:
         await asyncio.Event().wait()
 
-    async with make(shared_server, namespace, hang) as bus:
+    async with make_bus(shared_server, namespace, hang) as bus:
         await bus.publish(Moved("a", 1))
         waiting = asyncio.create_task(bus.drain() if what == "drain" else bus.wait_for(Moved))
         await asyncio.sleep(0)
@@ -115,7 +118,7 @@ async def test_a_handler_that_is_cancelled_at_a_stop_is_left_to_tidy_up(
             await go_on.wait()
             tidied.set()
 
-    bus = make(shared_server, namespace, handle)
+    bus = make_bus(shared_server, namespace, handle)
     await bus.start()
     await bus.publish(Moved("a", 1))
     await begun.wait()
@@ -134,12 +137,12 @@ async def test_a_name_that_nothing_subscribes_under_any_more_is_told_once(
     shared_server: Server, namespace: str
 ) -> None:
     """Health had a separate sentence for each partition, each with another number."""
-    async with make(shared_server, namespace, subscribed) as bus:
+    async with make_bus(shared_server, namespace, subscribed) as bus:
         await bus.publish(Moved("a", 0))
         await bus.drain(timeout=30)
-    async with make(shared_server, namespace) as publisher:
+    async with make_bus(shared_server, namespace) as publisher:
         await publisher.publish_batch(moves(20, 40))
-    renamed = make(shared_server, namespace)
+    renamed = make_bus(shared_server, namespace)
     renamed.subscribe(Moved, subscribed, name="renamed")
     async with renamed:
         await until(lambda: len(renamed.partitions) == 8)
@@ -163,7 +166,7 @@ async def test_drain_waits_for_what_handlers_publish_meanwhile(
 
     monkeypatch.setattr(RedisEventBus, "_note_head", hear_late)
     monkeypatch.setattr(PartitionStorage, "appended", lambda self, first, events: None)
-    bus = make(shared_server, namespace)
+    bus = make_bus(shared_server, namespace)
     seen: list[int] = []
 
     async def pass_on(event: Moved) -> None:
@@ -187,7 +190,7 @@ async def test_room_for_dead_letters_comes_back_with_each_that_is_discarded(
     async def fail(event: Moved) -> None:
         raise NotRetryableError("never")
 
-    async with make(shared_server, namespace, fail, partitions=1) as bus:
+    async with make_bus(shared_server, namespace, fail, partitions=1) as bus:
         for _ in range(3):
             await bus.publish_batch(moves(1, 3))
             await bus.drain(timeout=30)

@@ -14,16 +14,16 @@ from pabal.domain.envelope import StoredRecord, encode_event
 from pabal.errors import DecodeError, SubscriptionError
 from pabal.factory import open_operations
 from pabal.ports.operations import DeadLetterFilter
-from tests.brokers.events import Moved, Noted, moves, until
+from tests.brokers.events import Moved, Recorder, moves, until
 from tests.brokers.server import Server
-from tests.brokers.test_bus import make
+from tests.brokers.support import make_bus
 
 
-def refuse(event: Moved) -> None:
+def fail(event: Moved) -> None:
     raise ValueError("not this one")
 
 
-def of_keys(bus: BaseEventBus) -> GroupKeys:
+def keys_of(bus: BaseEventBus) -> GroupKeys:
     return bus._keys  # type: ignore[attr-defined]
 
 
@@ -35,11 +35,11 @@ async def test_a_dead_letter_that_cannot_be_read_hides_no_other(
     shared_server: Server, namespace: str, what: str, content: bytes
 ) -> None:
     """Otherwise one damaged dead letter would keep all others from being listed or retried."""
-    async with make(shared_server, namespace, refuse, partitions=2) as bus:
+    async with make_bus(shared_server, namespace, fail, partitions=2) as bus:
         await bus.publish_batch(moves(2, 4))
         await bus.drain(timeout=30)
         before = await bus.dead_letters.list()
-        await bus._log.link.call("HSET", getattr(of_keys(bus), what), 2, content)
+        await bus._log.link.call("HSET", getattr(keys_of(bus), what), 2, content)
         letters = await bus.dead_letters.list()
         assert [letter.id for letter in letters] == [1, 2, 3, 4]
         damaged = letters[1]
@@ -61,17 +61,17 @@ async def test_a_dead_letter_that_cannot_be_read_hides_no_other(
                 await bus.dead_letters.retry(2)
         await bus.dead_letters.discard(2)
         assert [letter.id for letter in await bus.dead_letters.list()] == [1, 3, 4]
-        assert await bus._log.link.call("HLEN", of_keys(bus).letter_index) == 3
+        assert await bus._log.link.call("HLEN", keys_of(bus).letter_index) == 3
 
 
 async def test_entries_of_a_foreign_hand_hide_no_dead_letter_and_can_be_discarded(
     shared_server: Server, namespace: str
 ) -> None:
     """Otherwise an experiment on the server could make all dead letters inaccessible."""
-    async with make(shared_server, namespace, refuse, partitions=2) as bus:
+    async with make_bus(shared_server, namespace, fail, partitions=2) as bus:
         await bus.publish_batch(moves(2, 2))
         await bus.drain(timeout=30)
-        keys = of_keys(bus)
+        keys = keys_of(bus)
         commands: list[tuple[Argument, ...]] = [
             ("ZADD", keys.letter_ids, 0.5, "not a number", 7, 7, 8.5, "another"),
             ("HSET", keys.letters, 7, "by hand"),
@@ -101,28 +101,28 @@ async def test_a_scheduled_event_that_cannot_be_read_keeps_no_other_back(
     shared_server: Server, namespace: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Promise 43. Otherwise no scheduled event would enter the log any more, and nobody would know why."""
-    noted = Noted()
-    async with make(shared_server, namespace, noted, partitions=2) as bus:
+    recorder = Recorder()
+    async with make_bus(shared_server, namespace, recorder, partitions=2) as bus:
         keys, call = bus._log.keys, bus._log.link.call
         await call("HSET", keys.scheduled, b"by hand", b"nothing", b"elsewhere", encode_row(row_in(99)))
         await call("ZADD", keys.schedule, 1, b"by hand", 2, b"elsewhere")
         await bus.publish(Moved("a", 1), delay=0.01)
-        await until(lambda: noted.numbers == [1])
+        await until(lambda: recorder.numbers == [1])
         async with asyncio.timeout(30.0):
             # This is the last step of a release, after the append.
             while await call("ZCARD", keys.schedule):  # noqa: ASYNC110
                 await asyncio.sleep(0.01)
         assert await call("HKEYS", keys.scheduled) == [b"by hand", b"elsewhere"]
-    told = [record.getMessage() for record in caplog.records if "is not released" in record.getMessage()]
-    assert ["there is no partition 99" in text for text in told] == [False, True]
+    messages = [record.getMessage() for record in caplog.records if "is not released" in record.getMessage()]
+    assert ["there is no partition 99" in text for text in messages] == [False, True]
 
 
 async def test_word_of_a_foreign_hand_does_not_keep_an_owner_from_its_partitions(
     shared_server: Server, namespace: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Promise 44. Each look would fail there: no trimming, no scheduled events, no answers to requests."""
-    async with make(shared_server, namespace, Noted(), partitions=1) as bus:
-        calls, call = of_keys(bus).of(0).calls, bus._log.link.call
+    async with make_bus(shared_server, namespace, Recorder(), partitions=1) as bus:
+        calls, call = keys_of(bus).of(0).calls, bus._log.link.call
         await call("SADD", calls, "sub\0by hand\0", b"\xff", "x", "99")
         assert bus._coordinator is not None
         await bus._coordinator._answer_calls(0)

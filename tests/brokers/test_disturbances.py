@@ -19,7 +19,7 @@ from pabal.brokers.redis import RedisEventBus
 from pabal.errors import BrokerError
 from tests.brokers.events import Moved, until
 from tests.brokers.server import Server
-from tests.brokers.test_bus import make
+from tests.brokers.support import make_bus
 
 CODE = """
 import asyncio, os, signal, sys, time
@@ -61,7 +61,7 @@ class Group:
         self._namespace = namespace
         self._folder = folder
         self._members: list[Process] = []
-        self._made = 0
+        self._started = 0
 
     async def __aenter__(self) -> Group:
         for _ in range(MEMBERS):
@@ -75,8 +75,8 @@ class Group:
             await member.wait()
 
     async def _join(self) -> Process:
-        self._made += 1
-        out = str(self._folder / f"{self._made}.txt")
+        self._started += 1
+        out = str(self._folder / f"{self._started}.txt")
         return await asyncio.create_subprocess_exec(
             sys.executable, "-c", CODE, self._server.url, self._namespace, out, stderr=DEVNULL
         )
@@ -131,7 +131,7 @@ async def test_a_group_that_comes_to_no_rest_loses_nothing_and_keeps_the_order_o
     async with AsyncExitStack() as stack:
         group = await stack.enter_async_context(Group(own_server, namespace, tmp_path))
         buses = [
-            await stack.enter_async_context(make(own_server, namespace, group=f"publisher-{number}"))
+            await stack.enter_async_context(make_bus(own_server, namespace, group=f"publisher-{number}"))
             for number in range(PUBLISHERS)
         ]
         end = time.monotonic() + SECONDS
