@@ -36,7 +36,7 @@ def run(folder: Path, *arguments: str, timeout: float = 60) -> subprocess.Comple
 
 
 @pytest.mark.parametrize("word", ["well", "fail", "raises"])
-def test_it_says_what_a_started_one_says_and_ends_as_it_does(program: Path, word: str) -> None:
+def test_a_forked_process_behaves_like_a_started_one(program: Path, word: str) -> None:
     """The tests would look at something that no user ever has."""
     started = subprocess.run(
         [sys.executable, "-m", "program", word],
@@ -53,13 +53,13 @@ def test_it_says_what_a_started_one_says_and_ends_as_it_does(program: Path, word
     assert forked.stderr.splitlines()[-1] == started.stderr.splitlines()[-1]
 
 
-def test_it_has_no_more_open_files_than_its_standard_ones(tmp_path: Path) -> None:
+def test_a_forked_process_inherits_only_the_standard_files(tmp_path: Path) -> None:
     """What it inherits from the process that forked it would keep alive what a test waits to see end."""
     (tmp_path / "program.py").write_text("import os; print(sorted(os.listdir('/dev/fd')))")
     assert run(tmp_path).stdout == "['0', '1', '2', '3']\n"  # the last one is that of the listing
 
 
-async def test_it_is_killed_and_that_is_told(program: Path) -> None:
+async def test_a_forked_process_can_be_killed_and_reports_its_exit_code(program: Path) -> None:
     """A test that kills would go on before its process is dead."""
     (program / "program.py").write_text("import signal; print('ready', flush=True); signal.pause()")
     process = await warm.Process.start("program", warm=("json",), cwd=program, env={})
@@ -71,7 +71,7 @@ async def test_it_is_killed_and_that_is_told(program: Path) -> None:
         os.kill(process.pid, 0)
 
 
-def test_one_that_does_not_end_in_time_is_killed(tmp_path: Path) -> None:
+def test_run_raises_when_a_process_exceeds_its_timeout(tmp_path: Path) -> None:
     """A test would hang for ever, and leave a process behind."""
     (tmp_path / "program.py").write_text("import signal; signal.pause()")
     with pytest.raises(subprocess.TimeoutExpired):

@@ -20,7 +20,7 @@ def test_a_cost_within_the_tolerance_passes_and_one_above_fails(capsys: pytest.C
     assert [line.split()[-1] for line in lines[1:4]] == ["ok", "GREW", "ok"]
 
 
-def test_what_grew_is_counted_again_and_has_to_grow_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_growth_is_reported_only_when_a_second_count_confirms_it(monkeypatch: pytest.MonkeyPatch) -> None:
     """Counts scatter: one that is high by chance must not stop a release, and real growth must not pass."""
     by_chance, grown = {**BASELINE, "publish": 12_000.0}, {**BASELINE, "publish_batch": 60_000.0}
     monkeypatch.setattr(guard, "available_tool", lambda: "callgrind")
@@ -39,7 +39,7 @@ def test_another_build_of_python_does_not_count_as_growth() -> None:
     assert all(finding.passes for finding in guard.compare(now, BASELINE))
 
 
-def test_a_missing_tool_is_named_and_fails_only_where_it_is_required(
+def test_a_missing_tool_is_reported_and_fails_only_when_it_is_required(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """A guard that skips silently would be mistaken for one that passed."""
@@ -50,7 +50,7 @@ def test_a_missing_tool_is_named_and_fails_only_where_it_is_required(
     assert capsys.readouterr().out.count("NOTHING WAS CHECKED") == 2
 
 
-def test_a_python_without_a_baseline_is_named(
+def test_a_python_version_without_a_baseline_is_reported(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Comparing with the baseline of another Python would measure Python itself."""
@@ -63,7 +63,7 @@ def test_a_python_without_a_baseline_is_named(
 
 
 @pytest.mark.parametrize("name", WORKLOADS)
-async def test_every_workload_does_its_work(name: str) -> None:
+async def test_every_workload_runs(name: str) -> None:
     """A workload that does nothing costs nothing, and would never grow."""
     await WORKLOADS[name].run(200)
 

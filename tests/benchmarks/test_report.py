@@ -36,7 +36,7 @@ def measured(rival: str, *samples: float, note: str = "") -> Series:
     return Series(CASE, rival, "events/s", samples, "1.0", events=1_000, note=note)
 
 
-def test_a_row_shows_median_range_runs_and_quotient(environment: Environment) -> None:
+def test_a_row_shows_median_range_runs_and_ratio(environment: Environment) -> None:
     """A figure without its range and number of runs is an anecdote."""
     book = Report(
         (
@@ -53,7 +53,7 @@ def test_a_row_shows_median_range_runs_and_quotient(environment: Environment) ->
     assert environment.line in text
 
 
-def test_a_rival_that_is_not_installed_is_shown_as_such(environment: Environment) -> None:
+def test_the_report_marks_a_rival_that_is_not_installed(environment: Environment) -> None:
     """Leaving it out, or showing a zero, would both be misleading."""
     book = Report((Measured(outcome(measured("pyee", note="not installed")), environment),))
 
@@ -75,7 +75,7 @@ def test_a_goal_is_met_missed_or_not_measured(environment: Environment) -> None:
 
 
 @pytest.mark.parametrize(("reached", "met"), [(50_000.0, True), (49_999.0, False)])
-def test_a_goal_that_asks_for_so_much_at_least_is_missed_below_it(reached: float, met: bool) -> None:
+def test_a_minimum_goal_is_met_at_its_value_and_missed_below_it(reached: float, met: bool) -> None:
     """The slower a rebuild, the better it would look."""
     series = Series(sourcing.REBUILD, "pabal", sourcing.EVENTS, (reached,), "1.0", events=1_000)
     rebuilt = Outcome(sourcing.NAME, "Event sourcing", "", (), (series,))
@@ -91,7 +91,7 @@ def test_every_scenario_of_the_published_report_has_a_chart() -> None:
     assert [section.partition("\n")[0] for section in sections if "![" not in section] == []
 
 
-def test_what_is_written_can_be_read_and_one_scenario_replaced(
+def test_a_written_report_can_be_loaded_and_one_scenario_replaced(
     tmp_path: Path, environment: Environment
 ) -> None:
     """Measuring one scenario again must not discard the others."""
@@ -110,7 +110,7 @@ def test_what_is_written_can_be_read_and_one_scenario_replaced(
     assert new.scenarios[1] == old.scenarios[1]
 
 
-def test_figures_of_another_machine_are_not_mixed_in(environment: Environment) -> None:
+def test_merge_drops_the_results_of_another_machine(environment: Environment) -> None:
     """A report of two machines would compare processors, not libraries."""
     elsewhere = msgspec.structs.replace(environment, cpu="another")
     old = Report((Measured(msgspec.structs.replace(outcome(), scenario="durable"), elsewhere),))
@@ -120,7 +120,7 @@ def test_figures_of_another_machine_are_not_mixed_in(environment: Environment) -
     assert [one.outcome.scenario for one in new.scenarios] == ["in-memory"]
 
 
-def test_a_chart_is_sound_xml_with_a_bar_for_every_figure() -> None:
+def test_a_chart_is_well_formed_xml_with_a_bar_for_every_result() -> None:
     """A chart that a browser rejects, or that leaves out a rival, is worthless."""
     shown = [
         measured("pabal <ours>", 5.0, 4.0),
@@ -137,7 +137,7 @@ def test_a_chart_is_sound_xml_with_a_bar_for_every_figure() -> None:
     assert "prefers-color-scheme: dark" in texts
 
 
-def test_bars_far_apart_get_a_logarithmic_scale() -> None:
+def test_widely_spread_values_get_a_logarithmic_scale() -> None:
     """On a linear scale, the bar of a rival that is a thousand times slower would be invisible."""
     near, far = scale_for([10.0, 100.0]), scale_for([1.0, 1_000.0])
 
@@ -151,14 +151,12 @@ def test_bars_far_apart_get_a_logarithmic_scale() -> None:
     ("value", "text"),
     [(1_234_567.0, "1,230,000"), (98.76, "98.8"), (0.004321, "0.00432"), (0.0, "0"), (5.0, "5.00")],
 )
-def test_a_figure_has_three_digits(value: float, text: str) -> None:
+def test_a_number_is_shown_with_three_significant_digits(value: float, text: str) -> None:
     """More digits would claim a precision that no run has."""
     assert short(value) == text
 
 
-def test_the_goals_are_put_into_both_pages_and_nothing_else_of_them_changes(
-    environment: Environment, tmp_path: Path
-) -> None:
+def test_write_goals_replaces_only_the_goals_in_both_pages(environment: Environment, tmp_path: Path) -> None:
     """A page would show the figures of an earlier version, or lose the text around them."""
     room = f"{report.GOALS_BEGIN}\n\nold\n\n{report.GOALS_END}"
     for name in report.GOAL_PAGES:
@@ -177,7 +175,9 @@ def test_the_goals_are_put_into_both_pages_and_nothing_else_of_them_changes(
         assert f"3.00 × (3.00–3.00): 3,000,000 to 1,000,000 events/s | {word} |" in text
 
 
-def test_a_page_without_room_for_the_goals_is_left_alone(environment: Environment, tmp_path: Path) -> None:
+def test_write_goals_leaves_a_page_without_markers_unchanged(
+    environment: Environment, tmp_path: Path
+) -> None:
     """A report written to another folder must not need these pages, or damage pages of another structure."""
     (tmp_path / "performance.md").write_text("no room here\n", "utf-8")
 
@@ -185,7 +185,7 @@ def test_a_page_without_room_for_the_goals_is_left_alone(environment: Environmen
     assert (tmp_path / "performance.md").read_text("utf-8") == "no room here\n"
 
 
-def test_the_korean_page_has_words_for_every_scenario_and_says_which_english_one_it_matches(
+def test_the_korean_page_translates_every_scenario_and_names_its_english_revision(
     tmp_path: Path, environment: Environment
 ) -> None:
     """An untranslated scenario would be in English on the Korean page; an outdated page would pass."""

@@ -23,14 +23,14 @@ PACED_HERE = [rival for rival in PACED if rival.distribution in (None, "pabal")]
 
 @pytest.mark.parametrize("handlers", [1, 3])
 @pytest.mark.parametrize("rival", HERE, ids=lambda rival: rival.name)
-async def test_every_floor_hands_every_event_to_every_handler(rival: Rival, handlers: int) -> None:
+async def test_every_rival_delivers_every_event_to_every_handler(rival: Rival, handlers: int) -> None:
     """A rival whose clock stops early would look fast; each counts its handlers' calls to prevent that."""
     seconds = await rival.measure(Work(make_events(20_000, 10), handlers))
 
     assert seconds > 0
 
 
-async def test_batches_reach_the_handler_whatever_their_size() -> None:
+async def test_a_shorter_last_batch_reaches_the_handler() -> None:
     """If a last, shorter batch were dropped, publish_batch would look faster than it is."""
     assert await in_memory.pabal_batches(300)(Work(make_events(1_000, 10), 1)) > 0
 
@@ -45,7 +45,7 @@ async def test_latency_is_measured_from_when_an_event_was_due(rival: PacedRival)
     assert figures["max ms"] / 1000 == pytest.approx(2_000 / figures["events/s reached"], rel=0.01)
 
 
-def test_a_rival_of_another_package_is_reported_missing_where_it_is_not_installed() -> None:
+def test_a_rival_whose_package_is_not_installed_is_reported_missing() -> None:
     """Without its package a rival cannot be measured, and must be reported as such."""
     rival = Rival("nobody", in_memory.await_in_a_loop, "a-distribution-that-does-not-exist")
 
@@ -53,7 +53,7 @@ def test_a_rival_of_another_package_is_reported_missing_where_it_is_not_installe
     assert entry_of(rival, "case", make_events(10, 1), 1, "asyncio").missing == "not installed"
 
 
-async def test_the_durable_figure_covers_the_saved_watermark(tmp_path: Path) -> None:
+async def test_the_durable_result_includes_saving_the_watermark(tmp_path: Path) -> None:
     """If the clock stopped at the last handler, the commit of the progress would be missing."""
     figures = await durable.pabal_end_to_end(
         tmp_path / "log.db", make_events(200, 10), publishers=10, batch=1, durability="full"
@@ -64,7 +64,9 @@ async def test_the_durable_figure_covers_the_saved_watermark(tmp_path: Path) -> 
 
 @pytest.mark.parametrize("batch", [1, 64])
 @pytest.mark.parametrize("both_indexes", [True, False])
-def test_the_raw_floor_stores_the_same_rows(tmp_path: Path, batch: int, both_indexes: bool) -> None:
+def test_the_raw_sqlite_floor_stores_all_rows_and_the_watermark(
+    tmp_path: Path, batch: int, both_indexes: bool
+) -> None:
     """A floor that stores less, or keeps no watermark, is not a floor."""
     events = make_events(200, 10)
     rows = durable.rows_of(events, recorded_at=1)
@@ -79,7 +81,7 @@ def test_the_raw_floor_stores_the_same_rows(tmp_path: Path, batch: int, both_ind
     assert watermark == (200,)
 
 
-async def test_the_raw_floor_inserts_what_pabal_inserts(tmp_path: Path) -> None:
+async def test_the_raw_sqlite_floor_inserts_the_same_rows_as_pabal(tmp_path: Path) -> None:
     """If the floor's rows were smaller than pabal's, the comparison would be unfair."""
     events = make_events(50, 10)
 
@@ -91,14 +93,14 @@ async def test_the_raw_floor_inserts_what_pabal_inserts(tmp_path: Path) -> None:
     assert stored == durable.rows_of(events, recorded_at=stored[0][-1])
 
 
-def test_only_the_rivals_asked_for_are_measured() -> None:
+def test_settings_select_the_rivals_to_measure() -> None:
     """For tuning, one rival has to be measured in seconds, not all of them in minutes."""
     assert Settings(rivals=("pabal",)).wants("pabal")
     assert not Settings(rivals=("pabal",)).wants("pyee")
     assert Settings().wants("pyee")
 
 
-async def test_a_restart_is_measured_in_memory_too(tmp_path: Path) -> None:
+async def test_the_memory_growth_of_a_restart_is_measured(tmp_path: Path) -> None:
     """If a log of a million events were read into memory at start, its time alone would not show that."""
     log = tmp_path / "log.db"
     await logs.fill(log, 2_500, keys=10)
@@ -107,7 +109,7 @@ async def test_a_restart_is_measured_in_memory_too(tmp_path: Path) -> None:
     assert recovery.GROWTH in child.call("benchmarks.scenarios.recovery:grow", path=str(log))
 
 
-async def test_event_sourcing_is_measured_to_the_last_event(tmp_path: Path) -> None:
+async def test_event_sourcing_is_measured_until_the_last_event(tmp_path: Path) -> None:
     """A clock that stops before everything is stored, loaded or projected would measure too little."""
     log = tmp_path / "log.db"
     await sourcing.fill(log, 2_500)

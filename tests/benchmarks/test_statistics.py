@@ -24,7 +24,7 @@ def test_median_and_range_ignore_the_order_of_the_runs() -> None:
     assert (one.median, one.low, one.high) == (4.0, 1.0, 9.0)
 
 
-def test_a_ratio_is_formed_round_by_round() -> None:
+def test_a_ratio_is_computed_round_by_round() -> None:
     """With a quotient of medians, one disturbed round of one rival could shift the result."""
     mine = series(200.0, 20.0, 210.0)
     theirs = series(100.0, 10.0, 70.0, rival="other")
@@ -48,13 +48,13 @@ def test_a_percentile_is_a_value_that_occurred(share: float, expected: float) ->
     assert percentile([float(value) for value in range(1, 1001)], share) == expected
 
 
-def test_a_percentile_of_nothing_is_refused() -> None:
+def test_percentile_of_an_empty_list_raises() -> None:
     """An empty list has no latency, rather than a latency of zero."""
     with pytest.raises(ValueError, match="no values"):
         percentile([], 0.5)
 
 
-def test_rivals_take_turns_and_the_first_round_does_not_count() -> None:
+def test_rivals_take_turns_and_the_first_round_is_discarded() -> None:
     """With the order A A A B B B, a busy minute would affect only one rival."""
     calls: list[str] = []
 
@@ -72,7 +72,7 @@ def test_rivals_take_turns_and_the_first_round_does_not_count() -> None:
     assert second.samples == (4.0, 6.0, 8.0)
 
 
-def test_a_rival_that_is_not_installed_is_never_called_and_never_a_zero() -> None:
+def test_a_rival_that_is_not_installed_is_not_called_and_has_no_samples() -> None:
     """A zero for a rival that did not run would make a chart wrong."""
 
     def never() -> Metrics:
@@ -84,7 +84,7 @@ def test_a_rival_that_is_not_installed_is_never_called_and_never_a_zero() -> Non
     assert one.note == "not installed"
 
 
-def test_a_rival_that_fails_loses_its_samples_and_the_others_go_on(
+def test_a_failing_rival_loses_its_samples_and_the_others_continue(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     """One broken rival must not cost an hour of measuring, or be shown with its successful runs only."""

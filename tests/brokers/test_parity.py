@@ -61,7 +61,7 @@ async def test_those_of_other_processes_count_after_the_next_look(
         await until(lambda: count(one) == count(other) == 0)
 
 
-async def test_a_worker_that_ends_by_a_fault_of_pabal_makes_health_fail(
+async def test_health_reports_failing_when_a_worker_ends_by_an_internal_error(
     shared_server: Server, namespace: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A monitor that checks for ``failing`` would not notice that a process delivers less, or nothing."""

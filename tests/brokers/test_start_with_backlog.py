@@ -19,7 +19,7 @@ ONCE = RetryPolicy(max_attempts=1)
 
 
 @pytest.mark.parametrize("way", ["publish", "later", "from a thread"])
-async def test_a_handler_of_the_backlog_can_publish_from_the_first_delivery(
+async def test_a_handler_can_publish_from_the_first_delivery_of_a_backlog(
     shared_server: Server, namespace: str, way: str
 ) -> None:
     """Promise 44. The whole backlog would be parked, because publishing failed: "the bus is starting"."""

@@ -36,7 +36,7 @@ class Gate:
         self.handled.add(event.n)
 
 
-async def test_wait_lets_publishers_wait_and_loses_nothing(memory: Backend) -> None:
+async def test_the_wait_policy_blocks_publishers_and_loses_nothing(memory: Backend) -> None:
     """Promise 19. The queue stays within its size, and every publisher gets through in the end."""
     bus = await memory.start_bus(worker_count=1, max_queue_size=10)
     gate = Gate()
@@ -55,7 +55,7 @@ async def test_wait_lets_publishers_wait_and_loses_nothing(memory: Backend) -> N
     assert bus.health().status == "ok"
 
 
-async def test_raise_refuses_what_does_not_fit_and_keeps_what_did(memory: Backend) -> None:
+async def test_the_raise_policy_rejects_only_events_that_do_not_fit(memory: Backend) -> None:
     """Promise 19. The publisher gets an error with the figures, and can decide."""
     bus = await memory.start_bus(worker_count=1, max_queue_size=10, backpressure="raise")
     gate = Gate()
@@ -74,7 +74,7 @@ async def test_raise_refuses_what_does_not_fit_and_keeps_what_did(memory: Backen
 
 
 @pytest.mark.parametrize("policy", ["wait", "raise", "drop_oldest"])
-async def test_events_that_nobody_wants_need_no_room(memory: Backend, policy: Any) -> None:
+async def test_events_without_a_subscription_take_no_room_in_the_queue(memory: Backend, policy: Any) -> None:
     """A full queue must not refuse events that take no place in it."""
     bus = await memory.start_bus(max_queue_size=1, backpressure=policy)
     gate = Gate()
@@ -89,7 +89,9 @@ async def test_events_that_nobody_wants_need_no_room(memory: Backend, policy: An
 
 
 @pytest.mark.parametrize("size", [1, 2, 5])
-async def test_publishing_inside_a_handler_of_a_full_bus_is_no_deadlock(backend: Backend, size: int) -> None:
+async def test_publishing_inside_a_handler_of_a_full_bus_does_not_deadlock(
+    backend: Backend, size: int
+) -> None:
     """If handlers waited for room, none would be left to make any."""
     bus = await backend.start_bus(worker_count=2, max_queue_size=size)
     seen: Recorder[int] = Recorder()
@@ -111,7 +113,7 @@ async def test_publishing_inside_a_handler_of_a_full_bus_is_no_deadlock(backend:
     assert len(seen) == 20 * 6
 
 
-async def test_a_batch_handler_that_publishes_into_a_full_bus_is_no_deadlock(memory: Backend) -> None:
+async def test_a_batch_handler_that_publishes_to_a_full_bus_does_not_deadlock(memory: Backend) -> None:
     """Batches go through the worker on a different path, which must also count as being in a handler."""
     bus = await memory.start_bus(worker_count=1, max_queue_size=1)
     seen: Recorder[int] = Recorder()
@@ -161,7 +163,7 @@ async def test_a_task_that_outlives_its_handler_waits_like_any_publisher(memory:
     assert gate.handled == list(range(20))
 
 
-async def test_a_publisher_cancelled_as_it_is_let_in_passes_its_place_on(memory: Backend) -> None:
+async def test_a_publisher_cancelled_when_admitted_passes_its_place_to_the_next(memory: Backend) -> None:
     """If a publisher that is leaving takes the wake-up, the next one must get another."""
     bus = await memory.start_bus(max_queue_size=1)
     loop = asyncio.get_running_loop()
@@ -182,7 +184,7 @@ async def test_a_publisher_cancelled_as_it_is_let_in_passes_its_place_on(memory:
     await bus.drain(60)
 
 
-async def test_room_made_by_unsubscribing_lets_publishers_in(memory: Backend) -> None:
+async def test_unsubscribing_admits_waiting_publishers(memory: Backend) -> None:
     """No handler ends when a subscription is removed, so nothing else would wake waiting publishers."""
     bus = await memory.start_bus(max_queue_size=1)
     calls: Recorder[int] = Recorder()
@@ -205,7 +207,7 @@ async def test_room_made_by_unsubscribing_lets_publishers_in(memory: Backend) ->
     await bus.drain(60)
 
 
-async def test_a_lagging_subscription_does_not_hold_publishers_of_a_stored_bus(stored: Backend) -> None:
+async def test_a_lagging_subscription_does_not_block_publishers_of_a_bus_with_a_log(stored: Backend) -> None:
     """With a log, the queue is on disk: events that do not fit in memory wait there, not in the publisher."""
     bus = await stored.start_bus(max_queue_size=10)
     gate = Gate()
@@ -218,7 +220,7 @@ async def test_a_lagging_subscription_does_not_hold_publishers_of_a_stored_bus(s
     assert sorted(gate.handled) == list(range(25_000))
 
 
-async def test_a_full_intake_of_a_stored_bus_raises_where_that_is_the_policy(tmp_path: Path) -> None:
+async def test_a_bus_with_a_log_raises_when_too_many_events_wait_for_their_commit(tmp_path: Path) -> None:
     """Promise 19. On a stored bus, only events that wait for their commit can pile up."""
     backend = Backend("sqlite", tmp_path)
     bus = await backend.start_bus(max_queue_size=5, backpressure="raise")
@@ -232,7 +234,7 @@ async def test_a_full_intake_of_a_stored_bus_raises_where_that_is_the_policy(tmp
     await backend.close()
 
 
-async def test_a_stop_passes_over_publishers_that_have_given_up(memory: Backend) -> None:
+async def test_a_stop_skips_cancelled_publishers(memory: Backend) -> None:
     """If such publishers counted as let in, the next start's publishers would have less room for ever."""
     bus = await memory.start_bus(worker_count=1, max_queue_size=1)
     gate = Gate()
@@ -256,7 +258,7 @@ async def test_a_stop_passes_over_publishers_that_have_given_up(memory: Backend)
     assert gate.handled == [3, 4, 5]
 
 
-async def test_publishers_that_give_up_leave_nothing_behind(memory: Backend) -> None:
+async def test_cancelled_publishers_leave_no_waiters_behind(memory: Backend) -> None:
     """With a handler that hangs, a publisher that tries again and again would fill the memory."""
     bus = await memory.start_bus(max_queue_size=1)
     gate = Gate()

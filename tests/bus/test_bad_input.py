@@ -56,37 +56,37 @@ async def refused(
 
 
 @pytest.mark.parametrize("event", [Unknown("x"), object(), "text", 42, None, {"type": "dict"}])
-async def test_something_unregistered(backend: Backend, event: Any) -> None:
+async def test_publish_rejects_an_unregistered_object(backend: Backend, event: Any) -> None:
     """An object that no subscription can match would vanish silently."""
     await refused(backend, event, UnregisteredEventError, r"not a registered event: .*register_event")
 
 
-async def test_a_class_instead_of_an_instance(backend: Backend) -> None:
+async def test_publish_rejects_an_event_class_instead_of_an_instance(backend: Backend) -> None:
     """A common mistake: forgotten parentheses."""
     await refused(backend, Moved, UnregisteredEventError, "not an instance")
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
-async def test_a_number_that_is_not_finite(backend: Backend, value: float) -> None:
+async def test_publish_rejects_a_non_finite_number(backend: Backend, value: float) -> None:
     """NaN has no JSON form, equals nothing, and comes from a calculation that went wrong earlier."""
     error = await refused(backend, Measured(value), NonFiniteNumberError, "finite")
     assert isinstance(error, NonFiniteNumberError)
     assert (error.event_type, error.field) == ("value.measured", "value")
 
 
-async def test_a_value_of_another_type_than_declared(stored: Backend) -> None:
+async def test_publish_rejects_a_value_that_does_not_match_its_declared_type(stored: Backend) -> None:
     """The value would be read back changed, or not at all."""
     event: Any = Measured(label=object())  # type: ignore[arg-type]
     await refused(stored, event, UnserializableEventError, "cannot be stored as declared")
 
 
-async def test_a_registered_dataclass_with_a_value_that_does_not_fit(stored: Backend) -> None:
+async def test_publish_checks_the_field_types_of_a_registered_dataclass(stored: Backend) -> None:
     """Registered classes must be checked like subclasses of DomainEvent."""
     event = Ticket("A1", [1])  # type: ignore[list-item]
     await refused(stored, event, UnserializableEventError, "cannot be stored as declared")
 
 
-async def test_a_naive_datetime_where_an_aware_one_is_declared(stored: Backend) -> None:
+async def test_publish_rejects_a_naive_datetime_in_a_field_declared_aware(stored: Backend) -> None:
     """A time without an offset is ambiguous; the next reader would have to guess."""
     event = Measured(taken_at=datetime(2024, 1, 1))
     error = await refused(stored, event, NaiveDatetimeError, "naive datetime in taken_at, .*timezone")
@@ -94,14 +94,14 @@ async def test_a_naive_datetime_where_an_aware_one_is_declared(stored: Backend) 
     assert error.field == "taken_at"
 
 
-def test_a_naive_occurred_at_is_refused_when_the_event_is_made() -> None:
+def test_an_event_cannot_be_created_with_a_naive_occurred_at() -> None:
     """Nothing later could correct the header."""
     with pytest.raises(NaiveDatetimeError, match="occurred_at"):
         Moved("rook", occurred_at=datetime(2024, 1, 1))
     assert Moved("rook", occurred_at=datetime(2024, 1, 1, tzinfo=UTC))
 
 
-async def test_a_payload_above_the_limit(stored: Backend) -> None:
+async def test_publish_rejects_a_payload_above_the_size_limit(stored: Backend) -> None:
     """The limit is one megabyte by default: a log of large payloads slows every reader down."""
     error = await refused(
         stored, Measured(label="x" * (1 << 20)), PayloadTooLargeError, "publish a reference"
@@ -112,7 +112,7 @@ async def test_a_payload_above_the_limit(stored: Backend) -> None:
 
 
 @pytest.mark.parametrize("kind", ["memory storage", "sqlite"])
-async def test_the_limit_can_be_chosen(kind: str, tmp_path: Path) -> None:
+async def test_the_payload_size_limit_is_configurable_and_inclusive(kind: str, tmp_path: Path) -> None:
     """The limit itself is allowed, one byte more is not."""
     size = len(b'{"value":0.0,"taken_at":null,"label":""}')
     storage: Any = (
@@ -137,19 +137,19 @@ async def test_the_limit_can_be_chosen(kind: str, tmp_path: Path) -> None:
         ({"backpressure": "drop_newest"}, "backpressure"),
     ],
 )
-def test_a_bus_option_that_makes_no_sense(options: dict[str, Any], message: str) -> None:
+def test_the_bus_rejects_invalid_options(options: dict[str, Any], message: str) -> None:
     """A bus without workers would accept everything and handle nothing."""
     with pytest.raises(UsageError, match=message):
         InMemoryEventBus(**options)
 
 
-async def test_middleware_that_is_no_function(memory: Backend) -> None:
+async def test_use_rejects_middleware_that_is_not_callable(memory: Backend) -> None:
     """It would fail at every delivery instead of once, here."""
     with pytest.raises(UsageError, match="middleware"):
         memory.make_bus().use("not a function")  # type: ignore[arg-type]
 
 
-async def test_an_error_carries_its_facts_as_fields(memory: Backend) -> None:
+async def test_the_error_for_an_invalid_event_carries_its_event_id(memory: Backend) -> None:
     """Programs decide by fields; messages are for people."""
     bus = await memory.start_bus()
     with pytest.raises(NonFiniteNumberError) as caught:

@@ -31,7 +31,7 @@ class Batches:
         self.handled += numbers(events)
 
 
-async def test_a_batch_handler_receives_lists_of_at_most_its_size_in_publish_order(backend: Backend) -> None:
+async def test_a_batch_handler_receives_at_most_its_batch_size_in_publish_order(backend: Backend) -> None:
     """Events would be skipped, doubled or out of order between batches, or a batch would exceed its limit."""
     bus = await backend.start_bus()
     batches = Batches()
@@ -43,7 +43,7 @@ async def test_a_batch_handler_receives_lists_of_at_most_its_size_in_publish_ord
     assert all(batches.seen)
 
 
-async def test_a_batch_is_not_waited_for(backend: Backend) -> None:
+async def test_a_single_event_does_not_wait_for_a_full_batch(backend: Backend) -> None:
     """A single event must not wait until others fill the batch."""
     bus = await backend.start_bus()
     batches = Batches()
@@ -53,7 +53,7 @@ async def test_a_batch_is_not_waited_for(backend: Backend) -> None:
     assert batches.seen == [[1]]
 
 
-async def test_one_batch_at_a_time(backend: Backend) -> None:
+async def test_a_subscription_handles_one_batch_at_a_time(backend: Backend) -> None:
     """Two batches at once would handle events of one aggregate side by side."""
     bus = await backend.start_bus(worker_count=4)
     inside = 0
@@ -72,7 +72,7 @@ async def test_one_batch_at_a_time(backend: Backend) -> None:
     assert most == 1
 
 
-async def test_an_ordering_function_gives_batches_of_one_key(backend: Backend) -> None:
+async def test_with_an_ordering_function_each_batch_holds_one_key(backend: Backend) -> None:
     """With a key function, each batch holds one key only, and keys run in parallel."""
     bus = await backend.start_bus(worker_count=2)
     entered: Recorder[list[Moved]] = Recorder()
@@ -92,7 +92,7 @@ async def test_an_ordering_function_gives_batches_of_one_key(backend: Backend) -
     assert handled == {"piece-0": [0, 2, 4, 6], "piece-1": [1, 3, 5, 7]}
 
 
-async def test_where_filters_within_the_batch(backend: Backend) -> None:
+async def test_where_filters_events_within_a_batch(backend: Backend) -> None:
     """Filtered events must not reach the handler, and a batch of only such events must not call it."""
     bus = await backend.start_bus()
     batches = Batches()
@@ -104,7 +104,7 @@ async def test_where_filters_within_the_batch(backend: Backend) -> None:
     assert (statistics_of(bus, "even")["handled"], statistics_of(bus, "even")["filtered"]) == (4, 12)
 
 
-async def test_a_sync_batch_handler_and_the_context_work_as_for_single_events(backend: Backend) -> None:
+async def test_a_sync_batch_handler_receives_the_context_of_its_last_event(backend: Backend) -> None:
     """The context of a batch is that of its last event."""
     bus = await backend.start_bus()
     seen: Recorder[tuple[list[int], str, int]] = Recorder()
@@ -119,7 +119,7 @@ async def test_a_sync_batch_handler_and_the_context_work_as_for_single_events(ba
     assert seen == [([0, 1, 2], events[-1].event_id, 1)]
 
 
-async def test_a_failed_batch_is_tried_again_whole(backend: Backend) -> None:
+async def test_a_failed_batch_is_retried_as_a_whole(backend: Backend) -> None:
     """A temporary failure must not split the batch, nor let a later event go first."""
     bus = await backend.start_bus()
     seen: Recorder[list[int]] = Recorder()
@@ -137,7 +137,7 @@ async def test_a_failed_batch_is_tried_again_whole(backend: Backend) -> None:
 
 
 @pytest.mark.parametrize("poison", [(0,), (3,), (7,), (2, 5), (0, 7), tuple(range(8))])
-async def test_one_poisonous_event_is_parked_alone_and_its_batch_is_handled(
+async def test_only_the_poison_events_of_a_batch_are_parked(
     backend: Backend, poison: tuple[int, ...]
 ) -> None:
     """Parking the batch whole would lose its good events; retrying it for ever would stop everything."""
@@ -153,7 +153,7 @@ async def test_one_poisonous_event_is_parked_alone_and_its_batch_is_handled(
     assert batches.seen[-1] == list(range(16, 24)), "later batches are whole again"
 
 
-async def test_events_behind_a_poisonous_batch_wait_for_it(backend: Backend) -> None:
+async def test_events_behind_a_poison_batch_do_not_overtake_it(backend: Backend) -> None:
     """Isolating the bad event takes several attempts; later events must not overtake them."""
     bus = await backend.start_bus(worker_count=4)
     batches = Batches(1)
@@ -165,7 +165,7 @@ async def test_events_behind_a_poisonous_batch_wait_for_it(backend: Backend) -> 
     assert batches.handled == [0, 2, 3, 4, 5, 6, 7]
 
 
-async def test_an_error_that_is_not_retryable_isolates_at_once(backend: Backend) -> None:
+async def test_a_non_retryable_error_splits_its_batch_at_once(backend: Backend) -> None:
     """Retrying the whole batch cannot help, but its other events deserve an attempt without the bad one."""
     bus = await backend.start_bus()
     calls: Recorder[list[int]] = Recorder()
@@ -182,7 +182,7 @@ async def test_an_error_that_is_not_retryable_isolates_at_once(backend: Backend)
     assert [letter.event.n for letter in await bus.dead_letters.list()] == [1]
 
 
-async def test_a_poisonous_batch_stops_the_subscription_at_the_poisonous_event(backend: Backend) -> None:
+async def test_a_poison_batch_halts_the_subscription_at_the_poison_event(backend: Backend) -> None:
     """With ``on_exhausted="stop"``, events before the bad one in its batch are handled; it and the rest are
     not.
     """
@@ -196,7 +196,7 @@ async def test_a_poisonous_batch_stops_the_subscription_at_the_poisonous_event(b
     assert await bus.dead_letters.list() == []
 
 
-async def test_a_registered_dataclass_comes_in_batches_too(backend: Backend) -> None:
+async def test_a_batch_handler_receives_registered_dataclasses(backend: Backend) -> None:
     """Handlers get the objects that were published, never the engine's wrapper."""
     bus = await backend.start_bus()
     seen: Recorder[list[Ticket]] = Recorder()
@@ -210,7 +210,7 @@ async def test_a_registered_dataclass_comes_in_batches_too(backend: Backend) -> 
     assert seen == [[Ticket("A1", ["coat"]), Ticket("A2")]]
 
 
-async def test_catching_up_in_batches_fills_them(stored: Backend) -> None:
+async def test_catching_up_from_the_log_fills_the_batches(stored: Backend) -> None:
     """Reading the log one event at a time into a batch handler would defeat the purpose of batches."""
     bus = await stored.start_bus()
     await bus.publish_batch([Moved(f"piece-{n % 5}", n) for n in range(1000)])
@@ -221,7 +221,7 @@ async def test_catching_up_in_batches_fills_them(stored: Backend) -> None:
     assert len(batches.seen) <= 20
 
 
-async def test_a_batch_that_lags_far_behind_still_gets_every_event_once(stored: Backend) -> None:
+async def test_a_batch_handler_that_lags_far_behind_gets_every_event_once(stored: Backend) -> None:
     """With more events than fit in memory, the tail must come from disk, in order and without gaps."""
     bus = await stored.start_bus()
     batches = Batches(4321)
@@ -232,7 +232,7 @@ async def test_a_batch_that_lags_far_behind_still_gets_every_event_once(stored: 
     assert batches.handled == [n for n in range(12_000) if n != 4321]
 
 
-async def test_what_a_batch_handler_publishes_names_no_single_cause(backend: Backend) -> None:
+async def test_events_published_by_a_batch_handler_have_no_causation_id(backend: Backend) -> None:
     """A batch has many causes; naming only the last one would be wrong."""
     bus = await backend.start_bus()
     seen: Recorder[NoteTaken] = Recorder()

@@ -9,7 +9,7 @@ from tests.bus.samples import Moved, NoteTaken
 from tests.bus.support import Backend, Recorder
 
 
-async def test_what_a_handler_publishes_inherits_correlation_and_names_its_cause(backend: Backend) -> None:
+async def test_events_published_by_a_handler_inherit_correlation_and_causation_ids(backend: Backend) -> None:
     """These two ids are used to trace a chain of events; a missing one breaks the chain."""
     bus = await backend.start_bus()
     chain: Recorder[Any] = Recorder()
@@ -35,7 +35,7 @@ async def test_what_a_handler_publishes_inherits_correlation_and_names_its_cause
         assert effect.correlation_id == first.event_id
 
 
-async def test_ids_that_the_caller_set_stay(backend: Backend) -> None:
+async def test_ids_set_by_the_caller_are_kept(backend: Backend) -> None:
     """Inheritance fills in missing ids and never overwrites any."""
     bus = await backend.start_bus()
     seen: Recorder[NoteTaken] = Recorder()
@@ -57,7 +57,7 @@ async def test_ids_that_the_caller_set_stay(backend: Backend) -> None:
     assert (by_n[2].correlation_id, by_n[2].causation_id) == ("theirs", "other")
 
 
-async def test_a_task_started_by_a_handler_carries_its_cause(backend: Backend) -> None:
+async def test_events_published_by_a_handlers_tasks_carry_its_causation_id(backend: Backend) -> None:
     """``gather`` inside a handler runs tasks; their events have the same cause."""
     bus = await backend.start_bus()
     seen: Recorder[NoteTaken] = Recorder()
@@ -75,7 +75,7 @@ async def test_a_task_started_by_a_handler_carries_its_cause(backend: Backend) -
     assert [event.causation_id for event in seen] == [receipt.event_id] * 2
 
 
-async def test_what_is_published_outside_a_handler_has_no_cause(backend: Backend) -> None:
+async def test_events_published_outside_a_handler_have_no_causation_id(backend: Backend) -> None:
     """A cause left over from an earlier delivery would link unrelated events."""
     bus = await backend.start_bus(worker_count=1)
     seen: Recorder[NoteTaken] = Recorder()

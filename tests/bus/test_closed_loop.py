@@ -63,7 +63,7 @@ def run_and_drop(work: Callable[[], Coroutine[Any, Any, None]]) -> None:
 @pytest.mark.parametrize("run", [run_and_cancel, run_and_drop])
 @pytest.mark.parametrize("way", ["handles", "waits", "fails"])
 @pytest.mark.parametrize("again", ["same bus", "same storage", "same file"])
-def test_what_a_closed_loop_left_unfinished_is_delivered_after_the_next_start(
+def test_events_left_unfinished_by_a_closed_loop_are_delivered_after_a_restart(
     tmp_path: Path, run: Any, way: str, again: str
 ) -> None:
     """When an exception ended ``asyncio.run``, a later ``stop()`` raised "Event loop is closed"."""
@@ -101,7 +101,7 @@ def test_what_a_closed_loop_left_unfinished_is_delivered_after_the_next_start(
 
 
 @pytest.mark.parametrize("run", [run_and_cancel, run_and_drop])
-def test_a_start_in_a_new_loop_begins_anew_though_nobody_stopped_the_bus(tmp_path: Path, run: Any) -> None:
+def test_a_bus_that_was_never_stopped_can_start_in_a_new_loop(tmp_path: Path, run: Any) -> None:
     """It returned as if the bus ran, and every later publish was refused because of the closed loop."""
     desk = Desk("handles")
     storage = SqliteEventStorage(tmp_path / "log.db")
@@ -122,7 +122,7 @@ def test_a_start_in_a_new_loop_begins_anew_though_nobody_stopped_the_bus(tmp_pat
     asyncio.run(go_on())
 
 
-def test_what_a_closed_loop_left_waiting_is_not_waited_for(tmp_path: Path) -> None:
+def test_stop_and_drain_do_not_wait_for_calls_of_a_closed_loop(tmp_path: Path) -> None:
     """Calls that waited in the closed loop, as in ``drain`` or ``wait_for``, can never be woken."""
     desk = Desk("waits")
     storage = SqliteEventStorage(tmp_path / "log.db")

@@ -30,7 +30,7 @@ class Broken:
         self.handled.add(event)
 
 
-async def test_a_subscription_halts_when_there_are_too_many_dead_letters(
+async def test_a_subscription_halts_at_the_limit_of_dead_letters(
     stored: Backend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Promise 24. A handler that fails all night would fill the disk, or events would be dropped."""
@@ -55,7 +55,7 @@ async def test_a_subscription_halts_when_there_are_too_many_dead_letters(
     assert sorted(numbers(broken.handled)) == list(range(20))
 
 
-async def test_a_subscription_halts_when_too_much_queues_behind_a_parked_event(
+async def test_a_subscription_halts_at_the_limit_of_events_queued_behind_a_dead_letter(
     stored: Backend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Promise 25. A queue must stay complete and in order, so none of it may be left out to save room."""
@@ -83,7 +83,7 @@ async def test_a_subscription_halts_when_too_much_queues_behind_a_parked_event(
     assert bus._engine.redelivery.waiting == 0
 
 
-async def test_without_a_log_a_subscription_halts_too_when_too_much_queues_behind_a_parked_event() -> None:
+async def test_a_subscription_without_a_log_halts_at_the_limit_of_queued_events() -> None:
     """The queue is in memory, and would use it up unnoticed."""
     bus = InMemoryEventBus(worker_count=1)
     bus._engine.dead_letters._limit = 8
@@ -129,7 +129,7 @@ class SlowSaves:
 
 
 @pytest.mark.parametrize("live", [True, False])
-async def test_dead_letters_that_are_not_saved_yet_are_bounded(
+async def test_the_number_of_unsaved_dead_letters_is_bounded(
     stored: Backend, monkeypatch: pytest.MonkeyPatch, live: bool
 ) -> None:
     """A handler that fails at once over a long backlog would fill the memory while the disk is slow."""
@@ -155,7 +155,7 @@ async def test_dead_letters_that_are_not_saved_yet_are_bounded(
     assert len(await bus.dead_letters.list(limit=2000)) == 1000
 
 
-async def test_reading_goes_on_while_dead_letters_are_saved(
+async def test_reading_continues_while_dead_letters_are_saved(
     stored: Backend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A reader that stopped for unsaved dead letters would sleep through the whole save that takes them."""

@@ -52,7 +52,7 @@ async def sick_bus(backend: Backend, **options: Any) -> tuple[BaseEventBus, Clin
     return bus, clinic
 
 
-async def test_a_dead_letter_tells_what_happened_in_every_attempt(
+async def test_a_dead_letter_records_the_event_and_every_attempt(
     backend: Backend, clock: VirtualClock
 ) -> None:
     """Without event, times, error and traceback, the cause of the failure cannot be found."""
@@ -90,7 +90,7 @@ async def test_a_dead_letter_tells_what_happened_in_every_attempt(
         assert 'raise LookupError("no such order")' in attempt.traceback
 
 
-async def test_list_filters_and_pages(backend: Backend) -> None:
+async def test_dead_letters_can_be_filtered_and_paged(backend: Backend) -> None:
     """Promise 27. Ten thousand dead letters are only useful if they can be filtered."""
     bus, _ = await sick_bus(backend)
     other = Clinic()
@@ -114,7 +114,7 @@ async def test_list_filters_and_pages(backend: Backend) -> None:
     assert (len(first), len(second)) == (3, 1)
 
 
-async def test_retry_delivers_it_again_with_a_fresh_series_of_attempts(backend: Backend) -> None:
+async def test_retry_delivers_a_dead_letter_again_and_removes_it_on_success(backend: Backend) -> None:
     """Once the cause is fixed, a dead letter becomes an ordinary delivery, and is gone after a success."""
     bus, clinic = await sick_bus(backend)
     await bus.publish(Moved("rook", 1))
@@ -130,7 +130,7 @@ async def test_retry_delivers_it_again_with_a_fresh_series_of_attempts(backend: 
     assert bus.health().status == "ok"
 
 
-async def test_what_goes_with_no_single_dead_letter_is_told(backend: Backend) -> None:
+async def test_retry_and_discard_of_one_id_reject_payloads_and_filters(backend: Backend) -> None:
     """A payload passed to ``retry`` was ignored, and the event delivered unchanged."""
     bus, _ = await sick_bus(backend)
     await bus.publish(Moved("rook", 1))
@@ -144,7 +144,7 @@ async def test_what_goes_with_no_single_dead_letter_is_told(backend: Backend) ->
     assert [each.id for each in await bus.dead_letters.list()] == [letter.id]
 
 
-async def test_a_retry_that_fails_is_parked_again_under_its_id_with_its_whole_history(
+async def test_a_failed_retry_is_parked_again_with_its_id_and_whole_history(
     backend: Backend,
 ) -> None:
     """A new id for each failure would lose the history, and break references to the old id."""
@@ -161,7 +161,7 @@ async def test_a_retry_that_fails_is_parked_again_under_its_id_with_its_whole_hi
     assert bus.get_statistics()["failed_events_count"] == 1
 
 
-async def test_a_retry_is_idempotent_while_another_runs(backend: Backend) -> None:
+async def test_a_second_retry_does_nothing_while_the_first_is_running(backend: Backend) -> None:
     """Promise 27. If two operators press the button, the event must not be handled twice."""
     bus, clinic = await sick_bus(backend)
     await bus.publish(Moved("rook", 1))
@@ -178,7 +178,7 @@ async def test_a_retry_is_idempotent_while_another_runs(backend: Backend) -> Non
     assert numbers(clinic.handled) == [1]
 
 
-async def test_many_retries_at_once_begin_one(backend: Backend) -> None:
+async def test_concurrent_retries_of_one_dead_letter_start_one_delivery(backend: Backend) -> None:
     """The same with concurrent calls."""
     bus, clinic = await sick_bus(backend)
     await bus.publish(Moved("rook", 1))
@@ -192,7 +192,7 @@ async def test_many_retries_at_once_begin_one(backend: Backend) -> None:
     assert numbers(clinic.handled) == [1]
 
 
-async def test_retry_all_takes_those_that_match(backend: Backend) -> None:
+async def test_retry_all_retries_only_the_matching_dead_letters(backend: Backend) -> None:
     """Promise 27. After a fix for one kind of failure, only those dead letters should be retried."""
     bus, clinic = await sick_bus(backend)
     await bus.publish_batch([Moved("rook", 1), NoteTaken(2), Moved("rook", 3)])
@@ -207,7 +207,7 @@ async def test_retry_all_takes_those_that_match(backend: Backend) -> None:
     assert await bus.dead_letters.retry("all") == 0
 
 
-async def test_retry_all_goes_through_more_than_one_page(backend: Backend) -> None:
+async def test_retry_all_covers_more_than_one_page(backend: Backend) -> None:
     """``"all"`` must cover all, even if they do not fit on one page."""
     bus, clinic = await sick_bus(backend)
     await bus.publish_batch([NoteTaken(n) for n in range(1200)])
@@ -218,7 +218,7 @@ async def test_retry_all_goes_through_more_than_one_page(backend: Backend) -> No
     assert sorted(numbers(clinic.handled)) == list(range(1200))
 
 
-async def test_edit_and_retry_delivers_the_new_payload_under_the_old_identity(backend: Backend) -> None:
+async def test_edit_and_retry_delivers_the_new_payload_with_the_original_ids(backend: Backend) -> None:
     """Promise 27. Correcting the data is often the only solution; the event keeps its identity."""
     bus, clinic = await sick_bus(backend)
     event = Moved("rook", 1, correlation_id="c-1")
@@ -235,7 +235,7 @@ async def test_edit_and_retry_delivers_the_new_payload_under_the_old_identity(ba
     assert await bus.dead_letters.list() == []
 
 
-async def test_an_edit_that_does_not_fit_the_class_changes_nothing(backend: Backend) -> None:
+async def test_an_edit_that_does_not_match_the_event_class_changes_nothing(backend: Backend) -> None:
     """A typing error in the edited payload must not lose the dead letter."""
     bus, clinic = await sick_bus(backend)
     await bus.publish(Moved("rook", 1))
@@ -254,7 +254,7 @@ async def test_an_edit_that_does_not_fit_the_class_changes_nothing(backend: Back
     await bus.drain(60)
 
 
-async def test_an_edited_payload_that_fails_again_stays_edited(backend: Backend) -> None:
+async def test_an_edited_payload_is_kept_when_its_retry_fails(backend: Backend) -> None:
     """The dead letter must show the payload that was really tried."""
     bus, _ = await sick_bus(backend)
     await bus.publish(Moved("rook", 1))
@@ -266,7 +266,7 @@ async def test_an_edited_payload_that_fails_again_stays_edited(backend: Backend)
     assert (again.id, again.state, again.event.n) == (letter.id, "parked", 2)
 
 
-async def test_discard_removes_one_or_all_that_match(backend: Backend) -> None:
+async def test_discard_removes_one_dead_letter_or_all_that_match(backend: Backend) -> None:
     """Promise 27. Dead letters that no longer matter can be removed, and no others are."""
     bus, clinic = await sick_bus(backend)
     await bus.publish_batch([Moved("rook", 1), NoteTaken(2), NoteTaken(3)])
@@ -283,7 +283,7 @@ async def test_discard_removes_one_or_all_that_match(backend: Backend) -> None:
     assert clinic.handled == []
 
 
-async def test_a_page_of_dead_letters_costs_what_is_on_it_wherever_it_lies() -> None:
+async def test_the_cost_of_a_page_of_dead_letters_does_not_depend_on_its_place() -> None:
     """Retrying a hundred thousand would scan all of them for every page of five hundred."""
     letters = MemoryDeadLetters()
     for position in range(1, 2001):
@@ -304,7 +304,7 @@ async def test_a_page_of_dead_letters_costs_what_is_on_it_wherever_it_lies() -> 
 
 
 @pytest.mark.parametrize("action", ["retry", "discard"])
-async def test_others_have_the_event_loop_while_all_in_memory_are_dealt_with(
+async def test_retrying_or_discarding_all_in_memory_yields_to_the_event_loop(
     memory: Backend, action: str
 ) -> None:
     """With a hundred thousand dead letters, every request in the application would wait for seconds."""
@@ -320,7 +320,7 @@ async def test_others_have_the_event_loop_while_all_in_memory_are_dealt_with(
 
 
 @pytest.mark.parametrize("action", ["retry", "discard"])
-async def test_all_are_dealt_with_without_holding_more_than_a_commit_takes(
+async def test_retrying_or_discarding_all_holds_at_most_100_dead_letters_at_once(
     backend: Backend, action: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A hundred thousand with their tracebacks would be read into memory before the first is dealt with."""
@@ -356,7 +356,7 @@ async def test_all_are_dealt_with_without_holding_more_than_a_commit_takes(
     assert await bus.dead_letters.list() == []
 
 
-async def test_all_are_those_there_were_when_it_was_asked(
+async def test_discard_all_leaves_dead_letters_that_are_parked_meanwhile(
     backend: Backend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What fails meanwhile would be discarded unseen, and a retry of all need never end."""
@@ -379,7 +379,7 @@ async def test_all_are_those_there_were_when_it_was_asked(
     assert [letter.event.n for letter in await bus.dead_letters.list()] == [1000]
 
 
-def test_counting_dead_letters_keeps_none_of_them() -> None:
+def test_counting_dead_letters_keeps_no_reference_to_them() -> None:
     """A page of the dashboard would hold all there are on a server, with their tracebacks."""
     letters = [
         DeadLetterRecord(
@@ -396,7 +396,7 @@ def test_counting_dead_letters_keeps_none_of_them() -> None:
     assert counted.groups() == [DeadLetterGroup("s", None, 3, first, last, 3)]
 
 
-async def test_others_have_the_event_loop_while_all_in_memory_are_counted() -> None:
+async def test_counting_dead_letters_in_memory_yields_to_the_event_loop() -> None:
     """Each look of an operator at a hundred thousand would hold up every handler."""
     letters = MemoryDeadLetters()
     for position in range(1, 5001):
@@ -407,7 +407,9 @@ async def test_others_have_the_event_loop_while_all_in_memory_are_counted() -> N
     assert (group.count, group.newest_id) == (5000, 5000)
 
 
-async def test_the_seeds_short_forms_list_and_clear(backend: Backend) -> None:
+async def test_get_failed_events_lists_and_clear_failed_events_discards_dead_letters(
+    backend: Backend,
+) -> None:
     """The specification names ``get_failed_events`` and ``clear_failed_events``."""
     bus, _ = await sick_bus(backend)
     await bus.publish_batch([NoteTaken(n) for n in range(5)])
@@ -423,7 +425,7 @@ async def test_the_seeds_short_forms_list_and_clear(backend: Backend) -> None:
     assert await bus.clear_failed_events() == 0
 
 
-async def test_an_unknown_id_is_an_error_everywhere(backend: Backend) -> None:
+async def test_every_dead_letter_call_raises_for_an_unknown_id(backend: Backend) -> None:
     """Acting on a dead letter that does not exist must not look like success."""
     bus, _ = await sick_bus(backend)
     for call in (
@@ -436,7 +438,7 @@ async def test_an_unknown_id_is_an_error_everywhere(backend: Backend) -> None:
             await call
 
 
-async def test_retrying_for_a_subscription_that_is_not_here_says_so(backend: Backend) -> None:
+async def test_retry_raises_when_the_subscription_has_no_handler_here(backend: Backend) -> None:
     """There is no handler to deliver to; the dead letter must stay."""
     bus = await backend.start_bus()
     clinic = Clinic()
@@ -450,7 +452,7 @@ async def test_retrying_for_a_subscription_that_is_not_here_says_so(backend: Bac
     assert (await bus.dead_letters.get(letter.id)).state == "parked"
 
 
-async def test_a_retry_keeps_its_place_behind_what_its_key_is_doing(backend: Backend) -> None:
+async def test_a_retried_dead_letter_waits_for_the_running_event_of_its_key(backend: Backend) -> None:
     """A retried dead letter must not run beside another event of its key."""
     bus = await backend.start_bus(worker_count=4)
     order: Recorder[str] = Recorder()

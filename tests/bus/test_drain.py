@@ -15,7 +15,7 @@ from tests.bus.samples import Moved, NoteTaken
 from tests.bus.support import ONE_ATTEMPT, Backend, Recorder, spin_loop, statistics_of
 
 
-async def test_drain_returns_at_once_where_nothing_is_to_be_done(backend: Backend) -> None:
+async def test_drain_returns_at_once_when_there_is_nothing_to_do(backend: Backend) -> None:
     """On an empty bus, without subscriptions, or when everything is done."""
     bus = await backend.start_bus()
     await bus.drain(60)
@@ -45,7 +45,7 @@ async def test_drain_waits_for_chains_of_events(backend: Backend) -> None:
     assert seen == list(range(1, 51))
 
 
-async def test_what_drain_waited_for_is_saved(stored: Backend) -> None:
+async def test_drain_saves_the_watermark(stored: Backend) -> None:
     """A crash after drain must repeat nothing: the watermark is saved behind everything."""
     bus = await stored.start_bus()
 
@@ -60,7 +60,7 @@ async def test_what_drain_waited_for_is_saved(stored: Backend) -> None:
     assert statistics_of(bus, "book")["lag"] == 0
 
 
-async def test_drain_waits_for_retries_unless_told_otherwise(backend: Backend, clock: VirtualClock) -> None:
+async def test_drain_waits_for_retries_unless_retries_is_false(backend: Backend, clock: VirtualClock) -> None:
     """A pending retry is unfinished work; but a caller may not want to wait an hour for it."""
     bus = await backend.start_bus(clock=clock)
     calls: Recorder[int] = Recorder()
@@ -82,7 +82,7 @@ async def test_drain_waits_for_retries_unless_told_otherwise(backend: Backend, c
     assert calls == [1, 1, 2]
 
 
-async def test_drain_without_retries_notices_the_failure_it_waits_for(
+async def test_drain_without_retries_returns_when_a_running_attempt_fails(
     memory: Backend, clock: VirtualClock
 ) -> None:
     """The handler fails only after drain has begun to wait; nothing else would wake drain."""
@@ -102,14 +102,14 @@ async def test_drain_without_retries_notices_the_failure_it_waits_for(
     await asyncio.wait_for(draining, 10)
 
 
-async def test_drain_does_not_wait_for_what_is_scheduled(backend: Backend, clock: VirtualClock) -> None:
+async def test_drain_does_not_wait_for_scheduled_events(backend: Backend, clock: VirtualClock) -> None:
     """An event for tomorrow is not work for now."""
     bus = await backend.start_bus(clock=clock)
     await bus.publish(Moved("rook"), delay=86_400)
     await bus.drain(60)
 
 
-async def test_drain_does_not_wait_for_what_queues_behind_a_parked_key(backend: Backend) -> None:
+async def test_drain_does_not_wait_for_events_queued_behind_a_dead_letter(backend: Backend) -> None:
     """The dead letter first needs a decision."""
     bus = await backend.start_bus()
 
@@ -123,7 +123,7 @@ async def test_drain_does_not_wait_for_what_queues_behind_a_parked_key(backend: 
     assert letter.queued == 4
 
 
-async def test_drain_raises_when_its_time_is_over_and_changes_nothing(backend: Backend) -> None:
+async def test_a_drain_timeout_raises_and_leaves_the_work_running(backend: Backend) -> None:
     """A timeout says how much is left; the work goes on, and a later drain sees its end."""
     bus = await backend.start_bus()
     release = asyncio.Event()
@@ -147,7 +147,7 @@ async def test_drain_raises_when_its_time_is_over_and_changes_nothing(backend: B
     assert seen == [0, 1, 2]
 
 
-async def test_a_drain_that_runs_out_of_time_tells_what_waits_for_a_retry(backend: Backend) -> None:
+async def test_a_drain_timeout_reports_how_many_deliveries_wait_for_a_retry(backend: Backend) -> None:
     """A handler's error looks like slowness, and waiting longer is no use: a retry may be an hour away."""
     bus = await backend.start_bus()
 
@@ -164,7 +164,7 @@ async def test_a_drain_that_runs_out_of_time_tells_what_waits_for_a_retry(backen
     assert (caught.value.pending, caught.value.retrying) == (2, 2)
 
 
-async def test_several_drains_wait_side_by_side(backend: Backend) -> None:
+async def test_concurrent_drains_all_return(backend: Backend) -> None:
     """Waking one drain must not forget the others."""
     bus = await backend.start_bus()
     release = asyncio.Event()
@@ -184,7 +184,9 @@ async def test_several_drains_wait_side_by_side(backend: Backend) -> None:
 
 
 @pytest.mark.parametrize("batch", [None, 5])
-async def test_drain_inside_a_handler_is_an_error_not_a_deadlock(backend: Backend, batch: int | None) -> None:
+async def test_drain_inside_a_handler_raises_instead_of_deadlocking(
+    backend: Backend, batch: int | None
+) -> None:
     """It would wait for the event being handled; also from a task that the handler awaits."""
     bus = await backend.start_bus()
     errors: Recorder[type] = Recorder()
@@ -223,7 +225,7 @@ async def test_a_task_that_outlives_its_handler_may_drain(backend: Backend) -> N
     await tasks[0]
 
 
-async def test_a_stop_ends_a_drain_with_an_error(backend: Backend) -> None:
+async def test_a_stop_makes_a_waiting_drain_raise(backend: Backend) -> None:
     """Waiting for a bus that has stopped would never end."""
     bus = await backend.start_bus()
 
@@ -239,7 +241,9 @@ async def test_a_stop_ends_a_drain_with_an_error(backend: Backend) -> None:
         await asyncio.wait_for(draining, 10)
 
 
-async def test_an_unsubscribed_handlers_work_is_not_waited_for(backend: Backend, clock: VirtualClock) -> None:
+async def test_drain_does_not_wait_for_the_deliveries_of_an_unsubscribed_handler(
+    backend: Backend, clock: VirtualClock
+) -> None:
     """Deliveries that wait for a retry, with or without a key, go with their subscription."""
     bus = await backend.start_bus(clock=clock)
     calls: Recorder[int] = Recorder()
@@ -257,7 +261,7 @@ async def test_an_unsubscribed_handlers_work_is_not_waited_for(backend: Backend,
     assert (figures_["queue_size"], figures_["retry_queue_size"]) == (0, 0)
 
 
-async def test_cancelling_a_drain_leaves_the_bus_alone(backend: Backend) -> None:
+async def test_cancelling_a_drain_does_not_affect_the_bus(backend: Backend) -> None:
     """Cancelling a wait must change nothing."""
     bus = await backend.start_bus()
     release = asyncio.Event()

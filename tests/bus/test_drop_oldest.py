@@ -9,7 +9,7 @@ from tests.bus.support import ONE_ATTEMPT, Backend, Recorder, count_calls, repor
 from tests.bus.test_backpressure import Gate
 
 
-async def test_drop_oldest_drops_from_the_front_counts_and_reports(memory: Backend) -> None:
+async def test_drop_oldest_drops_counts_and_reports_the_longest_waiting_deliveries(memory: Backend) -> None:
     """Promise 19. The delivery that waited longest is dropped, never a running one, never silently."""
     bus = await memory.start_bus(worker_count=1, max_queue_size=10, backpressure="drop_oldest")
     dropped = reports_of(bus, EventDropped)
@@ -30,7 +30,7 @@ async def test_drop_oldest_drops_from_the_front_counts_and_reports(memory: Backe
     assert {report.subscription for report in dropped} == {"gate"}
 
 
-async def test_drop_oldest_looks_for_the_oldest_across_keys_and_subscriptions(memory: Backend) -> None:
+async def test_drop_oldest_picks_the_oldest_across_keys_and_subscriptions(memory: Backend) -> None:
     """Age decides, not which key or handler is looked at first."""
     bus = await memory.start_bus(worker_count=2, max_queue_size=6, backpressure="drop_oldest")
     one, two = Gate(), Gate()
@@ -49,7 +49,7 @@ async def test_drop_oldest_looks_for_the_oldest_across_keys_and_subscriptions(me
     assert sorted(two.handled) == [0, 4, 6]
 
 
-async def test_a_dropped_retry_lets_its_key_go_on(memory: Backend) -> None:
+async def test_dropping_a_retry_unblocks_its_key(memory: Backend) -> None:
     """The oldest delivery may wait for a retry; dropping it must release its key and its count."""
     bus = await memory.start_bus(max_queue_size=2, backpressure="drop_oldest")
     seen: Recorder[int] = Recorder()
@@ -72,7 +72,7 @@ async def test_a_dropped_retry_lets_its_key_go_on(memory: Backend) -> None:
     assert bus.get_statistics()["retry_queue_size"] == 0
 
 
-async def test_where_nothing_is_left_to_drop_a_new_event_is_taken_all_the_same(memory: Backend) -> None:
+async def test_drop_oldest_accepts_a_new_event_when_only_running_deliveries_remain(memory: Backend) -> None:
     """Promise 19. A running delivery is never dropped, and dropping the new one would be silent."""
     bus = await memory.start_bus(worker_count=2, max_queue_size=1, backpressure="drop_oldest")
     gate = Gate()
@@ -87,7 +87,9 @@ async def test_where_nothing_is_left_to_drop_a_new_event_is_taken_all_the_same(m
     assert statistics_of(bus, "gate")["dropped"] == 0
 
 
-async def test_a_dropped_delivery_holds_up_no_one_of_a_higher_number(memory: Backend) -> None:
+async def test_a_dropped_delivery_does_not_block_handlers_of_a_higher_priority_number(
+    memory: Backend,
+) -> None:
     """Promise 16. A higher number would wait for the first attempt of a delivery that was dropped."""
     bus = await memory.start_bus(max_queue_size=4, backpressure="drop_oldest")
     first, second = Gate(), Gate()
@@ -105,7 +107,7 @@ async def test_a_dropped_delivery_holds_up_no_one_of_a_higher_number(memory: Bac
     assert statistics_of(bus, "first")["dropped"] == statistics_of(bus, "second")["dropped"] == 1
 
 
-async def test_drop_oldest_drops_what_waits_for_a_retry_too(memory: Backend) -> None:
+async def test_drop_oldest_drops_deliveries_that_wait_for_a_retry(memory: Backend) -> None:
     """Retries of events without a key wait outside of any lane; if spared, they would fill the memory."""
     bus = await memory.start_bus(max_queue_size=10, backpressure="drop_oldest")
     calls: Recorder[int] = Recorder()
@@ -122,7 +124,7 @@ async def test_drop_oldest_drops_what_waits_for_a_retry_too(memory: Backend) -> 
     assert statistics_of(bus, "failing")["dropped"] == 40
 
 
-async def test_dropping_costs_the_same_however_many_keys_wait(memory: Backend) -> None:
+async def test_the_cost_of_a_drop_does_not_depend_on_the_number_of_keys(memory: Backend) -> None:
     """Searching all lanes for each event would make a full bus slower the larger its queue may be."""
     costs: list[int] = []
     for size in (256, 2048):

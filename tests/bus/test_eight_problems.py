@@ -35,7 +35,7 @@ ROOT = Path(__file__).parents[2]
 SOURCE = ROOT / "src"
 
 
-def test_1_test_class_names_that_collide_with_pytests_collection(tmp_path: Path) -> None:
+def test_1_pytest_does_not_collect_event_classes_named_test(tmp_path: Path) -> None:
     """An application's ``TestEvent`` must not be collected as a test class, nor any class of pabal.
 
     pytest tries to collect every class called ``Test…`` and warns about those with a constructor; under
@@ -79,7 +79,7 @@ def test_1_test_class_names_that_collide_with_pytests_collection(tmp_path: Path)
     assert ours == []
 
 
-async def test_2_processing_order_across_workers(backend: Backend) -> None:
+async def test_2_order_per_key_holds_across_parallel_workers(backend: Backend) -> None:
     """Order per key is exact with 4 workers that really work in parallel, not because only one works."""
     bus = await backend.start_bus(worker_count=4)
     handled: dict[str, list[int]] = defaultdict(list)
@@ -104,7 +104,7 @@ async def test_2_processing_order_across_workers(backend: Backend) -> None:
 
 
 @pytest.mark.parametrize("count", [1, 4, 32])
-async def test_3_the_worker_count_is_right_the_moment_start_returns(backend: Backend, count: int) -> None:
+async def test_3_the_worker_count_is_correct_as_soon_as_start_returns(backend: Backend, count: int) -> None:
     """The figure is right without a sleep or a first event, and all workers do work."""
     bus = backend.make_bus(worker_count=count)
     assert bus.get_statistics()["worker_count"] == 0
@@ -128,7 +128,7 @@ async def test_3_the_worker_count_is_right_the_moment_start_returns(backend: Bac
     assert bus.get_statistics()["worker_count"] == 0
 
 
-async def test_4_a_test_that_looks_before_the_event_was_handled(backend: Backend) -> None:
+async def test_4_drain_returns_only_after_every_reaction(backend: Backend) -> None:
     """``drain()`` is the way to wait: after it, every reaction, and every reaction to one, has happened."""
     bus = await backend.start_bus()
     seen: Recorder[Moved] = Recorder()
@@ -145,7 +145,7 @@ async def test_4_a_test_that_looks_before_the_event_was_handled(backend: Backend
     assert numbers(seen) == [1, 2, 3]
 
 
-def test_5_circular_imports_between_layers() -> None:
+def test_5_there_are_no_circular_imports_between_layers() -> None:
     """The layers of the architecture hold, and any module can be the first to be imported.
 
     Importing a module imports its package first. If that already loads the module, importing the module first
@@ -199,7 +199,7 @@ def test_5_circular_imports_between_layers() -> None:
     assert int(run.stdout) == len(modules)
 
 
-def test_6_a_missing_optional_module_is_never_required() -> None:
+def test_6_the_bus_works_without_any_optional_module() -> None:
     """psutil and every extra may be missing: the bus imports, runs and stores without them."""
     script = textwrap.dedent(
         """

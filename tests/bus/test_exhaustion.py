@@ -47,7 +47,7 @@ async def publish_keys(bus: BaseEventBus) -> None:
         await bus.publish_batch([Moved("A", n), Moved("B", 100 + n)])
 
 
-async def test_park_parks_the_one_event_and_its_successors_flow(backend: Backend) -> None:
+async def test_park_parks_one_event_and_delivers_its_successors(backend: Backend) -> None:
     """Promise 26. An event that cannot be handled must stop neither its key nor its subscription."""
     bus = await backend.start_bus()
     fragile = Fragile(3)
@@ -62,7 +62,7 @@ async def test_park_parks_the_one_event_and_its_successors_flow(backend: Backend
     assert watermark(bus, "book") == (20 if backend.stored else None), "a parked event is finished"
 
 
-async def test_stop_halts_the_subscription_and_turns_health_red(backend: Backend) -> None:
+async def test_stop_halts_the_subscription_and_health_reports_failing(backend: Backend) -> None:
     """Promise 26. The bad event is neither parked nor skipped, and the watermark stays below it."""
     bus = await backend.start_bus(worker_count=1)
     halted = reports_of(bus, SubscriptionHalted)
@@ -85,7 +85,7 @@ async def test_stop_halts_the_subscription_and_turns_health_red(backend: Backend
     assert watermark(bus, "book") == (4 if backend.stored else None)
 
 
-async def test_a_halted_subscription_stays_where_it_is_while_events_come(backend: Backend) -> None:
+async def test_a_halted_subscription_handles_no_new_events(backend: Backend) -> None:
     """Events published meanwhile must not be handled early, hold up drain(), or fill the queue."""
     bus = await backend.start_bus(max_queue_size=10)
     fragile = Fragile(1)
@@ -100,7 +100,7 @@ async def test_a_halted_subscription_stays_where_it_is_while_events_come(backend
     assert watermark(bus, "book") == (0 if backend.stored else None)
 
 
-async def test_resume_goes_on_from_the_watermark(stored: Backend) -> None:
+async def test_resume_continues_from_the_watermark(stored: Backend) -> None:
     """Promise 26. Once the cause is fixed, nothing may be missing or handled twice."""
     bus = await stored.start_bus(worker_count=1)
     fragile = Fragile(3)
@@ -118,7 +118,7 @@ async def test_resume_goes_on_from_the_watermark(stored: Backend) -> None:
     assert not await bus.resume("book"), "it is not halted any more"
 
 
-async def test_it_is_reported_that_a_halted_subscription_goes_on(backend: Backend) -> None:
+async def test_resuming_a_halted_subscription_is_reported(backend: Backend) -> None:
     """An operator woken by the halt would never learn that it is over."""
     bus = await backend.start_bus(worker_count=1)
     resumed = reports_of(bus, SubscriptionResumed)
@@ -133,7 +133,7 @@ async def test_it_is_reported_that_a_halted_subscription_goes_on(backend: Backen
     assert [report.subscription for report in resumed] == ["book"]
 
 
-async def test_resume_without_a_log_goes_on_with_the_next_event(memory: Backend) -> None:
+async def test_resume_without_a_log_continues_with_the_next_event(memory: Backend) -> None:
     """Nothing can be read back, but new events must flow again, also for the key that failed."""
     bus = await memory.start_bus()
     fragile = Fragile(3)
@@ -148,7 +148,7 @@ async def test_resume_without_a_log_goes_on_with_the_next_event(memory: Backend)
     assert bus.health().status == "ok"
 
 
-async def test_resuming_while_the_cause_is_there_halts_again(backend: Backend) -> None:
+async def test_a_resumed_subscription_halts_again_while_the_cause_persists(backend: Backend) -> None:
     """A subscription halts as often as needed, each time at the same event."""
     bus = await backend.start_bus(worker_count=1)
     fragile = Fragile(1)
@@ -163,7 +163,7 @@ async def test_resuming_while_the_cause_is_there_halts_again(backend: Backend) -
     await bus.drain(60)
 
 
-async def test_a_halted_subscription_takes_up_its_work_after_a_restart(stored: Backend) -> None:
+async def test_a_halted_subscription_continues_after_a_restart(stored: Backend) -> None:
     """Halting is a state of the process; the watermark is what is stored."""
     bus = await stored.start_bus(worker_count=1)
     fragile = Fragile(3)
@@ -179,7 +179,7 @@ async def test_a_halted_subscription_takes_up_its_work_after_a_restart(stored: B
     assert together == {"A": list(range(1, 11)), "B": list(range(101, 111))}
 
 
-async def test_resume_while_a_handler_still_runs_does_not_handle_its_event_twice_at_once(
+async def test_resume_does_not_run_a_key_again_while_its_handler_is_still_running(
     backend: Backend,
 ) -> None:
     """Halting leaves handlers running; delivering their events again meanwhile would break order per key."""
@@ -226,7 +226,7 @@ async def test_resume_while_a_handler_still_runs_does_not_handle_its_event_twice
     assert most == 1
 
 
-async def test_park_key_lets_the_key_queue_behind_its_parked_event_and_other_keys_flow(
+async def test_park_key_queues_the_key_behind_its_dead_letter_and_delivers_other_keys(
     backend: Backend,
 ) -> None:
     """Later events of the key may depend on the failed one, so they wait; no others do."""
@@ -242,7 +242,7 @@ async def test_park_key_lets_the_key_queue_behind_its_parked_event_and_other_key
     assert bus.health().status == "degraded"
 
 
-async def test_retrying_the_parked_event_lets_its_key_follow_in_order(backend: Backend) -> None:
+async def test_retrying_the_dead_letter_delivers_its_key_in_order(backend: Backend) -> None:
     """The queue is delivered in publish order, and events published meanwhile come after it."""
     bus = await backend.start_bus()
     fragile = Fragile(3)
@@ -262,7 +262,7 @@ async def test_retrying_the_parked_event_lets_its_key_follow_in_order(backend: B
     assert bus.health().status == "ok"
 
 
-async def test_a_second_poisonous_event_in_the_queue_parks_the_key_again(backend: Backend) -> None:
+async def test_a_second_poison_event_in_the_queue_parks_the_key_again(backend: Backend) -> None:
     """The rest of the queue must stay behind the second bad event, in order."""
     bus = await backend.start_bus()
     fragile = Fragile(3, 6)
@@ -281,7 +281,7 @@ async def test_a_second_poisonous_event_in_the_queue_parks_the_key_again(backend
     assert by_piece(fragile.handled)["A"] == list(range(1, 11))
 
 
-async def test_a_retry_that_fails_again_keeps_the_key_waiting(backend: Backend) -> None:
+async def test_a_failed_retry_keeps_the_key_parked(backend: Backend) -> None:
     """No event behind the parked one may slip through while it is retried."""
     bus = await backend.start_bus()
     fragile = Fragile(3)
@@ -297,7 +297,7 @@ async def test_a_retry_that_fails_again_keeps_the_key_waiting(backend: Backend) 
     assert (again.id, again.queued, fragile.attempts[3]) == (letter.id, 7, 3)
 
 
-async def test_discarding_the_parked_event_lets_its_key_go_on_without_it(backend: Backend) -> None:
+async def test_discarding_the_dead_letter_delivers_the_rest_of_its_key(backend: Backend) -> None:
     """Discarding the event must not leave later events of its key behind for ever."""
     bus = await backend.start_bus()
     fragile = Fragile(3)
@@ -310,7 +310,7 @@ async def test_discarding_the_parked_event_lets_its_key_go_on_without_it(backend
     assert by_piece(fragile.handled)["A"] == [1, 2, *range(4, 12)]
 
 
-async def test_a_parked_key_waits_across_a_restart(stored: Backend) -> None:
+async def test_a_parked_key_stays_parked_after_a_restart(stored: Backend) -> None:
     """The queue behind a parked event is stored; a restart must neither deliver nor lose it."""
     bus = await stored.start_bus()
     fragile = Fragile(3)
@@ -346,7 +346,9 @@ async def test_an_event_without_a_key_is_parked_alone_whatever_the_policy(
     assert (letter.event.n, letter.queued) == (3, 0)
 
 
-async def test_a_dead_letter_of_a_halted_subscription_waits_until_it_is_resumed(stored: Backend) -> None:
+async def test_retry_of_a_dead_letter_raises_until_its_halted_subscription_is_resumed(
+    stored: Backend,
+) -> None:
     """Promise 26. Retrying it at once would make a halted subscription handle events."""
     bus = await stored.start_bus()
     fragile = Fragile(1, 2)

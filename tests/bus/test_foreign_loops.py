@@ -35,7 +35,7 @@ def run_elsewhere(work: Callable[[], Any]) -> BaseException | None:
     return raised[0]
 
 
-async def test_publishing_from_another_loop_is_refused_and_says_what_to_use(backend: Backend) -> None:
+async def test_calls_from_another_loop_raise_and_name_publish_threadsafe(backend: Backend) -> None:
     """Using the engine from a second thread would silently corrupt it."""
     bus = await backend.start_bus()
     seen: Recorder[int] = Recorder()
@@ -69,7 +69,7 @@ async def _pass_on(event: Any, context: Any, call_next: Any) -> None:
     await call_next()
 
 
-async def test_a_bus_that_another_loop_tried_to_stop_runs_on(backend: Backend) -> None:
+async def test_a_bus_keeps_running_when_another_loop_tries_to_stop_it(backend: Backend) -> None:
     """A loop that cannot wait for the workers would leave the bus half stopped for ever."""
     bus = await backend.start_bus()
     seen: Recorder[int] = Recorder()
@@ -91,7 +91,7 @@ async def test_a_bus_that_another_loop_tried_to_stop_runs_on(backend: Backend) -
     assert seen == [1]
 
 
-def test_a_second_loop_in_the_same_thread_is_another_loop_too(tmp_path: Any) -> None:
+def test_publish_from_a_second_loop_in_the_same_thread_raises(tmp_path: Any) -> None:
     """The thread is the same, but the bus's loop does not run meanwhile: the event would lie unhandled."""
     owner, stranger = asyncio.new_event_loop(), asyncio.new_event_loop()
     bus = InMemoryEventBus()

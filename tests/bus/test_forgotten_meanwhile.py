@@ -28,7 +28,7 @@ MOMENTS = (
 
 @pytest.mark.parametrize("backend", list(STORAGES), indirect=True)
 @pytest.mark.parametrize("call", ["resume", "reset", "replay"])
-async def test_nobody_can_forget_a_subscription_between_two_steps_of_taking_it_up_anew(
+async def test_a_subscription_cannot_be_forgotten_while_its_bus_reopens_it(
     backend: Backend, call: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It was released and opened again: if it was forgotten in between, it began at the end of the log."""

@@ -45,6 +45,6 @@ asyncio.run(main())
 """
 
 
-def test_a_child_forked_from_a_running_bus_is_told_that_it_goes_on_in_the_parent_only() -> None:
+def test_publish_raises_in_a_child_forked_from_a_running_bus() -> None:
     """The child's copy accepted events, but has no workers, so they were never handled."""
     run_program(PROGRAM)

@@ -13,14 +13,14 @@ from pabal.errors import MissingExtraError, UsageError
 from pabal.factory import open_log, open_operations
 
 
-async def test_a_url_describes_a_bus_in_memory_with_its_settings() -> None:
+async def test_a_memory_url_sets_the_options_of_the_bus() -> None:
     """A setting that is ignored would only be noticed in production, under load."""
     async with EventBusFactory.from_url("memory://?worker_count=2&backpressure=raise") as bus:
         assert bus.storage is None
         assert bus.get_statistics()["worker_count"] == 2
 
 
-async def test_a_url_names_a_file_and_how_durable_it_is(tmp_path: Path) -> None:
+async def test_a_sqlite_url_names_the_file_and_its_durability(tmp_path: Path) -> None:
     """Four slashes mean an absolute path: with one more or less, the log would be somewhere else."""
     path = tmp_path / "trading.db"
     async with EventBusFactory.from_url(f"sqlite:///{path}?durability=normal", worker_count=3) as bus:
@@ -50,14 +50,14 @@ async def test_a_url_names_a_file_and_how_durable_it_is(tmp_path: Path) -> None:
         ("sqlite:trading.db", "names no file"),
     ],
 )
-def test_a_url_that_says_nothing_known_is_refused_by_name(url: str, message: str) -> None:
+def test_from_url_rejects_an_invalid_url_and_says_why(url: str, message: str) -> None:
     """A misspelt setting would mean the default, and a misspelt scheme a bus that forgets everything."""
     with pytest.raises(UsageError, match=message):
         EventBusFactory.from_url(url)
 
 
 @pytest.mark.parametrize("url", ["memory://?worker_count=3", "memory:///?worker_count=3"])
-async def test_a_bus_in_memory_has_a_url_that_names_nothing(url: str) -> None:
+async def test_a_memory_url_may_have_two_or_three_slashes(url: str) -> None:
     """A URL with as many slashes as one for a file would be refused, although there is no file."""
     async with EventBusFactory.from_url(url) as bus:
         assert bus.get_statistics()["worker_count"] == 3
@@ -70,14 +70,14 @@ def without(monkeypatch: pytest.MonkeyPatch, package: str) -> None:
     monkeypatch.setitem(sys.modules, package, None)
 
 
-def test_where_the_client_is_not_installed_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_from_url_names_the_extra_when_the_client_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
     """ "No module named redis" does not say what to install."""
     without(monkeypatch, "redis")
     with pytest.raises(MissingExtraError, match=r"pabal\[redis\]"):
         EventBusFactory.from_url("redis://127.0.0.1:1/0?group=risk")
 
 
-def test_where_something_else_is_missing_that_is_what_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_from_url_passes_on_an_unrelated_import_error(monkeypatch: pytest.MonkeyPatch) -> None:
     """Told to install what is already installed, nobody would find the real cause."""
     without(monkeypatch, "pabal.brokers.redis.bus")
     with pytest.raises(ImportError, match=r"pabal\.brokers\.redis\.bus") as caught:
@@ -86,7 +86,7 @@ def test_where_something_else_is_missing_that_is_what_is_said(monkeypatch: pytes
 
 
 @pytest.mark.parametrize("make", [open_log, open_operations])
-def test_an_operator_is_told_what_a_url_with_one_slash_lacks(make: Callable[[str], object]) -> None:
+def test_a_sqlite_url_with_one_slash_is_rejected_with_the_correct_form(make: Callable[[str], object]) -> None:
     """Read as a path, it would name a file that does not exist, although the intended one does."""
     with pytest.raises(UsageError, match=r"'sqlite:/trading\.db' names no file; write sqlite:///"):
         make("sqlite:/trading.db")

@@ -131,7 +131,7 @@ async def test_a_sync_handler_receives_the_delivery_context_too(backend: Backend
     assert seen == ["told"]
 
 
-async def test_a_second_parameter_with_a_default_stays_the_authors_own(backend: Backend) -> None:
+async def test_a_second_parameter_with_a_default_does_not_receive_the_context(backend: Backend) -> None:
     """``lambda event, log=log: …`` is how loops bind a variable; it must not get a context instead."""
     bus = await backend.start_bus()
     first: Recorder[Any] = Recorder()
@@ -145,7 +145,7 @@ async def test_a_second_parameter_with_a_default_stays_the_authors_own(backend: 
     assert numbers(first) == [5]
 
 
-async def test_a_plain_function_that_returns_something_to_await_is_awaited(backend: Backend) -> None:
+async def test_the_awaitable_returned_by_a_sync_function_is_awaited(backend: Backend) -> None:
     """A lambda around a coroutine function would look successful although its handler never ran."""
     bus = await backend.start_bus()
     seen: Recorder[Any] = Recorder()
@@ -161,7 +161,7 @@ async def test_a_plain_function_that_returns_something_to_await_is_awaited(backe
 
 
 @pytest.mark.parametrize("make", [Mock, MagicMock, AsyncMock])
-async def test_a_mock_is_called_itself_unless_it_was_given_a_handle(backend: Backend, make: Any) -> None:
+async def test_a_mock_is_called_itself_unless_its_handle_was_set(backend: Backend, make: Any) -> None:
     """A mock makes up any attribute: its ``handle`` was called instead of the mock itself."""
     bus = await backend.start_bus()
     plain, with_handle = make(), make()

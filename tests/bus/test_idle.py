@@ -44,7 +44,7 @@ def test_an_idle_bus_without_other_processes_never_wakes_the_loop() -> None:
         loop.close()
 
 
-async def test_a_bus_that_was_busy_is_idle_again(backend: Backend) -> None:
+async def test_a_busy_bus_leaves_no_tasks_behind(backend: Backend) -> None:
     """No finished task is left over: as many run as right after the start."""
     bus = await backend.start_bus()
 

@@ -14,7 +14,7 @@ from tests.bus.samples import Moved, NoteTaken
 from tests.bus.support import Backend, Recorder, numbers, run_in_thread
 
 
-async def test_a_block_that_is_cancelled_while_it_drains_stops_the_bus_all_the_same(backend: Backend) -> None:
+async def test_a_block_cancelled_while_it_drains_still_stops_the_bus(backend: Backend) -> None:
     """The workers would run on unnoticed, and the subscriptions would stay held."""
     bus = backend.make_bus()
     begun, go_on = asyncio.Event(), asyncio.Event()
@@ -38,7 +38,7 @@ async def test_a_block_that_is_cancelled_while_it_drains_stops_the_bus_all_the_s
     assert not bus.is_running
 
 
-async def test_a_start_after_a_cancelled_stop_ends_it_first(backend: Backend) -> None:
+async def test_start_completes_a_cancelled_stop_first(backend: Backend) -> None:
     """Otherwise the old workers and feed would go on beside the new ones, and handle each event twice."""
     bus = await backend.start_bus(worker_count=2)
     seen: Recorder[Moved] = Recorder()
@@ -68,7 +68,7 @@ async def test_a_start_after_a_cancelled_stop_ends_it_first(backend: Backend) ->
     assert (statistics["worker_count"], statistics["queue_size"]) == (2, 0)
 
 
-async def test_a_start_waits_for_handlers_that_outlived_the_stop(backend: Backend) -> None:
+async def test_start_waits_for_handlers_that_outlived_the_stop(backend: Backend) -> None:
     """Starting beside them, the bus would handle one event twice at once, and its counts would be wrong."""
     bus = await backend.start_bus()
     begun, tidied = asyncio.Event(), asyncio.Event()
@@ -129,7 +129,7 @@ async def test_drain_still_waits_after_a_handler_outlived_a_stop(backend: Backen
     await bus.drain(30)
 
 
-async def test_what_a_thread_puts_in_at_the_moment_of_the_stop_is_refused(backend: Backend) -> None:
+async def test_publish_threadsafe_during_a_stop_is_rejected(backend: Backend) -> None:
     """It would be published into a stopped bus: a receipt for an event that is never handled."""
     bus = await backend.start_bus()
     reached, go_on = threading.Event(), threading.Event()
@@ -153,7 +153,7 @@ async def test_what_a_thread_puts_in_at_the_moment_of_the_stop_is_refused(backen
         await asyncio.wrap_future(future)
 
 
-def test_what_a_closed_loop_left_behind_is_not_published_by_the_next() -> None:
+def test_an_event_rejected_because_its_loop_closed_is_not_published_later() -> None:
     """Its publisher got an error, and may have published it again."""
     bus = InMemoryEventBus()
     seen: list[int] = []

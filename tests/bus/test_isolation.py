@@ -19,7 +19,7 @@ from tests.bus.samples import Moved, Packed, Ticket
 from tests.bus.support import Backend, Recorder, reports_of, spin_loop, statistics_of
 
 
-async def test_a_handler_that_always_raises_takes_nothing_from_the_others(backend: Backend) -> None:
+async def test_a_handler_that_always_raises_costs_the_others_no_events(backend: Backend) -> None:
     """Promise 17. Every other subscription gets every event exactly once, whenever it was subscribed."""
     bus = await backend.start_bus()
     counts = [Counter[int]() for _ in range(4)]
@@ -169,7 +169,7 @@ async def test_a_handler_cannot_change_what_another_handler_sees(backend: Backen
     assert event == Packed(["apple"], {"apple": Decimal("1.50")})
 
 
-async def test_what_the_publisher_changes_afterwards_reaches_no_handler(backend: Backend) -> None:
+async def test_changes_by_the_publisher_after_publish_do_not_reach_handlers(backend: Backend) -> None:
     """Promise 20. Time passes between publish and delivery; the event stays as it was when published."""
     bus = await backend.start_bus()
     seen: Recorder[list[str]] = Recorder()
@@ -185,7 +185,7 @@ async def test_what_the_publisher_changes_afterwards_reaches_no_handler(backend:
     assert seen == [["apple"]]
 
 
-async def test_threads_and_batches_and_dataclasses_get_copies_of_their_own_too(backend: Backend) -> None:
+async def test_sync_and_batch_handlers_get_their_own_copies(backend: Backend) -> None:
     """Promise 20, for the other ways in which a handler gets its event."""
     bus = await backend.start_bus()
     seen: Recorder[list[str]] = Recorder()
@@ -212,7 +212,7 @@ async def test_threads_and_batches_and_dataclasses_get_copies_of_their_own_too(b
     assert list(seen) == [["coat"]] * 15
 
 
-async def test_copies_are_private_while_catching_up_from_the_log(stored: Backend) -> None:
+async def test_subscriptions_catching_up_from_the_log_get_their_own_copies(stored: Backend) -> None:
     """Promise 20. Subscriptions that read the log together decode a row once, but share nothing mutable."""
     bus = await stored.start_bus()
     await bus.publish_batch([Packed(["apple"], {}) for _ in range(20)])
@@ -249,7 +249,7 @@ async def test_a_retry_sees_the_event_as_it_was_published(backend: Backend) -> N
     assert letter.event == Packed(["apple"], {})
 
 
-async def test_an_event_that_cannot_be_changed_is_shared(memory: Backend) -> None:
+async def test_an_immutable_event_is_shared_instead_of_copied(memory: Backend) -> None:
     """Copies are made only if needed: they cost more than the delivery."""
     bus = await memory.start_bus()
     seen: Recorder[Moved] = Recorder()
@@ -265,7 +265,7 @@ async def test_an_event_that_cannot_be_changed_is_shared(memory: Backend) -> Non
     assert seen[0] is seen[1] is event
 
 
-async def test_what_the_publisher_changes_before_an_event_is_due_reaches_no_handler(backend: Backend) -> None:
+async def test_changes_to_a_scheduled_event_before_it_is_due_do_not_reach_handlers(backend: Backend) -> None:
     """Promise 20. A day may pass between ``publish(delay=…)`` and delivery; the event as published counts."""
     clock = VirtualClock()
     bus = await backend.start_bus(clock=clock)
@@ -284,9 +284,7 @@ async def test_what_the_publisher_changes_before_an_event_is_due_reaches_no_hand
 
 
 @pytest.mark.parametrize("comes_later", [False, True])
-async def test_what_who_waits_for_an_event_changes_reaches_no_handler(
-    backend: Backend, comes_later: bool
-) -> None:
+async def test_wait_for_returns_a_copy_of_its_own(backend: Backend, comes_later: bool) -> None:
     """Promise 20. ``wait_for`` returned the publisher's own object, with all later changes to it."""
     bus = await backend.start_bus()
     first = await bus.publish(Ticket("A1"))
@@ -318,7 +316,7 @@ def rigid() -> Packed:
     return Packed([Rigid()], {})  # type: ignore[list-item]
 
 
-async def test_an_event_that_cannot_be_copied_is_refused_before_anything_is_published(
+async def test_a_batch_with_an_uncopyable_event_publishes_nothing(
     backend: Backend,
 ) -> None:
     """All or none of a batch: the events before the bad one were delivered although the batch was refused."""
@@ -336,7 +334,7 @@ async def test_an_event_that_cannot_be_copied_is_refused_before_anything_is_publ
     assert bus.get_statistics()["events_published"] == 0
 
 
-async def test_an_event_that_cannot_be_copied_costs_its_neighbours_from_a_thread_nothing(
+async def test_an_uncopyable_event_from_a_thread_does_not_affect_its_neighbours(
     backend: Backend,
 ) -> None:
     """Events of several threads are published together; those before the bad one were published twice."""
@@ -357,7 +355,7 @@ async def test_an_event_that_cannot_be_copied_costs_its_neighbours_from_a_thread
     assert seen == [1, 2]
 
 
-async def test_an_event_that_cannot_be_copied_is_not_scheduled(backend: Backend) -> None:
+async def test_an_uncopyable_event_is_not_scheduled(backend: Backend) -> None:
     """It failed in the timer when it was due, and the events scheduled after it were never delivered."""
     clock = VirtualClock()
     bus = await backend.start_bus(clock=clock)

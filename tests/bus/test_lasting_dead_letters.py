@@ -40,7 +40,7 @@ async def test_dead_letters_and_their_retries_survive_a_restart(stored: Backend)
     assert statistics_of(bus, "clinic")["watermark"] == 2
 
 
-async def test_events_with_changeable_fields_and_dataclasses_can_be_dead_letters(backend: Backend) -> None:
+async def test_mutable_events_and_dataclasses_can_be_dead_letters(backend: Backend) -> None:
     """They are handled differently inside the bus, but must keep their content just as well."""
     bus = await backend.start_bus()
     clinic = Clinic()
@@ -61,7 +61,7 @@ async def test_events_with_changeable_fields_and_dataclasses_can_be_dead_letters
     assert Ticket("A2", ["hat"]) in list(clinic.handled)
 
 
-async def test_a_retry_that_its_subscription_does_not_live_to_see_can_be_begun_again(
+async def test_a_retry_interrupted_by_unsubscribing_can_be_started_again(
     backend: Backend,
 ) -> None:
     """Without a log it would be under way for ever: neither delivered nor available for another retry."""
@@ -97,7 +97,7 @@ async def test_a_retry_that_its_subscription_does_not_live_to_see_can_be_begun_a
     assert 0 in seen
 
 
-async def test_a_key_stays_parked_for_who_subscribes_again_under_the_name(backend: Backend) -> None:
+async def test_a_key_stays_parked_when_its_subscription_name_is_subscribed_again(backend: Backend) -> None:
     """The dead letter outlives the subscription; so must its queue, which newer events must not overtake."""
     bus = await backend.start_bus()
     seen: Recorder[int] = Recorder()
@@ -154,7 +154,7 @@ class Awaiting(InMemoryEventStorage):
 
 @pytest.mark.parametrize("action", ["retry", "discard"])
 @pytest.mark.parametrize("by", ["bus", "operator"])
-async def test_all_dead_letters_are_acted_on_together(action: str, by: str) -> None:
+async def test_all_dead_letters_are_retried_or_discarded_concurrently(action: str, by: str) -> None:
     """With a commit for each, a hundred thousand would take minutes, while handlers wait for the disk."""
     storage = Awaiting()
     bus = InMemoryEventBus(storage)
@@ -177,7 +177,7 @@ async def test_all_dead_letters_are_acted_on_together(action: str, by: str) -> N
     assert (await storage.list_dead_letters(), len(storage.asked)) == ([], 50)
 
 
-async def test_retrying_all_goes_on_for_those_that_are_marked_though_the_caller_is_cancelled() -> None:
+async def test_a_cancelled_retry_all_still_delivers_the_dead_letters_it_has_marked() -> None:
     """Cancelled, as by a time limit, it would leave marked dead letters undelivered until the next start."""
     storage = Awaiting()
     clinic = Clinic()

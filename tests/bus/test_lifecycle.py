@@ -27,7 +27,7 @@ CALLS: dict[str, Any] = {
 
 
 @pytest.mark.parametrize("call", CALLS)
-async def test_a_bus_that_is_not_started_refuses_with_a_typed_error(backend: Backend, call: str) -> None:
+async def test_calls_before_the_start_raise_a_typed_error(backend: Backend, call: str) -> None:
     """An event swallowed by a bus that does not run yet would be lost without a trace."""
     bus = backend.make_bus()
     with pytest.raises(BusNotRunningError, match=r"stopped.*async with bus") as caught:
@@ -37,7 +37,7 @@ async def test_a_bus_that_is_not_started_refuses_with_a_typed_error(backend: Bac
 
 
 @pytest.mark.parametrize("call", CALLS)
-async def test_a_bus_that_was_stopped_refuses_with_a_typed_error(backend: Backend, call: str) -> None:
+async def test_calls_after_the_stop_raise_a_typed_error(backend: Backend, call: str) -> None:
     """Promise 9. After the stop no call accepts anything any more."""
     bus = await backend.start_bus()
 
@@ -52,7 +52,7 @@ async def test_a_bus_that_was_stopped_refuses_with_a_typed_error(backend: Backen
 
 
 @pytest.mark.parametrize("call", CALLS)
-async def test_a_bus_that_still_stops_refuses_with_a_typed_error(backend: Backend, call: str) -> None:
+async def test_calls_during_the_stop_raise_a_typed_error(backend: Backend, call: str) -> None:
     """Promise 9. A stop may wait for a handler until its timeout; nothing new is accepted meanwhile."""
     bus = await backend.start_bus()
     entered: Recorder[int] = Recorder()
@@ -75,7 +75,7 @@ async def test_a_bus_that_still_stops_refuses_with_a_typed_error(backend: Backen
     assert entered == [1]
 
 
-async def test_publishing_during_stop_is_stored_or_refused_never_swallowed(backend: Backend) -> None:
+async def test_an_event_published_during_a_stop_is_handled_or_rejected(backend: Backend) -> None:
     """Promise 9. Of publishes during a stop, acknowledged ones are handled now or after the next start."""
     bus = await backend.start_bus()
     handled: Recorder[Moved] = Recorder()
@@ -130,7 +130,7 @@ async def test_start_and_stop_are_idempotent(backend: Backend) -> None:
     assert not bus.is_running
 
 
-async def test_start_and_stop_at_the_same_time_take_turns(backend: Backend) -> None:
+async def test_concurrent_starts_and_stops_run_one_after_another(backend: Backend) -> None:
     """Two starts, or a start and a stop, at the same time must not leave half a bus."""
     bus = backend.make_bus()
     await asyncio.gather(bus.start(), bus.start())
@@ -160,7 +160,7 @@ async def test_the_context_manager_drains_before_it_stops(backend: Backend) -> N
     assert not bus.is_running
 
 
-async def test_an_error_in_the_block_stops_the_bus_without_waiting(backend: Backend) -> None:
+async def test_an_error_in_the_block_stops_the_bus_without_draining(backend: Backend) -> None:
     """The user's error must come through at once, not after a drain that may never end."""
     bus = backend.make_bus()
     release = asyncio.Event()
@@ -180,7 +180,7 @@ async def test_an_error_in_the_block_stops_the_bus_without_waiting(backend: Back
     assert not bus.is_running
 
 
-async def test_the_block_of_a_stored_bus_does_not_wait_for_retries_that_are_far_off(
+async def test_the_block_of_a_bus_with_a_log_does_not_wait_for_distant_retries(
     stored: Backend, clock: VirtualClock
 ) -> None:
     """Retries and the events behind them are stored; a script must not wait an hour for them."""
@@ -210,7 +210,7 @@ async def test_the_block_of_a_stored_bus_does_not_wait_for_retries_that_are_far_
     assert seen == [], "the first is due in an hour, and the second waits for it"
 
 
-async def test_a_restarted_bus_goes_on_with_every_lane(backend: Backend) -> None:
+async def test_a_restarted_bus_continues_with_every_key(backend: Backend) -> None:
     """The same bus object, stopped in the middle of its work and started again, must not forget a key."""
     bus = await backend.start_bus(worker_count=1)
     entered = asyncio.Event()
@@ -234,7 +234,7 @@ async def test_a_restarted_bus_goes_on_with_every_lane(backend: Backend) -> None
     assert sorted(numbers(seen)) == expected
 
 
-async def test_handlers_cancelled_at_the_stop_count_neither_as_attempts_nor_as_failures(
+async def test_handlers_cancelled_by_a_stop_use_up_no_attempts(
     stored: Backend,
 ) -> None:
     """Stops are not failures of the handler: three restarts must not use up an event's attempts."""

@@ -14,7 +14,7 @@ async def _note(event: Any) -> None: ...
 
 
 @pytest.mark.parametrize("started", [False, True], ids=["before the start", "while running"])
-async def test_a_subscription_comes_and_goes_at_the_same_cost_among_many(
+async def test_the_cost_of_subscribing_does_not_depend_on_the_number_of_subscriptions(
     memory: Backend, started: bool
 ) -> None:
     """A server that subscribes once per client would slow down with the square of its clients."""
@@ -55,7 +55,7 @@ class _Id(str):
         return str.__hash__(self)
 
 
-async def test_nobody_else_is_looked_at_when_a_subscription_comes_and_goes(memory: Backend) -> None:
+async def test_subscribing_and_unsubscribing_do_not_examine_every_subscription(memory: Backend) -> None:
     """Ten thousand would take seven seconds to subscribe, and each unsubscribe would search all of them."""
     looks: list[tuple[int, int]] = []
     for size in (20, 400):
@@ -71,7 +71,7 @@ async def test_nobody_else_is_looked_at_when_a_subscription_comes_and_goes(memor
     assert looks[1] == looks[0]
 
 
-async def test_priorities_are_found_out_without_comparing_each_with_each(memory: Backend) -> None:
+async def test_priorities_are_computed_without_comparing_every_pair(memory: Backend) -> None:
     """With two priorities, subscribing may look at every subscription once, but not at every pair."""
     bus = memory.make_bus()
     for n in range(200):
@@ -81,7 +81,7 @@ async def test_priorities_are_found_out_without_comparing_each_with_each(memory:
     assert counted.calls < 4 * 200
 
 
-async def test_who_comes_and_goes_changes_for_whom_the_others_wait(memory: Backend) -> None:
+async def test_subscribing_and_unsubscribing_update_the_priority_order(memory: Backend) -> None:
     """A subscription left out of the update would run too early, or wait for ever for one that is gone."""
     bus = await memory.start_bus(worker_count=1)
     seen: Recorder[str] = Recorder()

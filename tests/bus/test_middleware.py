@@ -15,7 +15,7 @@ from tests.bus.support import ONE_ATTEMPT, RETRY_AT_ONCE, Backend, Recorder, num
 Next = Callable[[], Awaitable[Any]]
 
 
-async def test_middleware_runs_around_the_handler_in_the_order_it_was_used(backend: Backend) -> None:
+async def test_middleware_wraps_the_handler_in_the_order_it_was_added(backend: Backend) -> None:
     """The first middleware used is the outermost, as everywhere else."""
     bus = await backend.start_bus()
     order: Recorder[str] = Recorder()
@@ -63,7 +63,7 @@ async def test_middleware_sees_every_attempt_with_its_context(backend: Backend) 
     assert len(await bus.dead_letters.list()) == 1
 
 
-async def test_middleware_that_does_not_call_on_skips_the_handler_and_the_event_counts_as_handled(
+async def test_middleware_that_does_not_call_next_skips_the_handler_without_a_failure(
     backend: Backend,
 ) -> None:
     """Deduplication works like this."""
@@ -131,7 +131,7 @@ async def test_middleware_may_call_the_handler_again(backend: Backend) -> None:
 
 
 @pytest.mark.parametrize("shape", ["async", "sync", "batch", "timeout", "dataclass", "context"])
-async def test_middleware_is_around_handlers_of_every_shape(backend: Backend, shape: str) -> None:
+async def test_middleware_wraps_handlers_of_every_shape(backend: Backend, shape: str) -> None:
     """A form that bypasses middleware bypasses authentication, tracing and deduplication."""
     bus = await backend.start_bus()
     around: Recorder[Any] = Recorder()
@@ -167,7 +167,7 @@ async def test_middleware_is_around_handlers_of_every_shape(backend: Backend, sh
     assert around == handled
 
 
-async def test_middleware_runs_inside_the_delivery_so_causes_and_time_limits_hold_for_it(
+async def test_middleware_runs_under_the_causation_and_timeout_of_its_delivery(
     backend: Backend,
 ) -> None:
     """Events that middleware publishes are caused by the event; time it waits counts towards the limit."""
@@ -195,7 +195,7 @@ async def test_middleware_runs_inside_the_delivery_so_causes_and_time_limits_hol
     assert letter.attempts[0].error_type == "TimeoutError"
 
 
-async def test_middleware_used_while_the_bus_runs_holds_from_the_next_delivery(backend: Backend) -> None:
+async def test_middleware_added_to_a_running_bus_applies_from_the_next_delivery(backend: Backend) -> None:
     """Deliveries must leave the fast path, used without middleware, as soon as there is some."""
     bus = await backend.start_bus()
     around: Recorder[int] = Recorder()

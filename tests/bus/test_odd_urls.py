@@ -22,7 +22,7 @@ from pabal.korean import in_korean
         ("", {"bogus": 1}, TypeError),
     ],
 )
-def test_options_that_no_bus_has_leave_no_file_open(
+def test_invalid_options_leave_no_file_open(
     tmp_path: Path, query: str, options: dict[str, Any], error: type[Exception]
 ) -> None:
     """The file's lock, its writer's thread and its journal would stay for the life of the process."""
@@ -38,7 +38,7 @@ def test_options_that_no_bus_has_leave_no_file_open(
 @pytest.mark.parametrize(
     "url", ["sqlite:///log.db?partitions=3", "sqlite:///log.db?keep=3", "memory://?durability=full"]
 )
-def test_a_setting_of_another_kind_of_bus_is_refused_as_unknown(
+def test_a_setting_of_another_kind_of_bus_is_rejected_as_unknown(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, url: str
 ) -> None:
     """A URL from a configuration file would end in a TypeError about a constructor's arguments."""
@@ -49,7 +49,7 @@ def test_a_setting_of_another_kind_of_bus_is_refused_as_unknown(
 
 
 @pytest.mark.parametrize("name", ["desk#1.db", "desk%00.db"])
-def test_a_url_opens_the_file_that_it_shows_or_none(
+def test_a_file_url_with_a_fragment_or_a_nul_is_rejected(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     """All desks would write to one file, named after the part before the #."""
@@ -60,14 +60,16 @@ def test_a_url_opens_the_file_that_it_shows_or_none(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_number_sign_that_is_escaped_belongs_to_the_name(tmp_path: Path) -> None:
+def test_an_escaped_number_sign_is_part_of_the_file_name(tmp_path: Path) -> None:
     """There would be no way to name such a file."""
     with pytest.raises(UsageError, match="worker_count"):
         EventBusFactory.from_url(f"sqlite:///{tmp_path}/desk%231.db?worker_count=0")
     assert [path.name for path in tmp_path.iterdir()] == ["desk#1.db"]
 
 
-def test_a_log_in_memory_is_not_a_file_of_that_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_path_memory_is_rejected_instead_of_creating_a_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Tests would leave events in a file called :memory:, and find those of the previous run."""
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UsageError, match="memory://"):
@@ -87,7 +89,7 @@ def test_a_log_in_memory_is_not_a_file_of_that_name(tmp_path: Path, monkeypatch:
         "memory://?token=s3cret&worker_count=2",
     ],
 )
-def test_a_refused_url_shows_no_password(url: str) -> None:
+def test_the_error_for_an_invalid_url_shows_no_password(url: str) -> None:
     """A URL in the wrong variable would put a database password into the logs."""
     with pytest.raises(UsageError) as refused:
         EventBusFactory.from_url(url)
@@ -104,7 +106,7 @@ def test_a_refused_url_shows_no_password(url: str) -> None:
         ("memory://?backpressure=x", "backpressure='x': 'wait', 'raise', 'drop_oldest' 가운데 하나를 쓰세요"),
     ],
 )
-def test_what_is_wrong_in_a_url_is_told_in_one_language(url: str, korean: str) -> None:
+def test_url_errors_have_a_complete_korean_translation(url: str, korean: str) -> None:
     """A Korean sentence would begin with "a redis:// URL", or be English altogether."""
     with pytest.raises(UsageError) as refused:
         EventBusFactory.from_url(url)

@@ -152,7 +152,7 @@ async def test_a_successor_waits_for_the_retry_of_its_key_and_other_keys_do_not(
     assert numbers(seen) == [3, 4, 1, 2]
 
 
-async def test_keys_of_two_aggregate_types_with_the_same_id_are_two_keys(backend: Backend) -> None:
+async def test_equal_ids_of_two_aggregate_types_are_different_keys(backend: Backend) -> None:
     """Order is promised per aggregate type and id together."""
     from tests.bus.samples import Ticket
 
@@ -173,7 +173,7 @@ async def test_keys_of_two_aggregate_types_with_the_same_id_are_two_keys(backend
     assert sorted(entered) == ["Moved", "Ticket"]
 
 
-async def test_an_ordering_function_gives_another_key(backend: Backend) -> None:
+async def test_an_ordering_function_replaces_the_key(backend: Backend) -> None:
     """If all events share a key, the second must not start before the first has ended, whatever their
     aggregates.
     """
@@ -237,7 +237,7 @@ async def test_an_ordering_function_may_leave_single_events_unordered(backend: B
 @pytest.mark.parametrize(
     "key", [["unhashable"], ZeroDivisionError, asyncio.CancelledError, GeneratorExit], ids=str
 )
-async def test_an_event_whose_key_cannot_be_computed_is_parked_and_the_rest_flows(
+async def test_an_event_whose_ordering_key_cannot_be_computed_is_parked_alone(
     backend: Backend, key: Any
 ) -> None:
     """If a user's ordering function raises, the event must not be lost, and no subscription, publisher,
@@ -281,7 +281,7 @@ async def test_events_without_a_key_run_on_all_workers(backend: Backend) -> None
     assert sorted(entered) == [0, 1, 2, 3]
 
 
-async def test_a_key_that_finished_is_ordered_again_when_it_returns(backend: Backend) -> None:
+async def test_order_holds_for_a_key_that_returns_after_its_lane_was_dropped(backend: Backend) -> None:
     """Idle keys are forgotten to save memory; one that returns must not run in two lanes at once."""
     bus = await backend.start_bus(worker_count=4)
     handled: dict[str, list[int]] = defaultdict(list)
@@ -345,7 +345,7 @@ async def test_a_blocked_handler_on_one_key_delays_no_other_key(backend: Backend
     await bus.drain(60)
 
 
-async def test_the_order_of_a_publisher_that_does_not_wait_is_kept(backend: Backend) -> None:
+async def test_concurrent_publishes_keep_the_order_in_which_they_were_started(backend: Backend) -> None:
     """``gather`` starts its publishes in order; a commit that mixes them would break the order of the key."""
     bus = await backend.start_bus()
     seen: Recorder[Moved] = Recorder()

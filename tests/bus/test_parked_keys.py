@@ -24,7 +24,7 @@ ON_DISK = 60
 
 
 @pytest.mark.parametrize("kind", STORAGES)
-async def test_what_queues_behind_a_parked_event_follows_in_order_in_every_interleaving(
+async def test_events_behind_a_parked_event_follow_in_order_in_every_interleaving(
     kind: str, tmp_path: Path
 ) -> None:
     """Promise 25. One race between "is the key blocked", "queue behind it" and "drain" breaks the order."""
@@ -72,7 +72,7 @@ async def test_what_queues_behind_a_parked_event_follows_in_order_in_every_inter
             await storage.aclose()
 
 
-async def test_a_dead_letter_that_moves_to_a_parked_key_does_not_release_what_waits_there(
+async def test_a_dead_letter_edited_to_a_parked_key_does_not_release_its_queue(
     backend: Backend,
 ) -> None:
     """Promise 25. A success of the key would release its events although their first is still parked."""
@@ -107,7 +107,7 @@ async def test_a_dead_letter_that_moves_to_a_parked_key_does_not_release_what_wa
     assert by_piece(handled)["B"] == [9, 1, 2, 3, 4]
 
 
-async def test_what_queues_behind_a_parked_event_and_is_not_subscribed_to_any_more_is_passed_over(
+async def test_queued_events_that_are_no_longer_subscribed_to_are_skipped(
     backend: Backend,
 ) -> None:
     """The handler would get events that it cannot handle, and park them; or the key would stand still."""
@@ -151,7 +151,7 @@ def _no_key(event: Moved) -> str:
     [None, lambda event: event.n % 3, _no_key],
     ids=["no order", "by another key", "by a function that raises"],
 )
-async def test_what_queues_behind_a_parked_event_follows_in_order_though_the_ordering_was_changed(
+async def test_a_parked_queue_is_delivered_in_order_after_the_ordering_was_changed(
     stored: Backend, ordering: Any
 ) -> None:
     """Promise 25. The queue would stop after its first page, because no lane has its key any more."""
@@ -180,7 +180,7 @@ async def test_what_queues_behind_a_parked_event_follows_in_order_though_the_ord
     assert bus.health().status == "ok"
 
 
-async def test_a_dead_letter_whose_ordering_function_raises_is_parked_again_and_keeps_no_bus_from_starting(
+async def test_a_dead_letter_whose_ordering_function_raises_is_parked_again(
     stored: Backend,
 ) -> None:
     """Promise 27. The retry would raise the function's error, and so would every later start."""

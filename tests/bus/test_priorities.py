@@ -63,7 +63,7 @@ async def test_no_handler_starts_before_all_lower_numbers_made_their_first_attem
     assert tiers.violations([1, 2, 3]) == []
 
 
-async def test_a_lower_number_that_is_still_being_opened_is_waited_for(
+async def test_a_higher_number_waits_for_a_lower_number_that_is_still_opening(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Promise 16, right after subscribing: an order would be sent before the risk check is there."""
@@ -96,7 +96,7 @@ async def test_a_lower_number_that_is_still_being_opened_is_waited_for(
     assert seen == ["beside", "low", "high"]
 
 
-async def test_events_without_a_key_keep_the_tiers_too(backend: Backend) -> None:
+async def test_events_without_a_key_respect_priorities(backend: Backend) -> None:
     """Promise 16. Several workers take deliveries without a key at once, on another path of the engine."""
     bus = await backend.start_bus(worker_count=8)
     tiers = Tiers(random.Random(4))
@@ -108,7 +108,7 @@ async def test_events_without_a_key_keep_the_tiers_too(backend: Backend) -> None
     assert tiers.violations([-1, 5]) == []
 
 
-async def test_the_tiers_hold_while_all_of_them_catch_up_together(stored: Backend) -> None:
+async def test_priorities_hold_while_subscriptions_catch_up_together(stored: Backend) -> None:
     """Promise 16, from the log. Subscriptions that read side by side must not overtake one another."""
     bus = await stored.start_bus(worker_count=8)
     await bus.publish_batch([Moved(f"piece-{n % 9}", n) for n in range(600)])
@@ -124,7 +124,7 @@ async def test_the_tiers_hold_while_all_of_them_catch_up_together(stored: Backen
     assert tiers.violations([1, 2]) == []
 
 
-async def test_a_first_attempt_that_fails_lets_the_higher_number_go_on(backend: Backend) -> None:
+async def test_a_failed_first_attempt_releases_the_higher_number(backend: Backend) -> None:
     """The promise is about first attempts: a retry in an hour must not hold up higher numbers for an hour."""
     bus = await backend.start_bus()
     seen: Recorder[int] = Recorder()
@@ -142,7 +142,7 @@ async def test_a_first_attempt_that_fails_lets_the_higher_number_go_on(backend: 
     await seen.reach(1)
 
 
-async def test_the_tiers_hold_when_first_attempts_fail(backend: Backend) -> None:
+async def test_priorities_hold_when_first_attempts_fail(backend: Backend) -> None:
     """Promise 16. Retries come back while later events are being attempted."""
     bus = await backend.start_bus(worker_count=8)
     tiers = Tiers(random.Random(6))
@@ -157,7 +157,7 @@ async def test_the_tiers_hold_when_first_attempts_fail(backend: Backend) -> None
     assert tiers.violations([1, 2]) == []
 
 
-async def test_equal_numbers_run_independently(backend: Backend) -> None:
+async def test_equal_priority_numbers_run_independently(backend: Backend) -> None:
     """A handler that waits must not hold up another one of the same priority."""
     bus = await backend.start_bus(worker_count=2)
     release = asyncio.Event()
@@ -177,7 +177,7 @@ async def test_equal_numbers_run_independently(backend: Backend) -> None:
     await bus.drain(60)
 
 
-async def test_a_higher_number_waits_only_for_those_who_want_the_event(backend: Backend) -> None:
+async def test_a_higher_number_waits_only_for_subscriptions_to_the_same_event(backend: Backend) -> None:
     """A lower number that is busy with events of other types must not matter to this one."""
     bus = await backend.start_bus(worker_count=2)
     release = asyncio.Event()
@@ -201,7 +201,7 @@ async def test_a_higher_number_waits_only_for_those_who_want_the_event(backend: 
     await bus.drain(60)
 
 
-async def test_an_event_that_the_lower_number_filters_out_goes_on_to_the_higher(backend: Backend) -> None:
+async def test_an_event_filtered_out_by_the_lower_number_reaches_the_higher_one(backend: Backend) -> None:
     """An event rejected by ``where`` counts as attempted."""
     bus = await backend.start_bus()
     seen: Recorder[int] = Recorder()
@@ -218,7 +218,7 @@ async def test_an_event_that_the_lower_number_filters_out_goes_on_to_the_higher(
     assert seen == [3]
 
 
-async def test_unsubscribing_the_lower_number_releases_who_waited_for_it(backend: Backend) -> None:
+async def test_unsubscribing_the_lower_number_releases_the_higher_one(backend: Backend) -> None:
     """A subscription that is gone attempts nothing, so waiting for it would never end."""
     bus = await backend.start_bus(worker_count=4)
     entered = asyncio.Event()
@@ -245,7 +245,7 @@ async def test_unsubscribing_the_lower_number_releases_who_waited_for_it(backend
     await bus.drain(60)
 
 
-async def test_unsubscribing_the_higher_number_leaves_nothing_behind_that_drain_would_wait_for(
+async def test_unsubscribing_the_higher_number_leaves_nothing_for_drain_to_wait_for(
     backend: Backend,
 ) -> None:
     """Deliveries held back by priority are pending; they must go with their subscription."""
@@ -271,7 +271,7 @@ async def test_unsubscribing_the_higher_number_leaves_nothing_behind_that_drain_
     assert bus.get_statistics()["queue_size"] == 0
 
 
-async def test_a_halted_lower_number_does_not_hold_the_higher(backend: Backend) -> None:
+async def test_a_halted_lower_number_does_not_block_the_higher_one(backend: Backend) -> None:
     """One subscription that stops must not stop the others."""
     bus = await backend.start_bus()
     seen: Recorder[int] = Recorder()
@@ -290,7 +290,7 @@ async def test_a_halted_lower_number_does_not_hold_the_higher(backend: Backend) 
     await bus.drain(60)
 
 
-async def test_batches_keep_the_tiers(backend: Backend) -> None:
+async def test_batches_respect_priorities(backend: Backend) -> None:
     """Promise 16. A batch must end before an event that the lower number has not attempted."""
     bus = await backend.start_bus(worker_count=4)
     attempted: set[int] = set()
@@ -314,7 +314,7 @@ async def test_batches_keep_the_tiers(backend: Backend) -> None:
     assert seen == list(range(200))
 
 
-async def test_what_a_lower_number_takes_no_longer_holds_the_higher_up_in_nothing(
+async def test_events_the_lower_number_no_longer_takes_do_not_block_the_higher_one(
     stored: Backend, clock: VirtualClock
 ) -> None:
     """Events that the name's former subscription left unfinished, and the new one skips, got no first

@@ -19,7 +19,7 @@ async def stored_ids(bus: BaseEventBus) -> list[str]:
     return [envelope.event_id async for envelope in bus.storage.read()]
 
 
-async def test_a_receipt_is_true_and_names_the_event_and_its_position(backend: Backend) -> None:
+async def test_a_receipt_is_truthy_and_holds_the_event_id_and_position(backend: Backend) -> None:
     """The specification uses ``if await bus.publish(…)``; the position is where the event can be read."""
     bus = await backend.start_bus()
     events = [Moved("rook", n) for n in range(3)]
@@ -29,7 +29,7 @@ async def test_a_receipt_is_true_and_names_the_event_and_its_position(backend: B
     assert [receipt.position for receipt in receipts] == ([1, 2, 3] if backend.stored else [None] * 3)
 
 
-async def test_an_event_is_in_the_log_when_publish_returns_every_time(stored: Backend) -> None:
+async def test_an_event_is_in_the_log_whenever_publish_returns(stored: Backend) -> None:
     """The second publish of a class must take no shortcut past the log."""
     bus = await stored.start_bus()
     assert bus.storage is not None
@@ -46,7 +46,7 @@ async def test_an_event_is_in_the_log_when_publish_returns_every_time(stored: Ba
             await bus.drain(60)
 
 
-async def test_an_event_that_nobody_wants_is_published_all_the_same(backend: Backend) -> None:
+async def test_an_event_without_subscribers_is_published(backend: Backend) -> None:
     """Subscriptions come and go; the log also serves later ones."""
     bus = await backend.start_bus()
     assert await bus.publish(Moved("rook", 1))
@@ -96,7 +96,9 @@ async def test_a_batch_with_one_bad_event_publishes_none(
         assert await stored_ids(bus) == []
 
 
-async def test_publishing_the_same_event_again_stores_one_and_returns_its_position(stored: Backend) -> None:
+async def test_publishing_an_event_twice_stores_it_once_and_returns_the_same_position(
+    stored: Backend,
+) -> None:
     """Promise 10. A caller who does not know whether a publish went through can simply repeat it."""
     bus = await stored.start_bus()
     seen: Recorder[Moved] = Recorder()
@@ -117,7 +119,7 @@ async def test_publishing_the_same_event_again_stores_one_and_returns_its_positi
     assert len(await stored_ids(bus)) == 3
 
 
-async def test_one_id_with_two_contents_is_refused(stored: Backend) -> None:
+async def test_publish_rejects_a_known_id_with_different_content(stored: Backend) -> None:
     """An id with two meanings would make repeating a publish unsafe."""
     bus = await stored.start_bus()
     event = Moved("rook", 1)
@@ -180,7 +182,7 @@ async def test_cancelling_a_batch_anywhere_stores_all_of_it_or_none(stored: Back
     await bus.drain(60)
 
 
-async def test_cancelling_publish_while_it_waits_for_room_leaves_nothing(memory: Backend) -> None:
+async def test_cancelling_publish_while_it_waits_for_room_publishes_nothing(memory: Backend) -> None:
     """Promise 10. The event of a publisher that gave up waiting must not turn up later."""
     bus = await memory.start_bus(max_queue_size=1)
     release = asyncio.Event()
@@ -231,7 +233,7 @@ async def test_many_publishers_at_once_are_all_acknowledged(backend: Backend) ->
     assert sorted(seen) == list(range(300))
 
 
-async def test_a_refused_event_lets_the_next_publisher_in(stored: Backend) -> None:
+async def test_a_rejected_event_admits_the_next_publisher(stored: Backend) -> None:
     """With a full intake, the next publisher waits for the one before, even if that one fails."""
     bus = await stored.start_bus(max_queue_size=1)
     event = Moved("rook", 1)

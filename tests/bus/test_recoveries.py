@@ -67,7 +67,7 @@ async def deliveries(bus: BaseEventBus, position: int | None) -> list[DeliveryRe
     return found
 
 
-async def test_a_retry_that_succeeds_after_a_restart_keeps_what_failed_before(
+async def test_a_retry_that_succeeds_after_a_restart_keeps_its_failed_attempts(
     stored: Backend, clock: VirtualClock
 ) -> None:
     """The reason for a delay could not be found: the event would show as handled, and nothing more."""
@@ -104,7 +104,7 @@ async def test_a_retry_that_succeeds_after_a_restart_keeps_what_failed_before(
     assert await deliveries(bus, receipt.position) == [shown]
 
 
-async def test_a_retry_that_succeeds_before_anything_was_saved_keeps_what_failed() -> None:
+async def test_a_retry_that_succeeds_before_the_first_save_keeps_its_failed_attempts() -> None:
     """A retry without delay is quicker than a disk: the most common failures would leave no trace."""
     storage, moody = Watched(), Moody(fails=2)
     bus = InMemoryEventBus(storage)
@@ -125,7 +125,7 @@ async def test_a_retry_that_succeeds_before_anything_was_saved_keeps_what_failed
 
 
 @pytest.mark.parametrize("on_exhausted", ["park", "park_key"])
-async def test_a_dead_letter_that_succeeds_at_last_keeps_all_its_attempts(
+async def test_a_dead_letter_retried_successfully_keeps_all_its_failed_attempts(
     stored: Backend, on_exhausted: Any
 ) -> None:
     """With the dead letter, the reason why it was one would be gone too."""
@@ -148,7 +148,7 @@ async def test_a_dead_letter_that_succeeds_at_last_keeps_all_its_attempts(
     assert await deliveries(bus, second.position) == [DeliveryRecord("book", "finished")]
 
 
-async def test_a_dead_letter_that_was_discarded_leaves_no_failed_attempts(stored: Backend) -> None:
+async def test_a_discarded_dead_letter_leaves_no_failed_attempts(stored: Backend) -> None:
     """It would look as if it had succeeded in the end."""
     moody = Moody(fails=1)
     bus = await stored.start_bus()
@@ -159,7 +159,7 @@ async def test_a_dead_letter_that_was_discarded_leaves_no_failed_attempts(stored
     assert await deliveries(bus, receipt.position) == [DeliveryRecord("book", "finished")]
 
 
-async def test_each_event_of_a_batch_that_failed_keeps_that(stored: Backend) -> None:
+async def test_every_event_of_a_failed_batch_keeps_its_failed_attempt(stored: Backend) -> None:
     """A batch is retried as a whole, so all of its events were late."""
     calls: Recorder[int] = Recorder()
 
@@ -180,7 +180,7 @@ async def test_each_event_of_a_batch_that_failed_keeps_that(stored: Backend) -> 
     assert [one.attempts for one in prompt] == [0] * len(prompt)
 
 
-async def test_what_recovered_while_saving_failed_is_kept_once() -> None:
+async def test_a_recovery_during_failing_saves_is_recorded_once() -> None:
     """Changes that could not be saved are saved later, and must appear exactly once."""
     storage, moody, clock = Watched(), Moody(fails=1), VirtualClock()
     bus = InMemoryEventBus(storage, clock=clock)
@@ -205,7 +205,7 @@ async def test_what_recovered_while_saving_failed_is_kept_once() -> None:
     assert [one.position for one in storage.recovered] == [first.position, second.position]
 
 
-async def test_a_delivery_that_never_failed_has_nothing_to_keep() -> None:
+async def test_a_delivery_that_never_failed_stores_no_attempts() -> None:
     """A row for each delivery would bring back the cost that the cursor avoids."""
     storage, moody = Watched(), Moody(fails=0)
     async with InMemoryEventBus(storage) as bus:

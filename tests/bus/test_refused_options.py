@@ -43,7 +43,7 @@ class NotAHandler:
         (NotAHandler, "it is a class, pass an instance"),
     ],
 )
-async def test_a_handler_that_cannot_take_an_event_is_refused_at_once(
+async def test_subscribe_rejects_a_handler_that_cannot_take_an_event(
     memory: Backend, handler: Any, message: str
 ) -> None:
     """Otherwise the mistake would show only with the first event, as a dead letter."""
@@ -85,7 +85,7 @@ async def test_a_handler_that_cannot_take_an_event_is_refused_at_once(
         ({"start": "beginning"}, "needs a log"),
     ],
 )
-async def test_options_that_make_no_sense_are_refused_by_name(
+async def test_subscribe_rejects_invalid_options_by_name(
     memory: Backend, options: dict[str, Any], message: str
 ) -> None:
     """An option silently misread changes delivery in production; the error must name it."""
@@ -101,7 +101,7 @@ async def test_options_that_make_no_sense_are_refused_by_name(
 @pytest.mark.parametrize(
     "selector", [42, None, (), "", (Moved, "piece.*"), Unknown, (Unknown, Moved), Moved("x")]
 )
-async def test_what_is_no_event_type_cannot_be_subscribed_to(memory: Backend, selector: Any) -> None:
+async def test_subscribe_rejects_an_invalid_selector(memory: Backend, selector: Any) -> None:
     """A selector that can never match would make a subscription that waits for ever."""
 
     async def note(event: Any) -> None: ...
@@ -124,9 +124,7 @@ async def test_what_is_no_event_type_cannot_be_subscribed_to(memory: Backend, se
         ({"never": ValueError}, "never"),
     ],
 )
-def test_a_retry_policy_that_cannot_decide_is_refused_when_it_is_made(
-    values: dict[str, Any], message: str
-) -> None:
+def test_a_retry_policy_rejects_values_of_the_wrong_kind(values: dict[str, Any], message: str) -> None:
     """The first use of the policy is in a worker, with a failed delivery: too late for an error."""
     with pytest.raises(SubscriptionError, match=message):
         RetryPolicy(**values)

@@ -16,7 +16,7 @@ class Rung(DomainEvent):
     n: int
 
 
-async def test_the_default_bus_can_be_stopped_and_started_again_and_again(tmp_path: Path) -> None:
+async def test_the_default_bus_can_be_restarted_repeatedly(tmp_path: Path) -> None:
     """Promise 7. Otherwise a stop would be final, since no caller can give the bus another storage."""
     bus = EventBusFactory.create_default_event_bus(tmp_path / "bell.db")
     heard: list[int] = []
@@ -31,7 +31,7 @@ async def test_the_default_bus_can_be_stopped_and_started_again_and_again(tmp_pa
     assert heard == [0, 1, 2, 3, 4]
 
 
-async def test_a_stopped_default_bus_holds_no_file(tmp_path: Path) -> None:
+async def test_a_stopped_default_bus_holds_no_open_file(tmp_path: Path) -> None:
     """On some systems an open file cannot be deleted."""
     bus = EventBusFactory.create_default_event_bus(tmp_path / "bell.db")
     async with bus:

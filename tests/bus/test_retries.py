@@ -43,7 +43,9 @@ async def attempts_of(backend: Backend, clock: VirtualClock, **options: Any) -> 
 
 
 @pytest.mark.parametrize("count", [1, 2, 5])
-async def test_attempts_are_exactly_as_many_as_the_policy_says(backend: Backend, count: int) -> None:
+async def test_a_delivery_is_attempted_exactly_as_often_as_its_policy_says(
+    backend: Backend, count: int
+) -> None:
     """Promise 22. One attempt too few loses a delivery, one too many repeats a side effect."""
     times = await attempts_of(backend, VirtualClock(), retry=RetryPolicy(max_attempts=count))
     assert len(times) == count
@@ -87,7 +89,7 @@ async def test_a_delivery_without_a_key_follows_the_same_delays(backend: Backend
     assert list(times) == pytest.approx([0, 0.5, 2.0, 6.5])
 
 
-async def test_nothing_is_attempted_before_it_is_due(backend: Backend) -> None:
+async def test_a_retry_is_not_attempted_before_it_is_due(backend: Backend) -> None:
     """A new event, or any other wake-up, must not bring a retry forward."""
     clock = VirtualClock()
     bus = await backend.start_bus(clock=clock)
@@ -178,7 +180,7 @@ def test_the_decision_is_to_retry_exactly_while_attempts_remain(
         {"jitter": 1.1},
     ],
 )
-def test_a_policy_that_makes_no_sense_is_refused(values: dict[str, Any]) -> None:
+def test_a_retry_policy_rejects_values_out_of_range(values: dict[str, Any]) -> None:
     """A policy of zero attempts would park everything untried."""
     with pytest.raises(SubscriptionError):
         RetryPolicy(**values)
@@ -194,7 +196,7 @@ def test_a_policy_that_makes_no_sense_is_refused(values: dict[str, Any]) -> None
         (RetryPolicy(), OddError("odd")),
     ],
 )
-async def test_an_error_that_is_not_to_be_retried_parks_after_one_attempt(
+async def test_a_non_retryable_error_parks_the_event_after_one_attempt(
     backend: Backend, policy: RetryPolicy, error: BaseException
 ) -> None:
     """Promise 24. Retrying a hopeless delivery only delays later events of its key."""
@@ -327,7 +329,7 @@ async def test_the_failures_of_one_event_do_not_count_for_the_next(backend: Back
     assert seen == [0, 0, 0, 1, 1, 1, 2, 2, 2]
 
 
-async def test_one_subscriptions_failures_leave_the_others_alone(backend: Backend) -> None:
+async def test_failures_of_one_subscription_do_not_affect_the_others(backend: Backend) -> None:
     """Each subscription counts its own attempts: a success of one must not be repeated because another
     failed.
     """
@@ -352,7 +354,7 @@ async def _events_of(bus: Any) -> list[Any]:
     return [letter.event for letter in await bus.dead_letters.list()]
 
 
-async def test_without_a_storage_nothing_is_gathered_for_one(memory: Backend) -> None:
+async def test_a_bus_without_a_log_keeps_no_record_of_recovered_deliveries(memory: Backend) -> None:
     """It would never be saved, so a bus that runs for months would grow with each retry."""
     handled: Recorder[int] = Recorder()
     failed: set[int] = set()

@@ -47,7 +47,7 @@ async def test_a_delayed_event_is_delivered_when_it_is_due_and_not_before(
 
 
 @pytest.mark.parametrize("delay", [0, -5])
-async def test_a_delay_that_is_over_delivers_at_once(
+async def test_an_event_scheduled_in_the_past_is_delivered_at_once(
     backend: Backend, clock: VirtualClock, delay: float
 ) -> None:
     """A time in the past is due now, not never."""
@@ -65,7 +65,7 @@ async def test_a_delay_that_is_over_delivers_at_once(
     assert sorted(seen) == [1, 2]
 
 
-async def test_all_that_is_due_at_once_comes_without_the_clock_going_on(
+async def test_all_events_due_at_once_are_delivered_without_advancing_the_clock_again(
     stored: Backend, clock: VirtualClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Of 3,000 timeouts due at the same time, a test with its own clock saw only the first 2,000."""
@@ -107,7 +107,7 @@ async def test_a_schedule_survives_a_restart(stored: Backend, clock: VirtualCloc
     assert seen[1].event_id == event.event_id
 
 
-async def test_a_scheduled_event_keeps_the_cause_of_the_handler_that_scheduled_it(
+async def test_a_scheduled_event_keeps_the_causation_id_of_its_handler(
     backend: Backend, clock: VirtualClock
 ) -> None:
     """The cause is the event that led to the schedule, not the one being handled when it is due."""
@@ -129,7 +129,7 @@ async def test_a_scheduled_event_keeps_the_cause_of_the_handler_that_scheduled_i
     assert seen[0].causation_id == receipt.event_id
 
 
-async def test_a_schedule_that_makes_no_sense_is_refused(backend: Backend) -> None:
+async def test_publish_rejects_an_invalid_schedule(backend: Backend) -> None:
     """Both options together, or a time without an offset, would be ambiguous."""
     bus = await backend.start_bus()
     now = datetime.now(UTC)
@@ -147,7 +147,7 @@ async def test_a_schedule_that_makes_no_sense_is_refused(backend: Backend) -> No
     assert bus.get_statistics()["events_scheduled"] == 0
 
 
-async def test_what_falls_due_while_the_bus_stops_is_not_begun_any_more(
+async def test_an_event_that_falls_due_during_a_stop_is_not_delivered(
     memory: Backend, clock: VirtualClock
 ) -> None:
     """Without a log, a stop handles the queue; if a timer kept adding to it, it would not end."""
@@ -182,7 +182,7 @@ class SetBack(VirtualClock):
         return super().time() - self.behind
 
 
-async def test_a_clock_that_is_set_back_makes_scheduled_events_late_not_lost(stored: Backend) -> None:
+async def test_setting_the_clock_back_delays_scheduled_events_but_loses_none(stored: Backend) -> None:
     """The timer fires before the event is due. Unless it is set again, the event waits for the next start."""
     clock = SetBack()
     bus = await stored.start_bus(clock=clock)
@@ -203,7 +203,7 @@ async def test_a_clock_that_is_set_back_makes_scheduled_events_late_not_lost(sto
     await seen.reach(1)
 
 
-async def test_what_is_due_comes_at_its_time_though_the_file_was_locked_when_it_was_looked_at(
+async def test_a_slow_lookup_of_due_events_does_not_delay_the_next_one(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """It would be delivered as late as the file answered, up to ten seconds later."""
@@ -229,7 +229,7 @@ async def test_what_is_due_comes_at_its_time_though_the_file_was_locked_when_it_
         await seen.reach(1)
 
 
-async def test_a_clock_that_is_set_forward_brings_scheduled_events_at_the_new_time(on_disk: Backend) -> None:
+async def test_setting_the_clock_forward_delivers_scheduled_events_at_the_new_time(on_disk: Backend) -> None:
     """A machine that slept overnight, or started with last year's clock, would deliver hours late."""
     clock = SetBack()
     bus = await on_disk.start_bus(clock=clock)
@@ -245,7 +245,7 @@ async def test_a_clock_that_is_set_forward_brings_scheduled_events_at_the_new_ti
     await seen.reach(1)
 
 
-async def test_what_a_process_scheduled_is_delivered_by_another_when_it_has_died(on_disk: Backend) -> None:
+async def test_an_event_scheduled_by_a_stopped_bus_is_delivered_by_another_process(on_disk: Backend) -> None:
     """It would wait in the file until another process starts, however many are running."""
     clock = VirtualClock()
     survivor = await on_disk.start_bus(clock=clock)

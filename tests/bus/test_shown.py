@@ -12,7 +12,7 @@ class Tapped(DomainEvent):
     event_type: ClassVar[str] = "shown.tapped"
 
 
-async def test_a_bus_says_what_it_does_and_where_its_log_lies(tmp_path: Path) -> None:
+async def test_the_repr_of_a_bus_shows_its_state_and_its_log(tmp_path: Path) -> None:
     """A notebook would show a memory address, which does not say whether the bus runs."""
     assert repr(InMemoryEventBus()) == "<InMemoryEventBus stopped, no log>"
     storage = SqliteEventStorage(tmp_path / "a.db")
@@ -23,7 +23,7 @@ async def test_a_bus_says_what_it_does_and_where_its_log_lies(tmp_path: Path) ->
     assert repr(storage) == f"<SqliteEventStorage {storage.path}, closed, durability 'full'>"
 
 
-async def test_an_error_without_a_message_is_named_by_its_type_where_a_subscription_halts(
+async def test_the_reason_for_a_halt_names_the_type_of_an_error_without_a_message(
     tmp_path: Path,
 ) -> None:
     """The reason would read "ValueError: ; fix the cause", as if something were missing."""

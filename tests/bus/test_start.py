@@ -22,7 +22,7 @@ def noting(seen: Recorder[Any]) -> Any:
     return note
 
 
-async def test_from_now_sees_what_is_published_after_the_call_and_nothing_before(stored: Backend) -> None:
+async def test_start_now_delivers_only_events_published_after_the_call(stored: Backend) -> None:
     """Promise 31. The position is fixed at the call itself, although opening takes a while."""
     bus = await stored.start_bus()
     await bus.publish_batch([Moved("rook", n) for n in range(10)])
@@ -34,7 +34,7 @@ async def test_from_now_sees_what_is_published_after_the_call_and_nothing_before
     assert numbers(seen) == [10, 11]
 
 
-async def test_from_the_beginning_sees_everything_once(stored: Backend) -> None:
+async def test_start_beginning_delivers_every_event_once(stored: Backend) -> None:
     """Promise 31. Old and new events must meet without a gap or a repetition."""
     bus = await stored.start_bus()
     await bus.publish_batch([Moved("rook", n) for n in range(300)])
@@ -47,7 +47,7 @@ async def test_from_the_beginning_sees_everything_once(stored: Backend) -> None:
 
 
 @pytest.mark.parametrize("position", [0, 1, 7, 10, 99])
-async def test_from_a_position_sees_what_lies_behind_it(stored: Backend, position: int) -> None:
+async def test_start_at_a_position_delivers_the_events_after_it(stored: Backend, position: int) -> None:
     """Promise 31. A position means "after this one"; one beyond the end means now."""
     bus = await stored.start_bus()
     await bus.publish_batch([Moved("rook", n) for n in range(1, 11)])
@@ -58,7 +58,7 @@ async def test_from_a_position_sees_what_lies_behind_it(stored: Backend, positio
     assert numbers(seen) == list(range(min(position, 10) + 1, 12))
 
 
-async def test_from_a_receipts_position_sees_what_followed_that_event(stored: Backend) -> None:
+async def test_start_at_a_receipts_position_delivers_the_events_after_it(stored: Backend) -> None:
     """Promise 31. The position that publish returned is the one that subscribe takes."""
     bus = await stored.start_bus()
     await bus.publish(Moved("rook", 1))
@@ -71,7 +71,7 @@ async def test_from_a_receipts_position_sees_what_followed_that_event(stored: Ba
     assert numbers(seen) == [3]
 
 
-async def test_from_a_time_sees_what_was_recorded_since(stored: Backend) -> None:
+async def test_start_at_a_time_delivers_the_events_committed_since(stored: Backend) -> None:
     """Promise 31. The time is that of the commit, which grows with the position; occurred_at need not."""
     bus = await stored.start_bus()
     long_ago = datetime(2001, 1, 1, tzinfo=UTC)
@@ -91,7 +91,7 @@ async def test_from_a_time_sees_what_was_recorded_since(stored: Backend) -> None
     assert numbers(seen["none"]) == [6], "a time to come means now"
 
 
-async def test_the_start_holds_for_a_new_name_only(stored: Backend) -> None:
+async def test_start_applies_only_to_a_new_subscription_name(stored: Backend) -> None:
     """A known name continues where it was; ``start="beginning"`` in the code must not replay it at every
     restart.
     """
@@ -110,7 +110,7 @@ async def test_the_start_holds_for_a_new_name_only(stored: Backend) -> None:
     assert numbers(second) == [5]
 
 
-async def test_a_subscription_made_before_the_start_of_the_bus_begins_at_that_start(stored: Backend) -> None:
+async def test_start_now_on_a_stopped_bus_means_the_start_of_the_bus(stored: Backend) -> None:
     """ "now" is the time when the bus opens it; events stored before by other programs are history."""
     bus = await stored.start_bus()
     await bus.publish(Moved("rook", 1))
@@ -122,7 +122,7 @@ async def test_a_subscription_made_before_the_start_of_the_bus_begins_at_that_st
     assert numbers(seen) == [2]
 
 
-async def test_subscribing_while_many_publish_loses_and_doubles_nothing(stored: Backend) -> None:
+async def test_subscribing_while_others_publish_loses_and_duplicates_nothing(stored: Backend) -> None:
     """Promise 31. Every late subscription sees all events of each key, in order, whenever it subscribes."""
     bus = await stored.start_bus(worker_count=4)
     everything: list[Recorder[Moved]] = []
@@ -173,7 +173,7 @@ class AheadOfItsCommits(InMemoryEventStorage):
         return super().add_listener(hear)
 
 
-async def test_an_event_read_before_its_commit_is_heard_of_is_delivered_once() -> None:
+async def test_an_event_read_before_its_commit_is_announced_is_delivered_once() -> None:
     """Promise 31. A page may go beyond the announced commits; their announcement must not deliver again."""
     storage = AheadOfItsCommits()
     seen: Recorder[Moved] = Recorder()
@@ -191,7 +191,7 @@ async def test_an_event_read_before_its_commit_is_heard_of_is_delivered_once() -
         assert statistics_of(bus, "book")["watermark"] == 4
 
 
-async def test_the_past_is_selected_like_the_present(stored: Backend) -> None:
+async def test_selectors_apply_to_logged_events_as_to_live_ones(stored: Backend) -> None:
     """Subclasses, patterns and filters must mean the same for rows of the log as for live events."""
     bus = await stored.start_bus()
     await bus.publish_batch([Moved("rook", 1), NoteTaken(2), Jumped("knight", 3), Moved("rook", 4)])

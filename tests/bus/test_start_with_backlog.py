@@ -16,7 +16,7 @@ from tests.bus.support import ONE_ATTEMPT, Backend, Recorder, reports_of, statis
 
 
 @pytest.mark.parametrize("others", [1, 8])
-async def test_a_handler_of_the_backlog_can_publish_from_the_first_delivery(
+async def test_a_handler_can_publish_from_the_first_delivery_of_a_backlog(
     stored: Backend, others: int
 ) -> None:
     """If handlers ran while the bus still opens subscriptions, it would refuse what they publish.
@@ -44,7 +44,7 @@ async def test_a_handler_of_the_backlog_can_publish_from_the_first_delivery(
 
 
 @pytest.mark.skipif(sys.version_info < (3, 12), reason="Python has no eager tasks before 3.12")
-async def test_a_loop_with_eager_tasks_delivers_a_backlog_like_any_other(stored: Backend) -> None:
+async def test_a_backlog_is_delivered_correctly_in_a_loop_with_eager_tasks(stored: Backend) -> None:
     """Eager tasks run when they are created: the first deliveries were made inside ``start()``, where the bus
     refused their publishes and did not recognise them as its own handlers.
     """
@@ -70,7 +70,7 @@ async def test_a_loop_with_eager_tasks_delivers_a_backlog_like_any_other(stored:
         loop.set_task_factory(None)
 
 
-async def test_a_bus_starts_though_what_is_due_cannot_enter_its_log_yet(
+async def test_a_bus_starts_although_due_events_cannot_be_written_to_its_log_yet(
     stored: Backend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A disk that fills up at night would keep the application down until it is started again by hand."""

@@ -31,7 +31,7 @@ SEED_KEYS = {
 }
 
 
-async def test_every_key_of_the_specification_is_there_and_right(
+async def test_get_statistics_returns_every_specified_key_with_its_value(
     backend: Backend, clock: VirtualClock
 ) -> None:
     """Programs written against the specification read exactly these names."""
@@ -84,7 +84,7 @@ async def test_every_key_of_the_specification_is_there_and_right(
     assert (found["is_running"], found["worker_count"], found["uptime_seconds"]) == (False, 0, 0.0)
 
 
-async def test_figures_of_each_subscription(backend: Backend) -> None:
+async def test_statistics_are_kept_per_subscription(backend: Backend) -> None:
     """A total would hide which handler is slow or failing."""
     bus = await backend.start_bus()
 
@@ -105,7 +105,7 @@ async def test_figures_of_each_subscription(backend: Backend) -> None:
     assert (bad_["in_flight"], bad_["retrying"]) == (0, 0)
 
 
-async def test_lag_counts_what_is_not_finished(backend: Backend) -> None:
+async def test_lag_counts_unfinished_events(backend: Backend) -> None:
     """Operators watch the lag; it must count waiting events, in memory or in the log."""
     bus = await backend.start_bus()
     release = asyncio.Event()
@@ -125,7 +125,7 @@ async def test_lag_counts_what_is_not_finished(backend: Backend) -> None:
     assert statistics_of(bus, "book")["lag"] == 0
 
 
-async def test_figures_are_right_whichever_way_an_event_takes(backend: Backend) -> None:
+async def test_counts_are_correct_on_every_delivery_path(backend: Backend) -> None:
     """The engine has a fast path for plain deliveries; its counts must equal those of the full path."""
     bus = await backend.start_bus()
 
@@ -144,7 +144,7 @@ async def test_figures_are_right_whichever_way_an_event_takes(backend: Backend) 
     assert bus.get_statistics()["events_published"] == 100
 
 
-async def test_health_is_ok_then_degraded_then_failing(backend: Backend) -> None:
+async def test_health_goes_from_ok_to_degraded_to_failing(backend: Backend) -> None:
     """Each of the three states comes with a sentence that says why."""
     bus = backend.make_bus()
     health = bus.health()
@@ -172,7 +172,7 @@ async def test_health_is_ok_then_degraded_then_failing(backend: Backend) -> None
     assert any("dead letter" in reason for reason in failing.reasons)
 
 
-async def test_many_waiting_retries_are_reported_before_they_stop_the_subscription(stored: Backend) -> None:
+async def test_health_reports_a_subscription_with_many_waiting_retries(stored: Backend) -> None:
     """A service that is down for hours can block a subscription for new events, while all looks well."""
     bus = await stored.start_bus(clock=VirtualClock())
     tried: Recorder[int] = Recorder()
@@ -191,7 +191,7 @@ async def test_many_waiting_retries_are_reported_before_they_stop_the_subscripti
     assert "'calls' has 2048 failed deliveries" in reason
 
 
-async def test_work_of_a_handler_that_is_missing_is_reported_and_kept(stored: Backend) -> None:
+async def test_pending_work_of_a_missing_handler_is_reported_and_kept(stored: Backend) -> None:
     """A renamed handler leaves work under the old name; it must be reported and not discarded."""
     bus = await stored.start_bus()
     gate = asyncio.Event()
@@ -221,7 +221,7 @@ async def test_work_of_a_handler_that_is_missing_is_reported_and_kept(stored: Ba
     assert bus.health().status == "ok"
 
 
-async def test_reports_tell_what_left_the_ordinary_way(backend: Backend) -> None:
+async def test_reports_describe_failed_attempts_and_parked_events(backend: Backend) -> None:
     """Logging, metrics and dashboards all depend on these reports."""
     bus = await backend.start_bus()
     failed, parked = reports_of(bus, AttemptFailed), reports_of(bus, EventParked)
@@ -246,7 +246,7 @@ async def test_reports_tell_what_left_the_ordinary_way(backend: Backend) -> None
 
 
 @pytest.mark.parametrize("error", [RuntimeError("exporter down"), asyncio.CancelledError(), GeneratorExit()])
-async def test_a_listener_that_raises_is_taken_off_and_hurts_nobody(
+async def test_a_listener_that_raises_is_removed_without_affecting_deliveries(
     backend: Backend, caplog: pytest.LogCaptureFixture, error: BaseException
 ) -> None:
     """A broken metrics exporter must not stop deliveries; nor must ``pytest.fail``, which is no Exception."""
@@ -272,7 +272,7 @@ async def test_a_listener_that_raises_is_taken_off_and_hurts_nobody(
 
 
 @pytest.mark.parametrize("listener", [None, "print", AsyncMock()])
-async def test_what_no_report_can_be_handed_to_is_refused_as_listener(memory: Backend, listener: Any) -> None:
+async def test_listen_rejects_a_listener_that_is_not_a_plain_function(memory: Backend, listener: Any) -> None:
     """An async function would be called, but its body would never run."""
     bus = await memory.start_bus()
     with pytest.raises(UsageError, match="plain function"):

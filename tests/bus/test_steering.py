@@ -41,7 +41,7 @@ async def publish(bus: BaseEventBus, numbers_: range, pieces: str = "AB") -> Non
 # -- pausing ------------------------------------------------------------------------------------------------
 
 
-async def test_a_paused_subscription_takes_nothing_until_it_is_resumed(stored: Backend) -> None:
+async def test_a_paused_subscription_handles_no_events_until_it_is_resumed(stored: Backend) -> None:
     """While an operator repairs a subscription's target, nothing may be written to it."""
     bus = await stored.start_bus()
     paused, other = GatedHandler(), GatedHandler()
@@ -69,7 +69,7 @@ async def test_a_paused_subscription_takes_nothing_until_it_is_resumed(stored: B
     assert bus.health().status == "ok"
 
 
-async def test_a_handler_that_runs_ends_as_usual_when_its_subscription_is_paused(stored: Backend) -> None:
+async def test_a_running_handler_finishes_when_its_subscription_is_paused(stored: Backend) -> None:
     """If a pause forgot running handlers, their events would be handled twice."""
     bus = await stored.start_bus(worker_count=2)
     handler = GatedHandler()
@@ -128,7 +128,7 @@ async def test_a_failure_while_paused_is_retried_after_the_resume(stored: Backen
     assert statistics_of(bus, "paused")["parked"] == 0
 
 
-async def test_without_a_log_there_is_nothing_to_pause_in(memory: Backend) -> None:
+async def test_pause_raises_on_a_bus_without_a_log(memory: Backend) -> None:
     """Events would have nowhere to wait; an error must say so."""
     bus = await memory.start_bus()
     bus.subscribe(Moved, GatedHandler(), name="here")
@@ -140,7 +140,9 @@ async def test_without_a_log_there_is_nothing_to_pause_in(memory: Backend) -> No
 # -- moving -------------------------------------------------------------------------------------------------
 
 
-async def test_a_reset_to_the_beginning_delivers_everything_again_to_it_alone(stored: Backend) -> None:
+async def test_a_reset_to_the_beginning_redelivers_everything_to_that_subscription_only(
+    stored: Backend,
+) -> None:
     """Promise 32. A read model is rebuilt from the beginning without any effect on the others."""
     bus = await stored.start_bus()
     rebuilt, other = GatedHandler(), GatedHandler()
@@ -161,7 +163,7 @@ async def test_a_reset_to_the_beginning_delivers_everything_again_to_it_alone(st
     assert bus.health().status == "ok"
 
 
-async def test_a_reset_to_now_skips_what_lies_before(stored: Backend) -> None:
+async def test_a_reset_to_now_skips_earlier_events(stored: Backend) -> None:
     """A backlog that was given up must not be delivered after all."""
     bus = await stored.start_bus()
     handler = GatedHandler()
@@ -175,7 +177,7 @@ async def test_a_reset_to_now_skips_what_lies_before(stored: Backend) -> None:
     assert sorted(numbers(handler.handled)) == [10, 11]
 
 
-async def test_a_reset_waits_for_running_handlers_and_is_refused_inside_one(stored: Backend) -> None:
+async def test_a_reset_inside_a_handler_of_its_subscription_raises(stored: Backend) -> None:
     """A handler that resets its own subscription would wait for itself for ever."""
     bus = await stored.start_bus()
     refused: Recorder[Exception] = Recorder()
@@ -192,7 +194,7 @@ async def test_a_reset_waits_for_running_handlers_and_is_refused_inside_one(stor
     assert len(refused) == 1
 
 
-async def test_what_another_bus_handles_is_not_reset(stored: Backend) -> None:
+async def test_a_subscription_held_by_another_bus_cannot_be_reset(stored: Backend) -> None:
     """The other bus would go on saving its own progress over the new position."""
     bus = await stored.start_bus()
     other = InMemoryEventBus(bus.storage)
@@ -205,7 +207,7 @@ async def test_what_another_bus_handles_is_not_reset(stored: Backend) -> None:
     await other.stop()
 
 
-async def test_another_bus_on_the_same_storage_pauses_what_this_one_handles(stored: Backend) -> None:
+async def test_a_pause_requested_in_the_storage_pauses_a_running_subscription(stored: Backend) -> None:
     """A dashboard has a bus, or a storage, of its own."""
     bus = await stored.start_bus()
     handler = GatedHandler()
@@ -223,7 +225,7 @@ async def test_another_bus_on_the_same_storage_pauses_what_this_one_handles(stor
 # -- replaying ----------------------------------------------------------------------------------------------
 
 
-async def test_a_replay_delivers_a_range_again_to_one_subscription_in_order(stored: Backend) -> None:
+async def test_a_replay_redelivers_a_range_in_order_to_one_subscription_only(stored: Backend) -> None:
     """Promise 32. Other subscriptions would handle everything twice, or keys would change their order."""
     bus = await stored.start_bus()
     replayed, other = GatedHandler(), GatedHandler()
@@ -244,7 +246,7 @@ async def test_a_replay_delivers_a_range_again_to_one_subscription_in_order(stor
     assert (record.watermark, record.unfinished) == (1010, 0)
 
 
-async def test_a_replay_goes_on_after_a_restart(stored: Backend) -> None:
+async def test_a_replay_continues_after_a_restart(stored: Backend) -> None:
     """A replay of several hours would be lost with the process."""
     bus = await stored.start_bus(worker_count=2)
     handler = GatedHandler()
@@ -268,7 +270,7 @@ async def test_a_replay_goes_on_after_a_restart(stored: Backend) -> None:
     assert len(handler.handled) <= 100 + 2
 
 
-async def test_what_fails_in_a_replay_is_retried_and_parked_like_anything_else(stored: Backend) -> None:
+async def test_an_event_that_fails_in_a_replay_is_parked_and_can_be_retried(stored: Backend) -> None:
     """A failure in a replay would be lost, or stop it for ever."""
     bus = await stored.start_bus()
     handler = GatedHandler()
@@ -291,7 +293,7 @@ async def test_what_fails_in_a_replay_is_retried_and_parked_like_anything_else(s
     assert by_piece(handler.handled)["A"] == [2, 4, 6, 8, 10, 12, 14]
 
 
-async def test_dead_letters_and_unfinished_events_are_left_out_of_a_replay(stored: Backend) -> None:
+async def test_a_replay_leaves_out_dead_letters(stored: Backend) -> None:
     """An event would be handled by its own retry and by the replay at the same time."""
     bus = await stored.start_bus()
     handler = GatedHandler()
@@ -307,7 +309,7 @@ async def test_dead_letters_and_unfinished_events_are_left_out_of_a_replay(store
     assert len(await bus.dead_letters.list()) == 1
 
 
-async def test_a_paused_replay_goes_on_when_resumed_and_one_called_off_does_not(stored: Backend) -> None:
+async def test_a_paused_replay_continues_when_resumed_and_a_cancelled_one_does_not(stored: Backend) -> None:
     """A replay that was started by mistake must be possible to stop."""
     bus = await stored.start_bus(worker_count=1)
     handler = GatedHandler()
@@ -335,7 +337,7 @@ async def test_a_paused_replay_goes_on_when_resumed_and_one_called_off_does_not(
     assert set(numbers(handler.handled)) >= {41, 42}
 
 
-async def test_a_retry_left_over_from_a_replay_that_was_called_off_is_forgotten(stored: Backend) -> None:
+async def test_a_retry_left_over_from_a_cancelled_replay_is_dropped(stored: Backend) -> None:
     """It would hold back retention for ever, because nothing delivers it any more."""
     bus = await stored.start_bus(worker_count=1)
     failing = True
@@ -357,7 +359,7 @@ async def test_a_retry_left_over_from_a_replay_that_was_called_off_is_forgotten(
     assert (record.retries, record.unfinished, record.replays) == (0, 0, ())
 
 
-async def test_a_batch_handler_and_several_replays_in_a_row(stored: Backend) -> None:
+async def test_consecutive_replays_reach_a_batch_handler_completely_and_in_order(stored: Backend) -> None:
     """Each range must be delivered whole and in order, whatever the batch size."""
     bus = await stored.start_bus()
     batches: Recorder[list[int]] = Recorder()
@@ -377,7 +379,7 @@ async def test_a_batch_handler_and_several_replays_in_a_row(stored: Backend) -> 
     assert again[-26:] == list(range(5, 31))
 
 
-async def test_no_range_is_replayed_that_lies_beyond_what_was_handled(stored: Backend) -> None:
+async def test_replay_rejects_a_range_beyond_the_handled_events(stored: Backend) -> None:
     """These events are delivered anyway, and must not be promised twice."""
     bus = await stored.start_bus()
     bus.subscribe(Moved, GatedHandler(), name="replayed")
@@ -387,7 +389,7 @@ async def test_no_range_is_replayed_that_lies_beyond_what_was_handled(stored: Ba
         await bus.subscriptions.replay("replayed", 4, 9)
 
 
-async def test_a_handler_may_pause_its_own_subscription_while_that_is_taken_up_anew(stored: Backend) -> None:
+async def test_a_handler_may_pause_its_own_subscription_while_it_is_being_reopened(stored: Backend) -> None:
     """Reopening waits for the subscription's handlers: one that waited for the reopening hung for ever."""
     bus = await stored.start_bus()
     entered: Recorder[int] = Recorder()
@@ -411,7 +413,7 @@ async def test_a_handler_may_pause_its_own_subscription_while_that_is_taken_up_a
     assert entered == [1, 2, 1]
 
 
-async def test_a_handler_of_a_replay_that_retries_dead_letters_of_its_own_is_told(stored: Backend) -> None:
+async def test_retrying_its_own_dead_letters_inside_a_replay_handler_raises(stored: Backend) -> None:
     """The retry waits for the end of the replay, and the replay for the handler: neither would ever end."""
     bus = await stored.start_bus()
     answers: Recorder[str] = Recorder()
@@ -434,7 +436,7 @@ async def test_a_handler_of_a_replay_that_retries_dead_letters_of_its_own_is_tol
     assert list(answers) == ["1", "retry a dead letter of a subscription that is being replayed"]
 
 
-async def test_a_handler_may_resume_its_own_subscription_that_halted_meanwhile(backend: Backend) -> None:
+async def test_a_handler_may_resume_its_own_halted_subscription(backend: Backend) -> None:
     """Resuming waits for the subscription's handlers: one that waited for the resuming hung for ever."""
     bus = await backend.start_bus(worker_count=2)
     entered: Recorder[int] = Recorder()
@@ -487,7 +489,7 @@ async def test_handlers_of_two_halted_subscriptions_may_resume_each_other(backen
     assert {statistics_of(bus, name)["state"] for name in ("one", "other")} == {"active"}
 
 
-async def test_a_subscription_whose_resumption_is_given_up_goes_on_nevertheless(
+async def test_a_cancelled_resume_still_resumes_the_subscription(
     stored: Backend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Half opened, it took no more events, and no drain() ended: a time limit on the call was enough."""
@@ -529,7 +531,7 @@ async def test_a_subscription_whose_resumption_is_given_up_goes_on_nevertheless(
     assert handled == [1, 2]
 
 
-async def test_what_was_asked_is_obeyed_though_who_looked_for_it_was_cancelled(
+async def test_a_pause_request_is_carried_out_although_reading_it_was_cancelled(
     stored: Backend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The time limit of one handler's call would lose requests made at the same time."""
@@ -559,7 +561,7 @@ async def test_what_was_asked_is_obeyed_though_who_looked_for_it_was_cancelled(
 
 
 @pytest.mark.parametrize("backend", ["memory storage", "sqlite", "valkey"], indirect=True)
-async def test_a_drain_does_not_wait_for_dead_letters_that_are_retried_while_it_is_paused(
+async def test_drain_does_not_wait_for_dead_letters_retried_during_a_pause(
     backend: Backend,
 ) -> None:
     """They are not delivered before the resume, so the drain would run out of time."""

@@ -13,7 +13,7 @@ from tests.bus.samples import Moved
 from tests.bus.support import Backend, Recorder, numbers
 
 
-async def test_an_unknown_name_is_named_with_those_there_are(backend: Backend) -> None:
+async def test_an_unknown_subscription_name_raises_and_lists_the_known_ones(backend: Backend) -> None:
     """After a typing error, "False" would suggest that the subscription runs."""
     bus = await backend.start_bus()
 
@@ -26,7 +26,7 @@ async def test_an_unknown_name_is_named_with_those_there_are(backend: Backend) -
     assert not await bus.resume("clerk")
 
 
-async def test_a_subscription_that_nothing_handles_here_can_be_reset_too(stored: Backend) -> None:
+async def test_a_subscription_without_a_handler_here_can_be_reset(stored: Backend) -> None:
     """A new version of a program moves a cursor back before it subscribes."""
     seen: Recorder[Any] = Recorder()
 
@@ -46,7 +46,7 @@ async def test_a_subscription_that_nothing_handles_here_can_be_reset_too(stored:
 
 
 @pytest.mark.parametrize("to", ["beginnig", -1, True, 2.5, None, datetime(2026, 1, 1)])
-async def test_what_is_no_place_in_the_log_is_told_and_moves_nothing(stored: Backend, to: Any) -> None:
+async def test_reset_rejects_an_invalid_position_and_moves_nothing(stored: Backend, to: Any) -> None:
     """A bare TypeError would surface, or a typing error would deliver everything again."""
     bus = await stored.start_bus()
     seen: Recorder[Any] = Recorder()
@@ -63,7 +63,7 @@ async def test_what_is_no_place_in_the_log_is_told_and_moves_nothing(stored: Bac
     assert len(seen) == 3
 
 
-async def test_a_naive_time_bounds_no_replay(stored: Backend) -> None:
+async def test_replay_rejects_a_naive_time(stored: Backend) -> None:
     """It would mean a different time on each machine."""
     bus = await stored.start_bus()
     bus.subscribe(Moved, lambda event: None, name="clerk")

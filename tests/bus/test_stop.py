@@ -15,7 +15,7 @@ from tests.bus.samples import Moved
 from tests.bus.support import LIMIT, Backend, Recorder, spin_loop, statistics_of
 
 
-async def test_stop_without_a_log_handles_what_is_queued(memory: Backend) -> None:
+async def test_stop_without_a_log_handles_the_queued_events(memory: Backend) -> None:
     """These events have no later chance, so the stop uses its time for them."""
     bus = await memory.start_bus()
     seen: Recorder[int] = Recorder()
@@ -30,7 +30,7 @@ async def test_stop_without_a_log_handles_what_is_queued(memory: Backend) -> Non
     assert sorted(seen) == list(range(500))
 
 
-async def test_what_is_lost_at_the_stop_of_a_bus_without_a_log_is_said(
+async def test_stop_without_a_log_warns_about_unfinished_deliveries(
     memory: Backend, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Nothing may be lost silently: a warning says how many."""
@@ -45,7 +45,7 @@ async def test_what_is_lost_at_the_stop_of_a_bus_without_a_log_is_said(
     assert "3 deliveries were unfinished" in caplog.text
 
 
-async def test_stop_with_a_thousand_deliveries_in_flight_keeps_its_budget(stored: Backend) -> None:
+async def test_stop_with_a_thousand_deliveries_in_flight_keeps_its_time_limit(stored: Backend) -> None:
     """Promise 8, with a limit of 1 s. Finished work is saved, unfinished work is repeated, nothing is handled
     early.
     """
@@ -99,7 +99,7 @@ async def _publish_until_refused(bus: BaseEventBus) -> bool:
         return True
 
 
-async def test_stop_works_while_publishers_wait_for_room(memory: Backend) -> None:
+async def test_stop_rejects_publishers_that_wait_for_room(memory: Backend) -> None:
     """Promise 8. Publishers get an error, and the stop does not wait for them."""
     bus = await memory.start_bus(worker_count=1, max_queue_size=1)
 
@@ -145,7 +145,7 @@ async def test_stop_does_not_wait_for_a_thread_that_never_ends(backend: Backend)
         assert seen == [1]
 
 
-async def test_a_handler_that_resists_cancelling_does_not_hold_the_stop(backend: Backend) -> None:
+async def test_a_handler_that_ignores_cancellation_does_not_block_the_stop(backend: Backend) -> None:
     """Promise 8. Some code swallows CancelledError; the time limit must still be kept."""
     bus = await backend.start_bus()
     entered = asyncio.Event()
@@ -167,7 +167,7 @@ async def test_a_handler_that_resists_cancelling_does_not_hold_the_stop(backend:
     await spin_loop()
 
 
-async def test_stop_waits_for_a_running_handler_and_saves_what_it_did(stored: Backend) -> None:
+async def test_stop_waits_for_a_running_handler_and_saves_its_progress(stored: Backend) -> None:
     """A handler that ends within the limit has done its work; delivering it again would repeat that."""
     bus = await stored.start_bus()
     entered = asyncio.Event()
@@ -194,7 +194,7 @@ async def test_stop_waits_for_a_running_handler_and_saves_what_it_did(stored: Ba
     assert seen == [1, 2]
 
 
-async def test_what_is_committed_during_a_stop_does_not_overtake_what_waits(stored: Backend) -> None:
+async def test_events_committed_during_a_stop_do_not_overtake_waiting_ones(stored: Backend) -> None:
     """Another process may store events while a handler is waited for; its worker must not go on with them."""
     bus = await stored.start_bus()
     entered = asyncio.Event()
@@ -223,7 +223,7 @@ async def test_what_is_committed_during_a_stop_does_not_overtake_what_waits(stor
     assert seen == [1, 2, 3]
 
 
-async def test_a_task_that_a_handler_started_may_stop_the_bus_once_the_handler_has_returned(
+async def test_a_task_started_by_a_handler_may_stop_the_bus_after_the_handler_returns(
     backend: Backend,
 ) -> None:
     """The error inside a handler recommends this; but a task inherits its handler's event."""
@@ -249,7 +249,9 @@ async def test_a_task_that_a_handler_started_may_stop_the_bus_once_the_handler_h
 
 
 @pytest.mark.parametrize("leaving", ["stop", "unsubscribe"])
-async def test_what_is_finished_behind_thousands_that_wait_is_saved(stored: Backend, leaving: str) -> None:
+async def test_events_finished_behind_thousands_of_waiting_ones_are_saved(
+    stored: Backend, leaving: str
+) -> None:
     """Promise 8. A blocked key has more events waiting than a regular save lists. The last save must list
     them all, or events of other keys that have finished are handled twice after every restart.
     """
@@ -281,7 +283,7 @@ async def test_what_is_finished_behind_thousands_that_wait_is_saved(stored: Back
     assert Counter(seen) == {"blocked": 5000, "piece-0": 1, "piece-1": 1, "piece-2": 1}
 
 
-async def test_stopping_inside_a_handler_is_an_error_not_a_deadlock(backend: Backend) -> None:
+async def test_stop_inside_a_handler_raises_instead_of_deadlocking(backend: Backend) -> None:
     """The stop would wait for the handler that waits for the stop."""
     bus = await backend.start_bus()
     errors: Recorder[str] = Recorder()
@@ -301,7 +303,7 @@ async def test_stopping_inside_a_handler_is_an_error_not_a_deadlock(backend: Bac
     assert "inside a handler" in errors[0]
 
 
-async def test_a_stop_with_a_timeout_that_is_no_number_leaves_the_bus_running(backend: Backend) -> None:
+async def test_a_stop_with_an_invalid_timeout_leaves_the_bus_running(backend: Backend) -> None:
     """It raised after it had refused all publishing: the bus neither ran nor was stopped."""
     bus = await backend.start_bus()
     with pytest.raises(TypeError):

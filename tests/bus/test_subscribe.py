@@ -58,7 +58,7 @@ async def test_a_class_a_tuple_or_a_pattern_selects_exactly_its_events(
     assert types_of(seen) == expected
 
 
-async def test_a_pattern_takes_the_events_of_classes_defined_after_it(backend: Backend) -> None:
+async def test_a_pattern_matches_event_classes_defined_later(backend: Backend) -> None:
     """A pattern that only knows types registered before it would miss later ones."""
     bus = await backend.start_bus()
     seen: Recorder[Any] = Recorder()
@@ -95,7 +95,7 @@ async def test_a_pattern_that_matches_no_known_type_warns_and_one_that_does_is_s
         bus.subscribe("piece.*", note, name="right")
 
 
-async def test_where_decides_which_events_are_handled_and_the_rest_counts_as_done(backend: Backend) -> None:
+async def test_where_selects_the_events_to_handle_and_the_rest_count_as_finished(backend: Backend) -> None:
     """An event that a filter rejects must neither reach the handler nor hold back the watermark."""
     bus = await backend.start_bus()
     seen: Recorder[Moved] = Recorder()
@@ -125,7 +125,7 @@ async def test_a_where_that_raises_parks_the_event_instead_of_losing_it(backend:
     assert letter.attempts[0].error_type == "AttributeError"
 
 
-async def test_on_returns_the_function_so_that_it_can_be_called_and_subscribed_again(memory: Backend) -> None:
+async def test_on_returns_the_decorated_function(memory: Backend) -> None:
     """A decorator that does not return the function breaks direct calls in the user's tests."""
     bus = memory.make_bus()
 
@@ -138,14 +138,14 @@ async def test_on_returns_the_function_so_that_it_can_be_called_and_subscribed_a
     assert bus.get_statistics()["subscription_count"] == 2
 
 
-async def test_the_default_name_is_module_and_qualified_name(memory: Backend) -> None:
+async def test_the_default_name_is_the_module_and_qualified_name(memory: Backend) -> None:
     """The durable name must be the same in every run of the program."""
     bus = memory.make_bus()
     subscription = bus.subscribe(Moved, publish_some)  # type: ignore[arg-type]
     assert subscription.name == f"{__name__}:publish_some"
 
 
-async def test_two_subscriptions_with_one_name_are_refused(backend: Backend) -> None:
+async def test_subscribe_rejects_a_name_that_is_already_in_use(backend: Backend) -> None:
     """Two subscriptions with one cursor would each skip the events the other handled."""
     bus = await backend.start_bus()
 
@@ -157,7 +157,7 @@ async def test_two_subscriptions_with_one_name_are_refused(backend: Backend) -> 
     assert bus.get_statistics()["subscription_count"] == 1
 
 
-async def test_one_function_may_subscribe_twice_under_two_names(backend: Backend) -> None:
+async def test_one_function_may_be_subscribed_under_two_names(backend: Backend) -> None:
     """The name is the identity, not the function."""
     bus = await backend.start_bus()
     seen: Recorder[Moved] = Recorder()
@@ -172,7 +172,7 @@ async def test_one_function_may_subscribe_twice_under_two_names(backend: Backend
     assert numbers(seen) == [1, 1]
 
 
-async def test_unsubscribe_takes_the_subscription_or_its_id_and_tells_whether_it_existed(
+async def test_unsubscribe_accepts_a_subscription_or_id_and_returns_whether_it_existed(
     backend: Backend,
 ) -> None:
     """After unsubscribing nothing more is delivered; unsubscribing twice is harmless."""
@@ -196,7 +196,7 @@ async def test_unsubscribe_takes_the_subscription_or_its_id_and_tells_whether_it
     assert bus.get_statistics()["subscription_count"] == 0
 
 
-async def test_unsubscribe_refuses_a_name_and_a_handler_instead_of_doing_nothing(backend: Backend) -> None:
+async def test_unsubscribe_rejects_a_name_or_a_handler(backend: Backend) -> None:
     """A script that gave a name was told "it did not exist", and the handler went on being called."""
     bus = await backend.start_bus()
 
@@ -212,7 +212,7 @@ async def test_unsubscribe_refuses_a_name_and_a_handler_instead_of_doing_nothing
     assert bus.get_statistics()["subscription_count"] == 1
 
 
-async def test_subscribing_under_a_name_again_goes_on_where_it_ended(stored: Backend) -> None:
+async def test_subscribing_again_under_a_name_continues_where_it_stopped(stored: Backend) -> None:
     """A name that stays taken after ``unsubscribe`` would never receive anything again."""
     bus = await stored.start_bus()
     seen: Recorder[Moved] = Recorder()
@@ -231,7 +231,7 @@ async def test_subscribing_under_a_name_again_goes_on_where_it_ended(stored: Bac
     assert numbers(seen) == [1, 2, 3]
 
 
-async def test_subscriptions_made_before_the_start_take_part(backend: Backend) -> None:
+async def test_subscriptions_made_before_the_start_receive_events(backend: Backend) -> None:
     """Programs subscribe during setup, long before the loop runs the bus."""
     bus = backend.make_bus()
     seen: Recorder[Moved] = Recorder()
@@ -245,7 +245,7 @@ async def test_subscriptions_made_before_the_start_take_part(backend: Backend) -
     assert numbers(seen) == [1]
 
 
-async def test_a_float_field_is_compared_with_where_like_any_other(backend: Backend) -> None:
+async def test_where_filters_events_with_a_float_field(backend: Backend) -> None:
     """Events with a check at publish take another path through the bus; filters must hold there too."""
     bus = await backend.start_bus()
     seen: Recorder[Measured] = Recorder()

@@ -60,7 +60,7 @@ async def test_a_sync_handler_never_blocks_the_event_loop(backend: Backend) -> N
     await bus.drain(60)
 
 
-async def test_sync_handlers_run_side_by_side(backend: Backend) -> None:
+async def test_sync_handlers_run_in_parallel(backend: Backend) -> None:
     """There are as many threads as workers: with a single one, a slow handler would hold up the others."""
     bus = await backend.start_bus(worker_count=6)
     together = threading.Barrier(6, timeout=LIMIT)
@@ -86,7 +86,7 @@ async def test_a_sync_handler_that_raises_is_retried_like_any_other(backend: Bac
     assert len(calls) == 2
 
 
-async def test_events_published_from_many_threads_are_all_there_and_in_order_per_thread(
+async def test_events_published_from_many_threads_arrive_in_order_per_thread(
     backend: Backend,
 ) -> None:
     """Promise 21. Each thread's own order is kept; between threads there is none to keep."""
@@ -115,7 +115,7 @@ async def test_events_published_from_many_threads_are_all_there_and_in_order_per
             assert positions == sorted(positions)
 
 
-async def test_a_future_resolves_when_the_event_is_published(stored: Backend) -> None:
+async def test_the_future_of_publish_threadsafe_resolves_when_the_event_is_published(stored: Backend) -> None:
     """A thread that waits for the future gets the same guarantee as a task that awaits ``publish``."""
     bus = await stored.start_bus()
     event = Moved("rook", 1)
@@ -125,7 +125,7 @@ async def test_a_future_resolves_when_the_event_is_published(stored: Backend) ->
     assert await bus.storage.get_event(event.event_id) == event
 
 
-async def test_what_is_wrong_with_an_event_comes_through_its_future_and_hurts_no_other(
+async def test_an_invalid_event_fails_its_own_future_and_no_other(
     backend: Backend,
 ) -> None:
     """Events of many threads are published together; a bad one must fail alone and keep the order."""
@@ -169,7 +169,7 @@ async def test_publish_threadsafe_works_in_the_loops_own_thread(backend: Backend
     assert seen == [1]
 
 
-async def test_drain_waits_for_what_threads_have_put_in(backend: Backend) -> None:
+async def test_drain_waits_for_events_published_from_threads(backend: Backend) -> None:
     """To the thread, an event that it has handed over counts as published."""
     bus = await backend.start_bus()
     seen: Recorder[int] = Recorder()
@@ -188,7 +188,7 @@ async def test_drain_waits_for_what_threads_have_put_in(backend: Backend) -> Non
     assert sorted(seen) == list(range(30))
 
 
-async def test_what_a_sync_handler_publishes_names_its_cause(backend: Backend) -> None:
+async def test_an_event_published_by_a_sync_handler_carries_its_causation_id(backend: Backend) -> None:
     """Causes are inherited in threads too."""
     bus = await backend.start_bus()
     seen: Recorder[NoteTaken] = Recorder()
@@ -208,7 +208,7 @@ async def test_what_a_sync_handler_publishes_names_its_cause(backend: Backend) -
     ]
 
 
-async def test_a_foreign_threads_event_gets_no_cause_from_a_handler_that_publishes_meanwhile(
+async def test_an_event_from_an_unrelated_thread_gets_no_causation_id_from_a_handler(
     backend: Backend,
 ) -> None:
     """Both events are in one batch; each cause belongs to its publisher, not to the caller that woke the
@@ -254,7 +254,7 @@ async def test_a_sync_handler_that_waits_for_its_publish_does_not_block_a_full_b
 
 
 @pytest.mark.parametrize("others", [5, 600], ids=["one batch", "more than one batch"])
-async def test_a_sync_handler_gets_past_foreign_threads_that_wait_for_room(
+async def test_publishing_from_a_sync_handler_overtakes_threads_that_wait_for_room(
     memory: Backend, others: int
 ) -> None:
     """The bus takes entries of all threads in turn; a handler's entry must not wait behind others for room
@@ -286,7 +286,7 @@ async def test_a_sync_handler_gets_past_foreign_threads_that_wait_for_room(
     assert sorted(seen) == [*range(others), 1000]
 
 
-async def test_threads_that_flood_a_full_bus_do_not_disturb_it(memory: Backend) -> None:
+async def test_threads_flooding_a_full_bus_cause_no_errors_and_lose_nothing(memory: Backend) -> None:
     """The loop looks at the entries while threads add more: it must neither fail nor scan all of them per
     event.
     """
@@ -332,7 +332,7 @@ def _raised(work: Callable[[], Any]) -> BaseException | None:
     return None
 
 
-async def test_every_future_is_resolved_when_the_bus_stops_in_the_middle(backend: Backend) -> None:
+async def test_every_future_is_resolved_when_the_bus_stops_during_publishing(backend: Backend) -> None:
     """Each future is resolved, as stored or refused: a thread may be waiting for it."""
     bus = await backend.start_bus()
     begun = threading.Event()
@@ -364,7 +364,7 @@ async def test_every_future_is_resolved_when_the_bus_stops_in_the_middle(backend
         assert [envelope.event_id async for envelope in bus.storage.read()] == accepted
 
 
-async def test_an_event_that_is_wrong_on_its_own_does_not_hold_the_bus(backend: Backend) -> None:
+async def test_a_single_invalid_event_from_a_thread_does_not_block_drain(backend: Backend) -> None:
     """A batch of only bad events must end like any other, or ``drain`` would wait for ever."""
     bus = await backend.start_bus()
     future = await run_in_thread(lambda: bus.publish_threadsafe(object()))
@@ -372,7 +372,7 @@ async def test_an_event_that_is_wrong_on_its_own_does_not_hold_the_bus(backend: 
     assert isinstance(future.exception(LIMIT), InvalidEventError)
 
 
-async def test_threads_that_wait_for_room_are_told_when_the_bus_stops(memory: Backend) -> None:
+async def test_futures_that_wait_for_room_fail_when_the_bus_stops(memory: Backend) -> None:
     """Each thread is blocked until its future is resolved: the program would not end."""
     bus = await memory.start_bus(worker_count=1, max_queue_size=1)
     entered: Recorder[int] = Recorder()

@@ -46,7 +46,7 @@ async def test_an_attempt_that_takes_too_long_is_cancelled_and_fails(
     assert "5.0 s" in letter.attempts[0].message
 
 
-async def test_each_attempt_has_the_whole_time(backend: Backend, clock: VirtualClock) -> None:
+async def test_each_attempt_has_the_full_timeout(backend: Backend, clock: VirtualClock) -> None:
     """A deadline left over from the first attempt would cut the second one short."""
     bus = await backend.start_bus(clock=clock)
     starts: Recorder[float] = Recorder()
@@ -69,7 +69,7 @@ async def test_each_attempt_has_the_whole_time(backend: Backend, clock: VirtualC
     assert list(ends) == pytest.approx([5, 12, 19])
 
 
-async def test_an_attempt_within_its_time_is_left_alone_however_many_there_are(
+async def test_the_watchdog_does_not_cancel_attempts_that_finish_in_time(
     backend: Backend, clock: VirtualClock
 ) -> None:
     """The watchdog's timer outlives the attempt it was set for, and must not cancel the next one."""
@@ -100,7 +100,7 @@ def _numbered(n: int) -> Callable[[NoteTaken], bool]:
     return lambda event: event.n == n
 
 
-async def test_deadlines_of_many_workers_fall_due_in_their_order(
+async def test_deadlines_of_concurrent_attempts_expire_in_order(
     backend: Backend, clock: VirtualClock
 ) -> None:
     """One timer serves all attempts: it must be moved to the earliest deadline each time."""
@@ -128,7 +128,7 @@ async def test_deadlines_of_many_workers_fall_due_in_their_order(
     assert [when for _, when in ended] == pytest.approx([10, 20, 30])
 
 
-async def test_a_sync_handler_out_of_time_fails_but_is_never_run_twice_at_once(
+async def test_a_sync_handler_that_times_out_is_not_retried_while_it_still_runs(
     backend: Backend, clock: VirtualClock
 ) -> None:
     """A thread cannot be cancelled; a retry started beside it would handle the event twice at once."""
@@ -162,7 +162,7 @@ async def test_a_sync_handler_out_of_time_fails_but_is_never_run_twice_at_once(
     assert await bus.dead_letters.list() == []
 
 
-async def test_a_sync_handler_within_its_time_succeeds(backend: Backend) -> None:
+async def test_a_sync_handler_that_finishes_in_time_succeeds(backend: Backend) -> None:
     """The timeout must not depend on how soon the loop notices that the thread has ended."""
     bus = await backend.start_bus()
     seen: Recorder[int] = Recorder()
@@ -173,7 +173,7 @@ async def test_a_sync_handler_within_its_time_succeeds(backend: Backend) -> None
     assert await bus.dead_letters.list() == []
 
 
-async def test_a_handler_that_ends_properly_when_cancelled_counts_as_handled(
+async def test_a_handler_that_returns_when_cancelled_counts_as_handled(
     backend: Backend, clock: VirtualClock
 ) -> None:
     """A handler that returns has done its work; afterwards the worker must not stay cancelled."""
@@ -200,7 +200,7 @@ async def test_a_handler_that_ends_properly_when_cancelled_counts_as_handled(
     assert await bus.dead_letters.list() == []
 
 
-async def test_a_handler_that_raises_cancelled_itself_is_a_failed_attempt(backend: Backend) -> None:
+async def test_a_handler_that_raises_cancelled_error_itself_is_retried(backend: Backend) -> None:
     """A cancelled task inside a handler raises CancelledError; taken for the end of the worker, it would stop
     the bus.
     """
@@ -243,7 +243,7 @@ async def test_a_batch_has_one_deadline(backend: Backend, clock: VirtualClock) -
     assert await bus.dead_letters.list() == []
 
 
-async def test_other_handlers_go_on_while_one_is_out_of_time(backend: Backend, clock: VirtualClock) -> None:
+async def test_other_handlers_continue_while_one_times_out(backend: Backend, clock: VirtualClock) -> None:
     """Cancelling one attempt must not reach another one."""
     bus = await backend.start_bus(clock=clock)
     seen: Recorder[Moved] = Recorder()
@@ -264,7 +264,7 @@ async def test_other_handlers_go_on_while_one_is_out_of_time(backend: Backend, c
     assert len(await bus.dead_letters.list()) == 3
 
 
-async def test_of_several_attempts_under_way_each_ends_at_its_own_time(
+async def test_concurrent_attempts_each_time_out_at_their_own_deadline(
     backend: Backend, clock: VirtualClock
 ) -> None:
     """One timer serves all attempts: set for the wrong one, the others would be cut short or hang."""
@@ -288,7 +288,7 @@ async def test_of_several_attempts_under_way_each_ends_at_its_own_time(
         assert failed[-1].subscription == name
 
 
-async def test_a_handler_that_is_cancelled_by_its_own_doing_failed_and_was_not_too_slow(
+async def test_a_handler_that_cancels_its_own_task_is_not_reported_as_a_timeout(
     backend: Backend, clock: VirtualClock
 ) -> None:
     """A request that the handler cancels itself would be reported as a timeout, or end the worker."""

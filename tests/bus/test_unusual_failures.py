@@ -59,7 +59,7 @@ async def test_an_error_whose_text_raises_is_parked_like_any_other(backend: Back
     assert "RuntimeError" in letter.attempts[0].message
 
 
-async def test_an_error_that_quotes_undecodable_bytes_does_not_keep_progress_from_being_saved(
+async def test_an_error_with_undecodable_bytes_in_its_message_is_saved(
     backend: Backend,
 ) -> None:
     """Failures are stored as UTF-8: one such text would make every later save fail."""
@@ -68,7 +68,7 @@ async def test_an_error_that_quotes_undecodable_bytes_does_not_keep_progress_fro
     assert "\\udcff" in letter.attempts[0].traceback
 
 
-async def test_an_error_of_a_megabyte_is_kept_shortened(backend: Backend) -> None:
+async def test_a_very_long_error_message_is_truncated(backend: Backend) -> None:
     """An error that quotes a whole document would be written again with each further attempt."""
     letter = await _one_that_fails(backend, ValueError("x" * 1_000_000))
     assert len(letter.attempts[0].message) < 20_000
@@ -77,7 +77,7 @@ async def test_an_error_of_a_megabyte_is_kept_shortened(backend: Backend) -> Non
 @pytest.mark.parametrize(
     "key", [SURROGATE, Unspeakable(), (Unspeakable(), 1)], ids=["text", "object", "tuple"]
 )
-async def test_a_parked_key_need_not_be_fit_for_storing(backend: Backend, key: Any) -> None:
+async def test_a_key_that_cannot_be_stored_as_text_can_be_parked(backend: Backend, key: Any) -> None:
     """A key is stored as text; a key without text must not end the worker, or make all saves fail."""
     letter = await _one_that_fails(
         backend,
@@ -88,7 +88,7 @@ async def test_a_parked_key_need_not_be_fit_for_storing(backend: Backend, key: A
     letter.key.encode()
 
 
-async def test_generator_exit_raised_by_a_handler_is_a_failure_and_no_end_of_the_worker(
+async def test_generator_exit_raised_by_a_handler_fails_the_attempt_not_the_worker(
     backend: Backend,
 ) -> None:
     """GeneratorExit ends a worker closed from outside; raised by a handler, it would end a worker too."""
@@ -110,7 +110,7 @@ async def test_a_sync_handler_that_raises_stop_iteration_fails_like_any_other(ba
     assert letter.attempts[0].message == "the handler raised StopIteration"
 
 
-async def test_a_where_of_wait_for_that_raises_stop_iteration_fails_its_own_caller(backend: Backend) -> None:
+async def test_a_where_that_raises_stop_iteration_fails_only_its_wait_for_call(backend: Backend) -> None:
     """The error must not reach the publisher, who knows nothing of the call that waits."""
     bus = await backend.start_bus()
     waiting = asyncio.create_task(bus.wait_for(NoteTaken, where=lambda event: next(iter(()))))
@@ -120,7 +120,7 @@ async def test_a_where_of_wait_for_that_raises_stop_iteration_fails_its_own_call
         await waiting
 
 
-async def test_a_generator_is_refused_as_handler(backend: Backend) -> None:
+async def test_subscribe_rejects_a_generator_as_handler(backend: Backend) -> None:
     """Calling a generator runs none of its body, so every event would count as handled."""
     bus = backend.make_bus()
 
@@ -139,7 +139,7 @@ async def test_a_generator_is_refused_as_handler(backend: Backend) -> None:
             bus.subscribe(NoteTaken, generator)
 
 
-async def test_a_name_that_no_storage_can_keep_is_refused_at_once(backend: Backend) -> None:
+async def test_subscribe_rejects_a_name_that_cannot_be_stored(backend: Backend) -> None:
     """Otherwise the start, or every save, would fail with an error that does not mention the name."""
     bus = backend.make_bus()
 
@@ -149,7 +149,7 @@ async def test_a_name_that_no_storage_can_keep_is_refused_at_once(backend: Backe
         bus.subscribe(NoteTaken, note, name=f"mail-{SURROGATE}")
 
 
-async def test_drain_says_that_the_file_was_closed_underneath(tmp_path: Path) -> None:
+async def test_drain_raises_when_the_storage_was_closed(tmp_path: Path) -> None:
     """``drain`` waits for a save that can no longer happen: without a time limit, for ever."""
     bus = await Backend("sqlite", tmp_path).start_bus()
     begun, go_on = asyncio.Event(), asyncio.Event()
@@ -173,7 +173,7 @@ async def test_drain_says_that_the_file_was_closed_underneath(tmp_path: Path) ->
     await bus.stop()
 
 
-async def test_of_very_many_failures_the_first_and_the_newest_are_kept(backend: Backend) -> None:
+async def test_a_dead_letter_keeps_the_first_and_the_newest_of_many_failures(backend: Backend) -> None:
     """All failures are written again with each new one, so the cost would grow with their square."""
     bus = await backend.start_bus()
     parked = reports_of(bus, EventParked)
@@ -193,7 +193,7 @@ async def test_of_very_many_failures_the_first_and_the_newest_are_kept(backend: 
     assert [failure.attempt for failure in letter.attempts] == [1, *range(152, 251)]
 
 
-async def test_a_worker_that_ends_by_a_fault_of_pabal_makes_health_fail(
+async def test_health_reports_failing_when_a_worker_ends_by_an_internal_error(
     local: Backend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Nothing else would show that the bus delivers less, or nothing."""
@@ -238,7 +238,7 @@ class Fickle(DomainEvent):
 
 
 @pytest.mark.parametrize("fault", [LookupError("no id"), EndlessError("no id")], ids=["error", "end"])
-async def test_an_aggregate_id_that_raises_costs_its_own_event_alone(
+async def test_an_aggregate_id_that_raises_parks_only_its_own_event(
     local: Backend, fault: BaseException, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """After a change of the class, say: nothing else of its commit, or of the log behind it, would be
@@ -282,7 +282,9 @@ def _answer(event: Any) -> Any:
 
 
 @pytest.mark.parametrize("option", ["where", "ordering"])
-async def test_a_plain_function_that_returns_a_coroutine_is_told_so(backend: Backend, option: str) -> None:
+async def test_a_sync_where_or_ordering_that_returns_a_coroutine_is_an_error(
+    backend: Backend, option: str
+) -> None:
     """A coroutine is true, and differs from every other key: a filter would pass all, and no order would
     hold.
     """

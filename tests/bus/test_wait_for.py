@@ -14,7 +14,7 @@ from tests.bus.support import Backend, spin_loop
 
 
 @pytest.mark.parametrize("selector", [Moved, (NoteTaken, Moved), "piece.*", "*"])
-async def test_it_returns_the_next_matching_event(backend: Backend, selector: Any) -> None:
+async def test_wait_for_returns_the_next_matching_event(backend: Backend, selector: Any) -> None:
     """Everything that selects a subscription's events must work here too."""
     bus = await backend.start_bus()
     waiting = asyncio.create_task(bus.wait_for(selector, where=lambda event: event.n == 2, timeout=10))
@@ -24,7 +24,7 @@ async def test_it_returns_the_next_matching_event(backend: Backend, selector: An
     assert await waiting == Moved("rook", 2)
 
 
-async def test_it_looks_ahead_only_without_a_receipt(backend: Backend) -> None:
+async def test_wait_for_without_a_receipt_ignores_earlier_events(backend: Backend) -> None:
     """An event published before the call must not be returned unless asked for."""
     bus = await backend.start_bus()
     await bus.publish(Moved("rook", 1))
@@ -35,7 +35,7 @@ async def test_it_looks_ahead_only_without_a_receipt(backend: Backend) -> None:
     assert (await waiting).n == 2
 
 
-async def test_since_finds_a_reaction_that_came_before_the_call(backend: Backend) -> None:
+async def test_since_finds_a_reaction_published_before_the_call(backend: Backend) -> None:
     """A quick answer must not be missed if it is waited for only after the question was published."""
     bus = await backend.start_bus()
 
@@ -49,7 +49,7 @@ async def test_since_finds_a_reaction_that_came_before_the_call(backend: Backend
         assert (await bus.wait_for(NoteTaken, since=receipt, timeout=10)).n == n
 
 
-async def test_since_looks_back_and_then_ahead(backend: Backend) -> None:
+async def test_since_searches_earlier_events_and_then_waits_for_new_ones(backend: Backend) -> None:
     """Between looking back and waiting there must be no gap in which an event is lost."""
     bus = await backend.start_bus()
     receipt = await bus.publish(Moved("rook", 0))
@@ -71,7 +71,7 @@ async def test_since_excludes_the_receipts_own_event(backend: Backend) -> None:
         await bus.wait_for(Moved, since=receipt, timeout=0.05)
 
 
-async def test_it_raises_when_its_time_is_over(backend: Backend) -> None:
+async def test_wait_for_raises_on_timeout(backend: Backend) -> None:
     """It must leave nothing behind that would catch a later event."""
     bus = await backend.start_bus()
     with pytest.raises(TimeoutError):
@@ -80,7 +80,7 @@ async def test_it_raises_when_its_time_is_over(backend: Backend) -> None:
     await bus.drain(60)
 
 
-async def test_several_wait_for_the_same_event(backend: Backend) -> None:
+async def test_concurrent_wait_for_calls_all_get_the_same_event(backend: Backend) -> None:
     """Each caller gets the event; waiting takes it away from none."""
     bus = await backend.start_bus()
     waiting = [asyncio.create_task(bus.wait_for(Moved, timeout=10)) for _ in range(5)]
@@ -94,7 +94,7 @@ async def test_several_wait_for_the_same_event(backend: Backend) -> None:
     assert results[1:] == [event] * 5
 
 
-async def test_events_are_found_after_everyone_who_waited_has_gone(backend: Backend) -> None:
+async def test_wait_for_works_again_after_all_earlier_calls_have_returned(backend: Backend) -> None:
     """Publishing takes a shorter path while no call waits; switching between the paths must lose nothing."""
     bus = await backend.start_bus()
 
@@ -109,7 +109,7 @@ async def test_events_are_found_after_everyone_who_waited_has_gone(backend: Back
         assert (await waiting).n == 100 + n
 
 
-async def test_a_wait_that_runs_out_of_time_says_for_what_it_was(backend: Backend) -> None:
+async def test_a_wait_for_timeout_names_the_event_waited_for(backend: Backend) -> None:
     """A test that fails by the timeout would show an error without a message; ``where`` may raise its own."""
     bus = await backend.start_bus()
     with pytest.raises(
@@ -129,7 +129,7 @@ async def test_a_wait_that_runs_out_of_time_says_for_what_it_was(backend: Backen
         await waiting
 
 
-async def test_a_where_that_raises_tells_the_one_who_waits_and_not_the_publisher(backend: Backend) -> None:
+async def test_a_where_that_raises_fails_the_wait_for_call_and_not_the_publisher(backend: Backend) -> None:
     """The publisher must not suffer from a mistake in another caller's condition."""
     bus = await backend.start_bus()
     where: Any = lambda event: event.missing  # noqa: E731
@@ -142,7 +142,7 @@ async def test_a_where_that_raises_tells_the_one_who_waits_and_not_the_publisher
     assert (await other).n == 1
 
 
-async def test_a_registered_dataclass_is_returned_as_itself(backend: Backend) -> None:
+async def test_wait_for_returns_a_registered_dataclass_as_itself(backend: Backend) -> None:
     """The caller must never get the wrapper that carries it."""
     bus = await backend.start_bus()
     receipt = await bus.publish(Moved("rook"))
@@ -150,7 +150,7 @@ async def test_a_registered_dataclass_is_returned_as_itself(backend: Backend) ->
     assert await bus.wait_for(Ticket, since=receipt, timeout=10) == Ticket("A1")
 
 
-async def test_a_stop_ends_the_wait_with_an_error(backend: Backend) -> None:
+async def test_a_stop_makes_wait_for_raise(backend: Backend) -> None:
     """No event comes any more; a plain cancellation would look like that of another caller."""
     bus = await backend.start_bus()
     waiting = asyncio.create_task(bus.wait_for(Moved))
@@ -160,14 +160,14 @@ async def test_a_stop_ends_the_wait_with_an_error(backend: Backend) -> None:
         await asyncio.wait_for(waiting, 10)
 
 
-async def test_what_is_no_event_type_is_refused(backend: Backend) -> None:
+async def test_wait_for_rejects_an_invalid_selector(backend: Backend) -> None:
     """As in ``subscribe``: it could never match."""
     bus = await backend.start_bus()
     with pytest.raises(SubscriptionError):
         await bus.wait_for(42, timeout=1)  # type: ignore[call-overload]
 
 
-async def test_without_a_log_looking_back_too_far_is_an_error_not_a_gap(memory: Backend) -> None:
+async def test_wait_for_without_a_log_raises_when_since_is_too_far_back(memory: Backend) -> None:
     """The last 1,024 events are remembered; searching fewer than requested would be a guess."""
     bus = await memory.start_bus()
     receipt = await bus.publish(Moved("rook", 0))
@@ -179,7 +179,7 @@ async def test_without_a_log_looking_back_too_far_is_an_error_not_a_gap(memory: 
         await bus.wait_for(Moved, since=receipt, timeout=1)
 
 
-async def test_with_a_log_it_looks_back_however_far(stored: Backend) -> None:
+async def test_wait_for_with_a_log_searches_back_any_distance(stored: Backend) -> None:
     """The log remembers everything."""
     bus = await stored.start_bus()
     receipt = await bus.publish(Moved("rook", 0))
@@ -188,7 +188,7 @@ async def test_with_a_log_it_looks_back_however_far(stored: Backend) -> None:
     assert found.n == 2999
 
 
-async def test_it_works_inside_a_handler(backend: Backend) -> None:
+async def test_wait_for_works_inside_a_handler(backend: Backend) -> None:
     """A handler may ask a question and wait for the answer, if another worker can give it."""
     bus = await backend.start_bus(worker_count=2)
     answers: list[int] = []

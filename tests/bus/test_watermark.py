@@ -81,7 +81,7 @@ def test_a_snapshot_at_any_step_resumes_to_exactly_the_unfinished_positions(
             assert again == set(unfinished), "lost"
 
 
-def test_a_long_run_behind_one_unfinished_position_keeps_memory_at_what_is_unfinished() -> None:
+def test_one_unfinished_position_does_not_keep_finished_ones_in_memory() -> None:
     """One event that waits for an hour must not keep a record of every later one that has finished."""
     tracker = WatermarkTracker(after=0)
     tracker.add(1)
@@ -96,7 +96,7 @@ def test_a_long_run_behind_one_unfinished_position_keeps_memory_at_what_is_unfin
     assert len(tracker) == 0
 
 
-async def test_through_the_bus_the_watermark_follows_the_lowest_unfinished_event(stored: Backend) -> None:
+async def test_the_watermark_of_a_bus_follows_the_lowest_unfinished_event(stored: Backend) -> None:
     """Promise 29. A thousand handlers end in random order; at every step the watermark says how far all are
     done.
     """
@@ -127,7 +127,7 @@ async def test_through_the_bus_the_watermark_follows_the_lowest_unfinished_event
     assert statistics_of(bus, "book")["watermark"] == count
 
 
-async def test_what_finished_above_the_watermark_is_not_delivered_again_after_a_restart(
+async def test_events_finished_above_the_watermark_are_not_redelivered_after_a_restart(
     stored: Backend,
 ) -> None:
     """Unfinished positions are saved too, so only those are delivered again."""
@@ -176,7 +176,7 @@ async def test_parked_and_filtered_events_advance_the_watermark(stored: Backend)
     assert record.watermark == 100
 
 
-async def test_a_subscription_that_matches_one_in_a_thousand_is_saved_along_the_way(stored: Backend) -> None:
+async def test_a_subscription_that_matches_few_events_saves_its_watermark_regularly(stored: Backend) -> None:
     """Promise 30. Its watermark moves past other events, so a restart reads at most one interval again."""
     bus = await stored.start_bus()
     seen: Recorder[Any] = Recorder()

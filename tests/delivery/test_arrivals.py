@@ -39,7 +39,7 @@ class Careless(DomainEvent):
 
 
 @pytest.mark.parametrize("seed", range(40))
-async def test_order_per_key_holds_however_deliveries_change_between_the_two_ways(seed: int) -> None:
+async def test_order_per_key_holds_when_deliveries_switch_between_direct_and_queued(seed: int) -> None:
     """Promise 11. Events of one key would overtake each other when a handler begins or stops waiting."""
     chance = random.Random(seed)
     bus = InMemoryEventBus(worker_count=3, seed=seed)
@@ -82,7 +82,7 @@ async def test_order_per_key_holds_however_deliveries_change_between_the_two_way
         assert mover["handled"] == sum(map(len, published.values()))
 
 
-async def test_what_waits_behind_a_waiting_handler_is_counted_and_goes_on_in_other_lanes() -> None:
+async def test_events_behind_a_waiting_handler_are_counted_and_other_lanes_continue() -> None:
     """Promise 14. One slow key would hold up the batch that arrived with it."""
     bus = InMemoryEventBus(worker_count=2)
     gate = asyncio.Event()
@@ -104,7 +104,7 @@ async def test_what_waits_behind_a_waiting_handler_is_counted_and_goes_on_in_oth
         assert seen == [2, 3, 0, 1]
 
 
-async def test_with_one_worker_everything_waits_its_turn_and_is_counted() -> None:
+async def test_with_one_worker_the_waiting_events_are_counted() -> None:
     """With no second worker to sort the arrivals, they would be lost when the subscription ends."""
     bus = InMemoryEventBus(worker_count=1)
     begun: Recorder[int] = Recorder()
@@ -128,7 +128,7 @@ async def test_with_one_worker_everything_waits_its_turn_and_is_counted() -> Non
 
 
 @pytest.mark.parametrize("waits", [False, True])
-async def test_a_failed_event_without_a_key_is_parked_on_either_way(waits: bool) -> None:
+async def test_a_failed_event_whose_aggregate_id_raises_is_parked_on_both_paths(waits: bool) -> None:
     """An ``aggregate_id`` that raises would end the worker, and a quarter of the bus with it."""
     bus = InMemoryEventBus(worker_count=2)
 

@@ -32,7 +32,7 @@ async def forgotten_and_found(harness: Harness) -> None:
     await harness.clock.settle()
 
 
-async def test_one_that_was_lost_and_forgotten_halts_in_place_of_beginning_at_the_end(
+async def test_a_lost_and_forgotten_subscription_halts_instead_of_starting_at_the_end(
     harness: Harness,
 ) -> None:
     """All its unfinished work would be lost, while health says that all is well."""
@@ -54,7 +54,9 @@ async def test_one_that_was_lost_and_forgotten_halts_in_place_of_beginning_at_th
 
 
 @pytest.mark.parametrize(("reset", "then"), [(True, [2, 3, 4]), (False, [3, 4])])
-async def test_who_forgot_it_says_where_it_goes_on(harness: Harness, reset: bool, then: list[int]) -> None:
+async def test_reset_or_resume_restarts_a_forgotten_subscription(
+    harness: Harness, reset: bool, then: list[int]
+) -> None:
     """If it stayed halted, or halted again each time, only another name would help."""
     harness.subscribe()
     await harness.publish(1)
@@ -73,7 +75,7 @@ async def test_who_forgot_it_says_where_it_goes_on(harness: Harness, reset: bool
     assert harness.bus.health().status == "ok"
 
 
-async def test_one_that_stands_by_for_another_process_halts_where_it_was_forgotten_before_its_turn(
+async def test_a_standby_subscription_halts_when_it_was_forgotten_before_its_turn(
     harness: Harness,
 ) -> None:
     """It would begin at the end of the log, and the other process's unfinished work would be lost."""
@@ -87,7 +89,7 @@ async def test_one_that_stands_by_for_another_process_halts_where_it_was_forgott
     assert statistics_of(harness.bus, "sub")["state"] == "halted"
 
 
-async def test_one_that_is_forgotten_while_the_bus_is_stopped_begins_anew(harness: Harness) -> None:
+async def test_a_subscription_forgotten_while_the_bus_is_stopped_starts_anew(harness: Harness) -> None:
     """Forgetting a subscription that nothing handles is the way to start it from scratch."""
     harness.subscribe()
     await harness.publish(1)
@@ -103,7 +105,7 @@ async def test_one_that_is_forgotten_while_the_bus_is_stopped_begins_anew(harnes
 
 @pytest.mark.parametrize("moment", ["read_controls", "open_subscription", "release_subscription"])
 @pytest.mark.parametrize("call", ["resume", "reset", "replay"])
-async def test_nobody_can_forget_a_subscription_that_is_taken_up_anew(
+async def test_a_subscription_cannot_be_forgotten_while_it_is_reopened(
     harness: Harness, moment: str, call: str
 ) -> None:
     """It was released and opened again: if it was forgotten in between, it began at the end of the log."""

@@ -37,7 +37,7 @@ async def leave_unfinished(path: Path) -> None:
         await bus.publish_batch([Moved("a", 1), Moved("b", 2), Moved("c", 3)])
 
 
-async def test_an_unfinished_event_that_is_gone_does_not_hold_the_watermark(tmp_path: Path) -> None:
+async def test_a_deleted_unfinished_event_does_not_hold_back_the_watermark(tmp_path: Path) -> None:
     """The subscription would wait for the event for ever: no trim could pass it, and no ``drain`` end."""
     path = tmp_path / "log.db"
     await leave_unfinished(path)
@@ -55,7 +55,7 @@ async def test_an_unfinished_event_that_is_gone_does_not_hold_the_watermark(tmp_
     assert numbers(seen) == [4]
 
 
-async def test_an_unfinished_event_that_the_subscription_takes_no_more_counts_as_done(
+async def test_an_unfinished_event_no_longer_subscribed_to_counts_as_finished(
     tmp_path: Path,
 ) -> None:
     """A handler that was narrowed to other types would get an event that it cannot handle."""
@@ -74,7 +74,7 @@ async def test_an_unfinished_event_that_the_subscription_takes_no_more_counts_as
     assert numbers(seen) == [4]
 
 
-async def test_what_queues_behind_a_parked_event_and_is_gone_does_not_hold_its_key(tmp_path: Path) -> None:
+async def test_deleted_events_behind_a_dead_letter_do_not_block_their_key(tmp_path: Path) -> None:
     """Promise 25. The queue would stall, and later events of the key would wait until the next start."""
     path = tmp_path / "log.db"
     seen: Recorder[Any] = Recorder()
@@ -99,9 +99,7 @@ async def test_what_queues_behind_a_parked_event_and_is_gone_does_not_hold_its_k
     assert numbers(seen) == [1, 301, 302]
 
 
-async def test_a_tail_left_on_disk_that_is_gone_does_not_hold_its_key(
-    tmp_path: Path, small_buffers: None
-) -> None:
+async def test_deleted_spilled_events_do_not_block_their_key(tmp_path: Path, small_buffers: None) -> None:
     """Promise 18. The lane, and all later events of its key, would wait for rows that never come."""
     path = tmp_path / "log.db"
     gate = asyncio.Event()
@@ -134,7 +132,7 @@ async def test_a_tail_left_on_disk_that_is_gone_does_not_hold_its_key(
     assert [e.n for e in seen if e.piece == "busy"][kept:] == [1000]
 
 
-async def test_a_page_that_does_not_fit_is_gone_on_with_where_it_was_left(
+async def test_a_page_that_does_not_fit_is_continued_where_it_stopped(
     harness: Harness, small_buffers: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Promise 18. Events that found no room would be skipped, and the watermark would move past them."""
@@ -154,7 +152,7 @@ async def test_a_page_that_does_not_fit_is_gone_on_with_where_it_was_left(
     assert statistics_of(harness.bus, "sub")["watermark"] == 200
 
 
-async def test_what_was_read_at_once_is_handed_over_in_parts_between_which_others_have_their_turn(
+async def test_a_large_read_is_dispatched_in_parts_that_yield_to_the_event_loop(
     harness: Harness, small_buffers: None
 ) -> None:
     """Handing over a long section in one go would keep every publisher and handler waiting."""

@@ -34,7 +34,9 @@ async def test_a_halted_subscription_does_not_keep_drain_waiting(stored: bool) -
     await bus.stop()
 
 
-async def test_what_was_read_before_a_halt_was_noted_does_not_let_it_go_on(harness: Harness) -> None:
+async def test_controls_read_before_a_halt_was_recorded_do_not_resume_the_subscription(
+    harness: Harness,
+) -> None:
     """A slow read of requests would take a halt not yet recorded for one that was resumed.
 
     The subscription would get its event once more for each such read.

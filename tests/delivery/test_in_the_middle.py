@@ -14,7 +14,7 @@ from pabal import InMemoryEventBus, InMemoryEventStorage, NotRetryableError
 from pabal.delivery.histogram import Histogram, quantiles
 
 
-async def test_a_middleware_put_in_by_a_handler_is_around_the_very_next_delivery() -> None:
+async def test_middleware_added_by_a_handler_wraps_the_next_delivery() -> None:
     """Slices on the fast path would bypass an audit or a lock that was already asked for."""
     storage = InMemoryEventStorage()
     seen: Recorder[int] = Recorder()
@@ -37,7 +37,7 @@ async def test_a_middleware_put_in_by_a_handler_is_around_the_very_next_delivery
     assert passed == [4, 5, 6, 7]
 
 
-async def test_a_higher_number_that_joins_during_a_delivery_waits_for_it_and_no_longer() -> None:
+async def test_a_higher_number_added_during_a_delivery_waits_for_that_delivery() -> None:
     """Promise 16. It would overtake the delivery under way, or wait for its end for ever."""
     storage = InMemoryEventStorage()
     order: Recorder[tuple[str, int]] = Recorder()
@@ -61,7 +61,7 @@ async def test_a_higher_number_that_joins_during_a_delivery_waits_for_it_and_no_
 
 
 @pytest.mark.parametrize("options", [{}, {"timeout": 60.0}])
-async def test_a_delivery_that_ends_after_its_subscription_was_lost_is_not_noted(
+async def test_a_delivery_that_ends_after_its_lease_was_lost_is_not_recorded(
     harness: Harness, options: dict[str, Any]
 ) -> None:
     """Promise 36. The new holder handles the event; progress recorded here would move the other's cursor."""
@@ -88,7 +88,7 @@ async def test_a_delivery_that_ends_after_its_subscription_was_lost_is_not_noted
 
 
 @pytest.mark.parametrize("stored", [False, True])
-async def test_workers_that_are_cancelled_from_outside_lose_nothing_that_is_stored(stored: bool) -> None:
+async def test_workers_cancelled_from_outside_lose_no_stored_events(stored: bool) -> None:
     """When ``asyncio.run`` ends, or a task group fails, a publisher would wake a worker that is gone."""
     storage = InMemoryEventStorage() if stored else None
     seen: Recorder[int] = Recorder()
@@ -131,7 +131,7 @@ def puzzled_by(n: int, when: list[bool]) -> Any:
     return key_of
 
 
-async def test_who_halts_at_what_cannot_be_delivered_goes_on_there_when_it_is_mended(
+async def test_a_subscription_halted_at_an_undeliverable_event_continues_there_once_fixed(
     harness: Harness,
 ) -> None:
     """Promise 26. Parked although its subscription says stop, the event would be skipped."""
@@ -149,7 +149,7 @@ async def test_who_halts_at_what_cannot_be_delivered_goes_on_there_when_it_is_me
     assert numbers(harness.handler.handled) == [1, 2, 3]
 
 
-async def test_a_replay_halts_at_what_cannot_be_delivered_and_goes_on_when_it_is_mended(
+async def test_a_replay_halts_at_an_undeliverable_event_and_continues_once_fixed(
     harness: Harness,
 ) -> None:
     """The rest of the range would be delivered without the event, as if the subscription did not halt."""
@@ -173,7 +173,9 @@ async def test_a_replay_halts_at_what_cannot_be_delivered_and_goes_on_when_it_is
     assert numbers(harness.handler.handled) == [1, 2, 3, 2, 3]
 
 
-async def test_a_higher_number_does_not_wait_for_what_a_lower_one_cannot_be_given(harness: Harness) -> None:
+async def test_a_higher_number_does_not_wait_for_an_event_undeliverable_to_a_lower_one(
+    harness: Harness,
+) -> None:
     """Promise 16. The event is never attempted, so waiting for its first attempt would never end."""
     seen: Recorder[int] = Recorder()
 
@@ -190,7 +192,7 @@ async def test_a_higher_number_does_not_wait_for_what_a_lower_one_cannot_be_give
     assert [letter.event.n for letter in await harness.bus.dead_letters.list()] == [2]
 
 
-async def test_a_discarded_retry_lets_those_of_a_higher_number_go_on(harness: Harness) -> None:
+async def test_discarding_a_retry_releases_the_higher_number(harness: Harness) -> None:
     """Promise 16. They wait for an attempt that was called off."""
     seen: Recorder[int] = Recorder()
 
@@ -244,9 +246,7 @@ async def test_a_dead_letter_discarded_while_its_retry_runs_is_counted_once(stor
         assert bus.get_statistics()["failed_events_count"] == 1
 
 
-async def test_a_key_that_is_parked_takes_its_tail_on_disk_along(
-    harness: Harness, small_buffers: None
-) -> None:
+async def test_parking_a_key_also_queues_its_spilled_events(harness: Harness, small_buffers: None) -> None:
     """Promise 25. Events that had no room in memory would overtake the dead letter they must wait behind."""
     harness.subscribe()
     await harness.drain()
@@ -269,7 +269,7 @@ async def test_a_key_that_is_parked_takes_its_tail_on_disk_along(
     assert [e.n for e in harness.handler.handled if e.piece == "A"] == [n for n in range(100) if n % 5 != 4]
 
 
-def test_durations_of_nothing_spoil_no_quantile() -> None:
+def test_zero_durations_do_not_distort_quantiles() -> None:
     """A coarse clock measures 0.0 for a short handler, which has no place on a scale of powers of two."""
     histogram = Histogram()
     histogram.add(0.0, 50)

@@ -15,9 +15,7 @@ from pabal.delivery import replaying
 
 
 @pytest.mark.parametrize("moment", ["read_positions", "list_dead_letters"])
-async def test_a_pause_while_it_is_being_opened_holds_and_loses_nothing(
-    harness: Harness, moment: str
-) -> None:
+async def test_a_pause_during_opening_takes_effect_and_loses_nothing(harness: Harness, moment: str) -> None:
     """The opening would go on despite the pause: events would be handled while paused, or twice."""
     handler = harness.handler
     handler.failures = {1: ConnectionError("not yet"), 2: NotRetryableError("never")}
@@ -50,7 +48,7 @@ async def test_a_pause_while_it_is_being_opened_holds_and_loses_nothing(
 
 
 @pytest.mark.parametrize("moment", ["read_page", "parked_positions"])
-async def test_a_pause_in_the_middle_of_a_replay_holds_and_the_replay_goes_on_after_it(
+async def test_a_pause_during_a_replay_takes_effect_and_the_replay_continues_afterwards(
     harness: Harness, moment: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Two replays of one range would run side by side after the resume, and deliver everything twice."""
@@ -75,7 +73,7 @@ async def test_a_pause_in_the_middle_of_a_replay_holds_and_the_replay_goes_on_af
     assert numbers(harness.handler.handled) == [1, 2, 3, 4, 5, 2, 3, 4]
 
 
-async def test_a_pause_while_a_replay_waits_for_room_ends_it_for_now(
+async def test_a_pause_interrupts_a_replay_that_waits_for_room(
     harness: Harness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The replay would wait for ever for deliveries that the pause removed, and nothing would restart it."""
@@ -97,7 +95,7 @@ async def test_a_pause_while_a_replay_waits_for_room_ends_it_for_now(
     assert record.replays == ()
 
 
-async def test_a_retry_that_comes_due_during_a_replay_counts_for_itself(harness: Harness) -> None:
+async def test_a_retry_due_during_a_replay_is_counted_separately(harness: Harness) -> None:
     """CallCount as part of the replayed range, the retry would stay unfinished in the log."""
     harness.handler.failures = {1: ConnectionError("not yet")}
     harness.subscribe()
@@ -143,7 +141,7 @@ async def test_a_pause_while_a_queue_is_read_back_keeps_its_order(harness: Harne
     assert numbers(harness.handler.handled) == [1, 2, 3, 4]
 
 
-async def test_a_dead_letter_whose_subscription_is_paused_in_that_moment_is_retried_after_it(
+async def test_a_dead_letter_retried_at_the_moment_of_a_pause_is_delivered_after_it(
     harness: Harness,
 ) -> None:
     """Delivered at once, it would break the pause; forgotten, it would stay "retrying" for ever."""
@@ -163,7 +161,7 @@ async def test_a_dead_letter_whose_subscription_is_paused_in_that_moment_is_retr
     assert await harness.bus.dead_letters.list() == []
 
 
-async def test_a_pause_while_the_tail_of_a_lane_is_read_back_loses_nothing(
+async def test_a_pause_while_spilled_events_are_read_back_loses_nothing(
     harness: Harness, small_buffers: None
 ) -> None:
     """Promise 18. Events left on disk for lack of room would be handled twice, or never."""
@@ -191,7 +189,7 @@ async def test_a_pause_while_the_tail_of_a_lane_is_read_back_loses_nothing(
     assert [e.n for e in harness.handler.handled if e.piece == "A"] == [n for n in range(100) if n % 5 != 4]
 
 
-async def test_a_subscription_that_ends_while_its_controls_are_read_is_left_alone(harness: Harness) -> None:
+async def test_controls_read_for_an_unsubscribed_subscription_are_not_applied(harness: Harness) -> None:
     """Requests would apply to the next subscription of the same name, or make reading them fail."""
     subscription = harness.subscribe()
     await harness.publish(1)
@@ -209,7 +207,7 @@ async def test_a_subscription_that_ends_while_its_controls_are_read_is_left_alon
     assert numbers(harness.handler.handled) == [1, 2]
 
 
-async def test_a_subscription_that_ends_before_it_is_resumed_is_not_opened_again(harness: Harness) -> None:
+async def test_a_subscription_unsubscribed_before_its_resume_is_not_opened_again(harness: Harness) -> None:
     """Resumed after its last handler ended, it would be opened although it was unsubscribed."""
     harness.handler.gate.clear()
     subscription = harness.subscribe()
@@ -229,7 +227,7 @@ async def test_a_subscription_that_ends_before_it_is_resumed_is_not_opened_again
     assert 2 in numbers(harness.handler.handled)
 
 
-async def test_one_that_is_lost_during_its_reset_comes_back_once_it_is_free(harness: Harness) -> None:
+async def test_a_subscription_lost_during_its_reset_returns_once_it_is_free(harness: Harness) -> None:
     """Both the reset and the retry on standby would open it, and it would handle everything twice."""
     harness.handler.gate.clear()
     harness.subscribe()
@@ -253,7 +251,7 @@ async def test_one_that_is_lost_during_its_reset_comes_back_once_it_is_free(harn
     assert statistics_of(harness.bus, "sub")["watermark"] == 2
 
 
-async def test_who_waits_for_a_save_is_told_when_the_bus_stops_without_it(harness: Harness) -> None:
+async def test_a_caller_waiting_for_a_save_gets_its_error_when_the_bus_stops(harness: Harness) -> None:
     """A replay ends at the saved cursor; if the cursor was not saved, the replay would miss events."""
     harness.subscribe()
     await harness.publish(1)
@@ -271,7 +269,7 @@ async def test_who_waits_for_a_save_is_told_when_the_bus_stops_without_it(harnes
         await replaying_
 
 
-async def test_a_pause_whose_bus_stops_in_that_moment_holds_at_the_next_start(harness: Harness) -> None:
+async def test_a_pause_at_the_moment_of_a_stop_holds_after_the_next_start(harness: Harness) -> None:
     """The pause is stored, so the caller must get no error, and no event may be handled after it."""
     harness.subscribe()
     await harness.publish(1)
@@ -288,7 +286,7 @@ async def test_a_pause_whose_bus_stops_in_that_moment_holds_at_the_next_start(ha
 
 
 @pytest.mark.parametrize("moment", ["save_progress", "release_subscription"])
-async def test_a_stop_that_was_cancelled_can_be_asked_for_again(harness: Harness, moment: str) -> None:
+async def test_a_cancelled_stop_can_be_repeated(harness: Harness, moment: str) -> None:
     """Promise 8. After ``wait_for(bus.stop(), 5)`` on a slow disk, a bus could neither run nor stop."""
     harness.subscribe()
     await harness.publish(1)
@@ -322,7 +320,7 @@ async def _raise(error: Exception) -> None:
     raise error
 
 
-async def test_one_that_ends_while_it_is_taken_up_anew_is_given_up_once(harness: Harness) -> None:
+async def test_a_subscription_unsubscribed_while_it_is_reopened_is_released_once(harness: Harness) -> None:
     """It was opened again although it was unsubscribed: ``stop()`` raised AssertionError, and a call that
     retried one of its dead letters waited for ever.
     """
@@ -348,7 +346,7 @@ async def test_one_that_ends_while_it_is_taken_up_anew_is_given_up_once(harness:
     await harness.bus.stop()
 
 
-async def test_what_queues_on_disk_behind_a_parked_key_holds_no_higher_number_up(
+async def test_events_queued_on_disk_behind_a_parked_key_do_not_block_a_higher_number(
     harness: Harness, small_buffers: None
 ) -> None:
     """Promise 16. The event is queued unattempted; the higher number would wait until its retry."""
@@ -367,7 +365,7 @@ async def test_what_queues_on_disk_behind_a_parked_key_holds_no_higher_number_up
     assert sorted(numbers(follower.handled)) == list(range(1, 61))
 
 
-async def test_a_reset_that_comes_once_dead_letters_are_counted_has_them_counted_again(
+async def test_a_reset_during_counting_has_the_dead_letters_counted_again(
     harness: Harness,
 ) -> None:
     """Health would count dead letters that no longer exist, until the next start."""

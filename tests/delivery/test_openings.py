@@ -53,7 +53,7 @@ class AnswersLater(InMemoryEventStorage):
 
 
 @pytest.mark.parametrize("taken", [False, True])
-async def test_a_subscription_given_in_the_moment_of_the_stop_is_given_back(taken: bool) -> None:
+async def test_a_subscription_opened_at_the_moment_of_a_stop_is_released(taken: bool) -> None:
     """No bus would hold the subscription, and none could open it, for the life of the storage."""
     storage, clock = AnswersLater(), VirtualClock()
     if taken:
@@ -84,7 +84,7 @@ async def test_a_subscription_given_in_the_moment_of_the_stop_is_given_back(take
 
 
 @pytest.mark.parametrize("taken", [False, True])
-async def test_a_subscription_that_ends_while_it_is_opened_is_given_back(taken: bool) -> None:
+async def test_a_subscription_unsubscribed_while_it_is_opened_is_released(taken: bool) -> None:
     """Opened for a subscription that has ended, it would be blocked until the process ends."""
     storage, clock, seen = AnswersLater(), VirtualClock(), Recorder[str]()
     if taken:
@@ -110,7 +110,7 @@ async def test_a_subscription_that_ends_while_it_is_opened_is_given_back(taken: 
     await bus.stop()
 
 
-async def test_a_name_that_is_taken_and_ended_again_while_it_is_given_up_stays_free() -> None:
+async def test_a_name_subscribed_and_unsubscribed_during_its_release_stays_free() -> None:
     """A subscription that waits for the name may have ended meanwhile; then it must not keep the name."""
     storage, clock = AnswersLater(), VirtualClock()
     bus = InMemoryEventBus(storage, clock=clock)
@@ -134,7 +134,7 @@ async def test_a_name_that_is_taken_and_ended_again_while_it_is_given_up_stays_f
     await bus.stop()
 
 
-async def test_one_that_stands_by_and_is_ended_asks_no_more() -> None:
+async def test_an_unsubscribed_standby_subscription_is_never_opened() -> None:
     """It would be opened at some later time, for a handler that was unsubscribed."""
     storage, clock = AnswersLater(), VirtualClock()
     cursor = await storage.open_subscription("door", "now")
@@ -153,7 +153,7 @@ async def test_one_that_stands_by_and_is_ended_asks_no_more() -> None:
     await bus.stop()
 
 
-async def test_a_fault_in_opening_is_logged_and_costs_no_other_subscription(
+async def test_an_unexpected_error_in_opening_is_logged_and_affects_no_other_subscription(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     """An unforeseen exception would vanish with its task, and the silence would have no visible cause."""
@@ -175,7 +175,7 @@ async def test_a_fault_in_opening_is_logged_and_costs_no_other_subscription(
     await bus.stop()
 
 
-async def test_a_bus_that_cannot_reserve_its_journal_says_so_and_starts_once_there_is_room(
+async def test_a_bus_whose_start_fails_for_lack_of_disk_space_can_start_later(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A bus that started halfway would keep what it had opened, and could not be started again."""
@@ -215,7 +215,7 @@ class SavesLate(InMemoryEventStorage):
         return await super().save_progress(changes)
 
 
-async def test_what_is_being_saved_when_a_subscription_ends_is_saved_before_it_is_given_up() -> None:
+async def test_progress_being_saved_when_a_subscription_ends_is_saved_before_its_release() -> None:
     """Promise 27. After the release the save would be refused, and a dead letter would be lost."""
     storage, taken = SavesLate(), Recorder[Knocked]()
 
@@ -240,7 +240,7 @@ async def test_what_is_being_saved_when_a_subscription_ends_is_saved_before_it_i
         assert len(await bus.dead_letters.list()) == 1
 
 
-async def test_a_save_that_is_refused_ends_nothing_that_was_opened_anew_since() -> None:
+async def test_a_rejected_save_does_not_end_a_subscription_reopened_since() -> None:
     """It would stand by for ever for a lease that it holds itself."""
     storage, taken = SavesLate(), Recorder[Knocked]()
 
@@ -277,7 +277,7 @@ async def _starting_three() -> tuple[InMemoryEventBus, AnswersLater, asyncio.Tas
     return bus, storage, starting
 
 
-async def test_a_start_asks_for_its_subscriptions_together() -> None:
+async def test_start_opens_its_subscriptions_concurrently() -> None:
     """Each would take its own commit: ten thousand once delayed the start of a service by 17 seconds."""
     bus, storage, starting = await _starting_three()
     assert len(storage.answers) == 3
@@ -287,7 +287,7 @@ async def test_a_start_asks_for_its_subscriptions_together() -> None:
     await bus.stop()
 
 
-async def test_a_start_that_fails_gives_back_what_it_asked_for_together() -> None:
+async def test_a_failed_start_releases_the_subscriptions_it_opened() -> None:
     """The others would be held by no one, and the next start would stand by for itself."""
     bus, storage, starting = await _starting_three()
     refused, cursor = storage.answers.pop(1)
@@ -302,7 +302,7 @@ async def test_a_start_that_fails_gives_back_what_it_asked_for_together() -> Non
         assert {one["state"] for one in bus.get_statistics()["subscriptions"].values()} == {"active"}
 
 
-async def test_what_is_asked_of_a_subscription_while_others_are_opened_before_it_holds() -> None:
+async def test_a_pause_requested_while_other_subscriptions_are_opened_takes_effect() -> None:
     """A pause would be lost if it came after the answer but before the subscription's turn."""
     storage = AnswersLater()
     assert await storage.open_subscription("front", "now") is not None

@@ -31,7 +31,7 @@ def test_a_quantile_is_within_a_sixteenth_of_the_exact_one(durations: list[float
     assert abs(found - exact) <= exact / 16
 
 
-def test_recent_durations_forget_what_is_older_than_a_minute() -> None:
+def test_recent_durations_drop_those_older_than_a_minute() -> None:
     """A slow minute in the morning would stay on the page all day."""
     histogram = Histogram()
     histogram.add(1.0, 5)
@@ -44,7 +44,7 @@ def test_recent_durations_forget_what_is_older_than_a_minute() -> None:
     assert since({1: 2, 3: 4}, {1: 2}) == {3: 4}
 
 
-async def test_a_bus_samples_itself_while_something_happens_and_seldom_when_not() -> None:
+async def test_a_busy_bus_records_samples_often_and_an_idle_one_rarely() -> None:
     """The charts would have no history, or an idle bus would write to the disk all night."""
     clock = VirtualClock()
     storage = InMemoryEventStorage()
@@ -103,7 +103,7 @@ def sample(at: int, source: str = "a", handled: int = 20) -> Sample:
     return Sample(at, source, 10.0, handled, 0, 7, 0.001, 0.002, {})
 
 
-async def test_samples_are_thinned_after_a_day_and_forgotten_after_a_week(tmp_path: Path) -> None:
+async def test_samples_are_thinned_after_a_day_and_deleted_after_a_week(tmp_path: Path) -> None:
     """The log would grow for ever by samples alone."""
     async with SqliteEventStorage(tmp_path / "log.db", durability="normal") as storage:
         start = 1_700_000_100 * 1_000_000
@@ -120,7 +120,7 @@ async def test_samples_are_thinned_after_a_day_and_forgotten_after_a_week(tmp_pa
 
 
 @pytest.mark.parametrize("kind", ["memory", "sqlite"])
-async def test_a_series_adds_what_several_processes_handle(tmp_path: Path, kind: str) -> None:
+async def test_a_series_adds_up_the_samples_of_several_processes(tmp_path: Path, kind: str) -> None:
     """With two processes on one file, the page would show half of the work."""
     made = InMemoryEventStorage() if kind == "memory" else SqliteEventStorage(tmp_path / "log.db")
     async with made as storage:
@@ -142,7 +142,7 @@ async def test_a_series_adds_what_several_processes_handle(tmp_path: Path, kind:
         ]
 
 
-def test_short_gaps_are_closed_and_long_ones_are_not() -> None:
+def test_short_gaps_in_a_series_are_filled_and_long_ones_are_not() -> None:
     """An idle minute would break the line, or a day without the application would look like a healthy one."""
     assert filled([1, None, None, 4], 15) == (1, 1, 1, 4)
     assert filled([1, None, None, None], 60) == (1, 1, None, None)

@@ -111,7 +111,7 @@ async def test_progress_that_cannot_be_saved_is_kept_and_saved_later() -> None:
     assert again == [2]
 
 
-async def test_a_fault_in_a_storage_is_logged_and_does_not_end_the_saving(
+async def test_an_unexpected_storage_error_is_logged_and_saving_continues(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     """One unforeseen exception would silently leave every later watermark unsaved."""
@@ -134,7 +134,7 @@ async def test_a_fault_in_a_storage_is_logged_and_does_not_end_the_saving(
     await bus.stop()
 
 
-async def test_a_bus_stops_though_its_progress_cannot_be_saved_and_who_drains_it_is_told() -> None:
+async def test_a_bus_stops_although_its_progress_cannot_be_saved_and_drain_raises() -> None:
     """Promise 8. ``stop`` would wait for a full disk for ever; ``drain`` would claim that all is saved."""
     storage, clock = FailingStorage(), VirtualClock()
     bus = InMemoryEventBus(storage, clock=clock)
@@ -160,7 +160,7 @@ async def test_a_bus_stops_though_its_progress_cannot_be_saved_and_who_drains_it
     await bus.stop()
 
 
-async def test_a_lease_that_cannot_be_renewed_is_tried_again_and_one_that_is_lost_is_taken_up_again() -> None:
+async def test_a_failed_lease_renewal_is_retried_and_a_lost_lease_is_acquired_again() -> None:
     """After brief trouble, leases would no longer be renewed; a lost subscription would never return."""
     storage, clock = FailingStorage(), VirtualClock()
     bus = InMemoryEventBus(storage, clock=clock)
@@ -196,7 +196,7 @@ async def test_a_lease_that_cannot_be_renewed_is_tried_again_and_one_that_is_los
     await bus.stop()
 
 
-async def test_a_subscription_that_cannot_be_opened_is_tried_again() -> None:
+async def test_opening_a_subscription_is_retried_until_it_succeeds() -> None:
     """One that was added while the disk was full would stay silent for ever."""
     storage, clock = FailingStorage(), VirtualClock()
     bus = InMemoryEventBus(storage, clock=clock)
@@ -223,7 +223,7 @@ async def test_a_subscription_that_cannot_be_opened_is_tried_again() -> None:
     await bus.stop()
 
 
-async def test_nothing_periodic_goes_on_while_a_bus_stops() -> None:
+async def test_periodic_work_ends_as_soon_as_a_bus_begins_to_stop() -> None:
     """Leases renewed or samples taken after the bus has released everything would take it back."""
     storage, clock = FailingStorage(), VirtualClock()
     bus = InMemoryEventBus(storage, clock=clock)

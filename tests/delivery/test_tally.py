@@ -49,7 +49,7 @@ async def busy(stored: Backend, **options: Any) -> tuple[InMemoryEventBus, Event
     return bus, bus.storage, handler
 
 
-async def test_what_is_parked_while_dead_letters_are_counted_counts(stored: Backend) -> None:
+async def test_a_dead_letter_parked_during_counting_is_counted(stored: Backend) -> None:
     """Health said ok, and statistics told of none, until they were counted again: mostly after a restart."""
     bus, storage, handler = await busy(stored)
     handler.failures = {1: NotRetryableError("never")}
@@ -69,7 +69,7 @@ async def test_what_is_parked_while_dead_letters_are_counted_counts(stored: Back
     assert bus.health().status == "degraded"
 
 
-async def test_what_is_parked_and_not_yet_saved_when_they_are_counted_counts_once(stored: Backend) -> None:
+async def test_an_unsaved_dead_letter_is_counted_once(stored: Backend) -> None:
     """It is in no answer of the storage, but will be: counted there alone, it was forgotten."""
     bus, storage, handler = await busy(stored)
     handler.failures = {1: NotRetryableError("never"), 2: NotRetryableError("never")}
@@ -96,7 +96,7 @@ async def test_what_is_parked_and_not_yet_saved_when_they_are_counted_counts_onc
 
 
 @pytest.mark.parametrize("way_out", ["retry", "discard"])
-async def test_what_is_retried_or_discarded_while_they_are_counted_counts_no_more(
+async def test_a_dead_letter_retried_or_discarded_during_counting_is_not_counted(
     stored: Backend, way_out: str
 ) -> None:
     """Health told of dead letters that were gone, or statistics of fewer than there were."""
@@ -119,7 +119,7 @@ async def test_what_is_retried_or_discarded_while_they_are_counted_counts_no_mor
     assert told(bus) == len(await bus.dead_letters.list()) == 1
 
 
-async def test_who_takes_a_subscription_over_counts_what_was_parked_under_it(stored: Backend) -> None:
+async def test_a_bus_that_takes_over_a_subscription_counts_its_dead_letters(stored: Backend) -> None:
     """Its health said ok, and once they were retried statistics told of fewer dead letters than none."""
     first, storage, handler = await busy(stored)
     handler.failures = {n: NotRetryableError("never") for n in (1, 2)}
@@ -138,7 +138,7 @@ async def test_who_takes_a_subscription_over_counts_what_was_parked_under_it(sto
         assert (told(second), second.health().status) == (0, "ok")
 
 
-async def test_a_bus_that_never_ran_tells_of_no_fewer_dead_letters_than_none(harness: Harness) -> None:
+async def test_a_bus_that_never_ran_reports_no_negative_number_of_dead_letters(harness: Harness) -> None:
     """A script that tidies up without handling anything printed a figure below zero."""
     harness.handler.failures = {1: NotRetryableError("never")}
     harness.subscribe(on_exhausted="park")
@@ -149,7 +149,7 @@ async def test_a_bus_that_never_ran_tells_of_no_fewer_dead_letters_than_none(har
     assert told(bus) == 0
 
 
-async def test_what_queues_is_counted_right_while_it_is_delivered(stored: Backend) -> None:
+async def test_the_number_of_queued_events_is_correct_while_they_are_delivered(stored: Backend) -> None:
     """A subscription would halt for want of room that there is."""
     bus, _, handler = await busy(stored, on_exhausted="park_key")
     handler.failures = {1: NotRetryableError("never")}
@@ -171,7 +171,7 @@ async def test_what_queues_is_counted_right_while_it_is_delivered(stored: Backen
 
 
 @pytest.mark.parametrize("discarded", [False, True])
-async def test_a_retry_that_succeeds_while_its_subscription_is_paused_counts(
+async def test_a_retry_that_succeeds_during_a_pause_reduces_the_dead_letter_count(
     harness: Harness, discarded: bool
 ) -> None:
     """Health told of a dead letter that was gone, for as long as the subscription was paused."""
@@ -197,7 +197,7 @@ async def test_a_retry_that_succeeds_while_its_subscription_is_paused_counts(
     assert told(harness.bus) == 1
 
 
-async def test_what_other_processes_park_and_discard_is_counted_within_seconds(on_disk: Backend) -> None:
+async def test_dead_letters_of_other_processes_are_counted_within_seconds(on_disk: Backend) -> None:
     """A web process that handles nothing would be degraded, or ok, until its next start."""
     clock, handler = VirtualClock(), GatedHandler()
     worker = await on_disk.start_bus(worker_count=1)

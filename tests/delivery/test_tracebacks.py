@@ -59,7 +59,7 @@ def _deep() -> None:
 
 
 @pytest.mark.parametrize("fail", [_plain, _noted, _caused, _during, _hidden, _group, _syntax, _deep])
-def test_the_text_is_that_of_the_standard_library_each_time(fail: Callable[[], None]) -> None:
+def test_the_traceback_text_equals_that_of_the_standard_library(fail: Callable[[], None]) -> None:
     """A dead letter would not say what went wrong, or where."""
     for _ in range(2):
         with pytest.raises(Exception) as caught:  # noqa: PT011 - whatever it is
@@ -67,12 +67,12 @@ def test_the_text_is_that_of_the_standard_library_each_time(fail: Callable[[], N
         assert traceback_text(caught.value) == "".join(traceback.format_exception(caught.value))
 
 
-def test_an_error_that_was_never_raised_has_a_text_too() -> None:
+def test_an_error_that_was_never_raised_has_a_text() -> None:
     """A future may be given an error that was never raised."""
     assert traceback_text(ValueError("made, not raised")) == "ValueError: made, not raised\n"
 
 
-def test_only_so_many_stacks_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_number_of_cached_stacks_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     """Code generated for each call would fill the memory with its tracebacks."""
     monkeypatch.setattr(tracebacks, "_known", {})
     for number in range(1000):
@@ -90,7 +90,7 @@ class _Locked:
         raise RuntimeError("the archive is locked")
 
 
-async def test_an_error_whose_traceback_cannot_be_formatted_is_parked_all_the_same() -> None:
+async def test_an_error_whose_traceback_cannot_be_formatted_is_parked() -> None:
     """The worker would end in the middle: the delivery would never finish, and ``drain`` would hang."""
     loader = _Locked()
     module: dict[str, Any] = {

@@ -228,7 +228,7 @@ def _module(tmp_path: Path, code: str) -> Path:
     return path
 
 
-def test_mypy_understands_an_application_and_finds_the_mistakes(
+def test_mypy_accepts_correct_application_code_and_finds_the_mistakes(
     module: Path, code: str, request: pytest.FixtureRequest
 ) -> None:
     """Positional constructors would be errors in every application, or handlers of another event none."""
@@ -249,7 +249,7 @@ def test_mypy_understands_an_application_and_finds_the_mistakes(
     assert found == expected(code), done.stdout + done.stderr
 
 
-def test_pyright_understands_an_application_and_finds_the_mistakes(module: Path, code: str) -> None:
+def test_pyright_accepts_correct_application_code_and_finds_the_mistakes(module: Path, code: str) -> None:
     """An editor would underline every event that an application makes, or every condition."""
     pyright = shutil.which("pyright", path=str(Path(sys.executable).parent))
     if pyright is None:
