@@ -1,4 +1,4 @@
-"""What is forked from a process that has its modules loaded behaves as one that was started."""
+"""A process forked from one that has its modules loaded behaves like one that was started."""
 
 from __future__ import annotations
 
@@ -35,11 +35,11 @@ def run(folder: Path, *arguments: str, timeout: float = 60) -> subprocess.Comple
     return warm.run(*("program", *arguments), warm=("json",), cwd=folder, env=ENVIRONMENT, timeout=timeout)
 
 
-@pytest.mark.parametrize("word", ["well", "fail", "raises"])
-def test_a_forked_process_behaves_like_a_started_one(program: Path, word: str) -> None:
-    """The tests would look at something that no user ever has."""
+@pytest.mark.parametrize("mode", ["well", "fail", "raises"])
+def test_a_forked_process_behaves_like_a_started_one(program: Path, mode: str) -> None:
+    """The tests would check something that no user ever runs."""
     started = subprocess.run(
-        [sys.executable, "-m", "program", word],
+        [sys.executable, "-m", "program", mode],
         cwd=program,
         env=ENVIRONMENT,
         stdin=subprocess.DEVNULL,
@@ -47,16 +47,16 @@ def test_a_forked_process_behaves_like_a_started_one(program: Path, word: str) -
         text=True,
         check=False,
     )
-    forked = run(program, word)
+    forked = run(program, mode)
     assert (forked.returncode, forked.stdout) == (started.returncode, started.stdout)
     assert forked.stderr.splitlines()[0] == started.stderr.splitlines()[0] == "so it is"
     assert forked.stderr.splitlines()[-1] == started.stderr.splitlines()[-1]
 
 
 def test_a_forked_process_inherits_only_the_standard_files(tmp_path: Path) -> None:
-    """What it inherits from the process that forked it would keep alive what a test waits to see end."""
+    """Files inherited from the forking process would keep open what a test waits to see closed."""
     (tmp_path / "program.py").write_text("import os; print(sorted(os.listdir('/dev/fd')))")
-    assert run(tmp_path).stdout == "['0', '1', '2', '3']\n"  # the last one is that of the listing
+    assert run(tmp_path).stdout == "['0', '1', '2', '3']\n"  # the last one belongs to the listing
 
 
 async def test_a_forked_process_can_be_killed_and_reports_its_exit_code(program: Path) -> None:

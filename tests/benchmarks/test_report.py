@@ -38,7 +38,7 @@ def measured(rival: str, *samples: float, note: str = "") -> Series:
 
 def test_a_row_shows_median_range_runs_and_ratio(environment: Environment) -> None:
     """A figure without its range and number of runs is an anecdote."""
-    book = Report(
+    results = Report(
         (
             Measured(
                 outcome(measured("pabal", 3e6, 2e6, 4e6), measured(in_memory.REFERENCE, 1e6, 1e6, 1e6)),
@@ -47,7 +47,7 @@ def test_a_row_shows_median_range_runs_and_ratio(environment: Environment) -> No
         )
     )
 
-    text = report.markdown(book)
+    text = report.markdown(results)
 
     assert "3,000,000 (2,000,000–4,000,000, n=3) | 3.00 (2.00–4.00) |" in text
     assert environment.line in text
@@ -55,9 +55,9 @@ def test_a_row_shows_median_range_runs_and_ratio(environment: Environment) -> No
 
 def test_the_report_marks_a_rival_that_is_not_installed(environment: Environment) -> None:
     """Leaving it out, or showing a zero, would both be misleading."""
-    book = Report((Measured(outcome(measured("pyee", note="not installed")), environment),))
+    results = Report((Measured(outcome(measured("pyee", note="not installed")), environment),))
 
-    assert "| pyee | 1.0 | memory | 1,000 | not installed | – |" in report.markdown(book)
+    assert "| pyee | 1.0 | memory | 1,000 | not installed | – |" in report.markdown(results)
 
 
 def test_a_goal_is_met_missed_or_not_measured(environment: Environment) -> None:
@@ -158,14 +158,14 @@ def test_a_number_is_shown_with_three_significant_digits(value: float, text: str
 
 def test_write_goals_replaces_only_the_goals_in_both_pages(environment: Environment, tmp_path: Path) -> None:
     """A page would show the figures of an earlier version, or lose the text around them."""
-    room = f"{report.GOALS_BEGIN}\n\nold\n\n{report.GOALS_END}"
+    section = f"{report.GOALS_BEGIN}\n\nold\n\n{report.GOALS_END}"
     for name in report.GOAL_PAGES:
-        (tmp_path / name).write_text(f"before\n{room}\nafter\n", "utf-8")
+        (tmp_path / name).write_text(f"before\n{section}\nafter\n", "utf-8")
     series = measured("pabal", 3e6, 3e6), measured(in_memory.REFERENCE, 1e6, 1e6)
-    book = Report((Measured(outcome(*series), environment),))
+    results = Report((Measured(outcome(*series), environment),))
 
     for _ in range(2):
-        assert {page.name for page in report.write_goals(book, tmp_path)} == set(report.GOAL_PAGES)
+        assert {page.name for page in report.write_goals(results, tmp_path)} == set(report.GOAL_PAGES)
 
     for name, word in (("performance.md", "yes"), ("performance.ko.md", "예")):
         text = (tmp_path / name).read_text("utf-8")
@@ -189,9 +189,9 @@ def test_the_korean_page_translates_every_scenario_and_names_its_english_revisio
     tmp_path: Path, environment: Environment
 ) -> None:
     """An untranslated scenario would be in English on the Korean page; an outdated page would pass."""
-    book = Report((Measured(outcome(measured("pabal", 2e6)), environment),))
+    results = Report((Measured(outcome(measured("pabal", 2e6)), environment),))
 
-    report.write(book, tmp_path)
+    report.write(results, tmp_path)
 
     assert set(KOREAN.scenarios) == set(SCENARIOS)
     korean = (tmp_path / report.KOREAN_MARKDOWN).read_text("utf-8")

@@ -94,7 +94,7 @@ async def test_the_raw_sqlite_floor_inserts_the_same_rows_as_pabal(tmp_path: Pat
 
 
 def test_settings_select_the_rivals_to_measure() -> None:
-    """For tuning, one rival has to be measured in seconds, not all of them in minutes."""
+    """For tuning, measuring one rival would take minutes for all of them instead of seconds."""
     assert Settings(rivals=("pabal",)).wants("pabal")
     assert not Settings(rivals=("pabal",)).wants("pyee")
     assert Settings().wants("pyee")

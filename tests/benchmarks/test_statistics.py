@@ -75,10 +75,10 @@ def test_rivals_take_turns_and_the_first_round_is_discarded() -> None:
 def test_a_rival_that_is_not_installed_is_not_called_and_has_no_samples() -> None:
     """A zero for a rival that did not run would make a chart wrong."""
 
-    def never() -> Metrics:
+    def must_not_run() -> Metrics:
         raise AssertionError("called")
 
-    (one,) = interleave([entry("absent", never, missing="not installed")], 2)
+    (one,) = interleave([entry("absent", must_not_run, missing="not installed")], 2)
 
     assert one.samples == ()
     assert one.note == "not installed"
@@ -90,11 +90,11 @@ def test_a_failing_rival_loses_its_samples_and_the_others_continue(
     """One broken rival must not cost an hour of measuring, or be shown with its successful runs only."""
     handled = iter([2, 2, 1])
 
-    def breaks() -> Metrics:
+    def fail_at_last() -> Metrics:
         expect_handled("breaks", next(handled), 2)
         return {"events/s": 1.0}
 
-    broken, sound = interleave([entry("broken", breaks), entry("sound", lambda: {"events/s": 2.0})], 3)
+    broken, sound = interleave([entry("broken", fail_at_last), entry("sound", lambda: {"events/s": 2.0})], 3)
 
     assert broken.samples == ()
     assert broken.note == "failed: IncompleteError: breaks handled 1 of 2 events"

@@ -1,4 +1,4 @@
-"""A full bus makes publishers wait, refuses them, or drops and counts the oldest delivery. Promise 19."""
+"""A full bus makes publishers wait, rejects them, or drops and counts the oldest delivery. Promise 19."""
 
 from __future__ import annotations
 
@@ -56,13 +56,13 @@ async def test_the_wait_policy_blocks_publishers_and_loses_nothing(memory: Backe
 
 
 async def test_the_raise_policy_rejects_only_events_that_do_not_fit(memory: Backend) -> None:
-    """Promise 19. The publisher gets an error with the figures, and can decide."""
+    """Promise 19. The publisher gets an error with the queue's size and limit, and can decide."""
     bus = await memory.start_bus(worker_count=1, max_queue_size=10, backpressure="raise")
     gate = Gate()
     bus.subscribe(Moved, gate)
     results = [await _outcome(bus.publish(Moved("rook", n))) for n in range(25)]
-    refused = [result for result in results if isinstance(result, QueueFullError)]
-    assert [(error.queue_size, error.max_queue_size) for error in refused] == [(10, 10)] * 15
+    rejected = [result for result in results if isinstance(result, QueueFullError)]
+    assert [(error.queue_size, error.max_queue_size) for error in rejected] == [(10, 10)] * 15
     with pytest.raises(QueueFullError, match="publish slower"):
         await bus.publish_batch([Moved("rook", 99)])
     gate.open.set()
@@ -75,7 +75,7 @@ async def test_the_raise_policy_rejects_only_events_that_do_not_fit(memory: Back
 
 @pytest.mark.parametrize("policy", ["wait", "raise", "drop_oldest"])
 async def test_events_without_a_subscription_take_no_room_in_the_queue(memory: Backend, policy: Any) -> None:
-    """A full queue must not refuse events that take no place in it."""
+    """A full queue must not reject events that take no place in it."""
     bus = await memory.start_bus(max_queue_size=1, backpressure=policy)
     gate = Gate()
     bus.subscribe(Moved, gate)
@@ -185,7 +185,7 @@ async def test_a_publisher_cancelled_when_admitted_passes_its_place_to_the_next(
 
 
 async def test_unsubscribing_admits_waiting_publishers(memory: Backend) -> None:
-    """No handler ends when a subscription is removed, so nothing else would wake waiting publishers."""
+    """No handler ends when a subscription is removed, so nothing else would wake the waiting publishers."""
     bus = await memory.start_bus(max_queue_size=1)
     calls: Recorder[int] = Recorder()
 
@@ -227,15 +227,15 @@ async def test_a_bus_with_a_log_raises_when_too_many_events_wait_for_their_commi
     results = await asyncio.gather(
         *(bus.publish(Moved("rook", n)) for n in range(20)), return_exceptions=True
     )
-    refused = [result for result in results if isinstance(result, QueueFullError)]
-    assert len(refused) == 15
+    rejected = [result for result in results if isinstance(result, QueueFullError)]
+    assert len(rejected) == 15
     assert bus.storage is not None
     assert await bus.storage.head() == 5
     await backend.close()
 
 
 async def test_a_stop_skips_cancelled_publishers(memory: Backend) -> None:
-    """If such publishers counted as let in, the next start's publishers would have less room for ever."""
+    """Counted as admitted, they would take room from publishers for ever after the next start."""
     bus = await memory.start_bus(worker_count=1, max_queue_size=1)
     gate = Gate()
     bus.subscribe(Moved, gate, name="gate")

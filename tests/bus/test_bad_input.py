@@ -1,4 +1,4 @@
-"""Values that cannot be published are refused with an error that says what to do; nothing is half done."""
+"""Publishing an invalid value raises an error that says what to do, and publishes nothing."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ from tests.bus.samples import Measured, Moved, Ticket, Unknown
 from tests.bus.support import Backend, Recorder
 
 
-async def refused(
+async def assert_rejected(
     backend: Backend, event: Any, error: type[InvalidEventError], message: str
 ) -> InvalidEventError:
-    """Publish a bad value in every way, and check that nothing was published and the bus goes on."""
+    """Publish a bad value in every way, and check that nothing was published and the bus still works."""
     bus = await backend.start_bus()
     seen: Recorder[Any] = Recorder()
 
@@ -42,11 +42,8 @@ async def refused(
     await bus.drain(60)
     assert len(seen) == 0
     statistics = bus.get_statistics()
-    assert (statistics["events_published"], statistics["events_scheduled"], statistics["queue_size"]) == (
-        0,
-        0,
-        0,
-    )
+    for key in ("events_published", "events_scheduled", "queue_size"):
+        assert statistics[key] == 0, key
     if bus.storage is not None:
         assert await bus.storage.head() == 0
     await bus.publish(Moved("after"))
@@ -58,18 +55,18 @@ async def refused(
 @pytest.mark.parametrize("event", [Unknown("x"), object(), "text", 42, None, {"type": "dict"}])
 async def test_publish_rejects_an_unregistered_object(backend: Backend, event: Any) -> None:
     """An object that no subscription can match would vanish silently."""
-    await refused(backend, event, UnregisteredEventError, r"not a registered event: .*register_event")
+    await assert_rejected(backend, event, UnregisteredEventError, r"not a registered event: .*register_event")
 
 
 async def test_publish_rejects_an_event_class_instead_of_an_instance(backend: Backend) -> None:
-    """A common mistake: forgotten parentheses."""
-    await refused(backend, Moved, UnregisteredEventError, "not an instance")
+    """Forgotten parentheses are a common mistake, and would publish nothing that can be delivered."""
+    await assert_rejected(backend, Moved, UnregisteredEventError, "not an instance")
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
 async def test_publish_rejects_a_non_finite_number(backend: Backend, value: float) -> None:
     """NaN has no JSON form, equals nothing, and comes from a calculation that went wrong earlier."""
-    error = await refused(backend, Measured(value), NonFiniteNumberError, "finite")
+    error = await assert_rejected(backend, Measured(value), NonFiniteNumberError, "finite")
     assert isinstance(error, NonFiniteNumberError)
     assert (error.event_type, error.field) == ("value.measured", "value")
 
@@ -77,19 +74,19 @@ async def test_publish_rejects_a_non_finite_number(backend: Backend, value: floa
 async def test_publish_rejects_a_value_that_does_not_match_its_declared_type(stored: Backend) -> None:
     """The value would be read back changed, or not at all."""
     event: Any = Measured(label=object())  # type: ignore[arg-type]
-    await refused(stored, event, UnserializableEventError, "cannot be stored as declared")
+    await assert_rejected(stored, event, UnserializableEventError, "cannot be stored as declared")
 
 
 async def test_publish_checks_the_field_types_of_a_registered_dataclass(stored: Backend) -> None:
     """Registered classes must be checked like subclasses of DomainEvent."""
     event = Ticket("A1", [1])  # type: ignore[list-item]
-    await refused(stored, event, UnserializableEventError, "cannot be stored as declared")
+    await assert_rejected(stored, event, UnserializableEventError, "cannot be stored as declared")
 
 
 async def test_publish_rejects_a_naive_datetime_in_a_field_declared_aware(stored: Backend) -> None:
     """A time without an offset is ambiguous; the next reader would have to guess."""
     event = Measured(taken_at=datetime(2024, 1, 1))
-    error = await refused(stored, event, NaiveDatetimeError, "naive datetime in taken_at, .*timezone")
+    error = await assert_rejected(stored, event, NaiveDatetimeError, "naive datetime in taken_at, .*timezone")
     assert isinstance(error, NaiveDatetimeError)
     assert error.field == "taken_at"
 
@@ -103,7 +100,7 @@ def test_an_event_cannot_be_created_with_a_naive_occurred_at() -> None:
 
 async def test_publish_rejects_a_payload_above_the_size_limit(stored: Backend) -> None:
     """The limit is one megabyte by default: a log of large payloads slows every reader down."""
-    error = await refused(
+    error = await assert_rejected(
         stored, Measured(label="x" * (1 << 20)), PayloadTooLargeError, "publish a reference"
     )
     assert isinstance(error, PayloadTooLargeError)

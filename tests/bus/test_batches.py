@@ -15,7 +15,7 @@ TWICE = RetryPolicy(max_attempts=2, base_delay=0.0)
 
 
 class Batches:
-    """A batch handler that keeps its batches, and fails for certain numbers."""
+    """A batch handler that records its batches, and fails for certain numbers."""
 
     def __init__(self, *poison: int) -> None:
         self.seen: Recorder[list[int]] = Recorder()
@@ -32,7 +32,7 @@ class Batches:
 
 
 async def test_a_batch_handler_receives_at_most_its_batch_size_in_publish_order(backend: Backend) -> None:
-    """Events would be skipped, doubled or out of order between batches, or a batch would exceed its limit."""
+    """Events would be lost, duplicated or out of order between batches, or a batch would exceed its size."""
     bus = await backend.start_bus()
     batches = Batches()
     bus.subscribe(Moved, batches, batch=10)
@@ -54,7 +54,7 @@ async def test_a_single_event_does_not_wait_for_a_full_batch(backend: Backend) -
 
 
 async def test_a_subscription_handles_one_batch_at_a_time(backend: Backend) -> None:
-    """Two batches at once would handle events of one aggregate side by side."""
+    """Two batches at once would handle events of one aggregate concurrently."""
     bus = await backend.start_bus(worker_count=4)
     inside = 0
     most = 0
@@ -140,7 +140,7 @@ async def test_a_failed_batch_is_retried_as_a_whole(backend: Backend) -> None:
 async def test_only_the_poison_events_of_a_batch_are_parked(
     backend: Backend, poison: tuple[int, ...]
 ) -> None:
-    """Parking the batch whole would lose its good events; retrying it for ever would stop everything."""
+    """Parking the whole batch would lose its good events; retrying it for ever would stop everything."""
     bus = await backend.start_bus()
     batches = Batches(*poison)
     bus.subscribe(Moved, batches, batch=8, retry=TWICE)
@@ -170,12 +170,12 @@ async def test_a_non_retryable_error_splits_its_batch_at_once(backend: Backend) 
     bus = await backend.start_bus()
     calls: Recorder[list[int]] = Recorder()
 
-    async def refuse(events: list[Moved]) -> None:
+    async def reject(events: list[Moved]) -> None:
         calls.add(numbers(events))
         if 1 in numbers(events):
             raise NotRetryableError("never")
 
-    bus.subscribe(Moved, refuse, batch=3, retry=RetryPolicy(max_attempts=9, base_delay=0))
+    bus.subscribe(Moved, reject, batch=3, retry=RetryPolicy(max_attempts=9, base_delay=0))
     await bus.publish_batch([Moved("rook", n) for n in range(3)])
     await bus.drain(60)
     assert calls == [[0, 1, 2], [0], [1], [2]]

@@ -10,7 +10,7 @@ from tests.bus.support import Backend, Recorder
 
 
 async def test_events_published_by_a_handler_inherit_correlation_and_causation_ids(backend: Backend) -> None:
-    """These two ids are used to trace a chain of events; a missing one breaks the chain."""
+    """These two ids are used to trace a chain of events; a missing one would break the chain."""
     bus = await backend.start_bus()
     chain: Recorder[Any] = Recorder()
 
@@ -49,11 +49,11 @@ async def test_ids_set_by_the_caller_are_kept(backend: Backend) -> None:
 
     bus.subscribe(Moved, on_moved)
     bus.subscribe(NoteTaken, on_note_taken)
-    event = Moved("rook", correlation_id="theirs")
-    await bus.publish(event)
+    cause = Moved("rook", correlation_id="theirs")
+    await bus.publish(cause)
     await bus.drain(60)
-    by_n = {noted.n: noted for noted in seen}
-    assert (by_n[1].correlation_id, by_n[1].causation_id) == ("mine", event.event_id)
+    by_n = {event.n: event for event in seen}
+    assert (by_n[1].correlation_id, by_n[1].causation_id) == ("mine", cause.event_id)
     assert (by_n[2].correlation_id, by_n[2].causation_id) == ("theirs", "other")
 
 

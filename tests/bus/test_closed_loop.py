@@ -15,32 +15,32 @@ from tests.bus.support import LIMIT
 
 
 class CutShortError(Exception):
-    """Ends the work of a loop."""
+    """Ends a loop in the middle of its work."""
 
 
-class Desk:
+class InterruptedHandler:
     """A handler that leaves events unfinished, in every possible way, when the loop ends."""
 
-    def __init__(self, way: str) -> None:
-        self.way = way
+    def __init__(self, behavior: str) -> None:
+        self.behavior = behavior
         self.handled: list[int] = []
         self.begun = asyncio.Event()
 
     async def handle(self, event: NoteTaken) -> None:
         self.begun.set()
-        if self.way == "waits":
+        if self.behavior == "waits":
             await asyncio.Event().wait()
-        if self.way == "fails":
+        if self.behavior == "fails":
             raise ValueError("later")
         self.handled.append(event.n)
 
 
-def bus_on(storage: SqliteEventStorage, desk: Desk) -> BaseEventBus:
-    """Return a bus with the desk as its only handler."""
+def bus_on(storage: SqliteEventStorage, handler: InterruptedHandler) -> BaseEventBus:
+    """Return a bus with one handler."""
     bus = InMemoryEventBus(event_storage=storage, worker_count=2)
     # More attempts than can be made while a loaded machine delays the end of the first loop.
     policy = RetryPolicy(max_attempts=1_000_000, base_delay=0.0, jitter=0.0)
-    bus.subscribe(NoteTaken, desk, name="desk", retry=policy)
+    bus.subscribe(NoteTaken, handler, name="sub", retry=policy)
     return bus
 
 
@@ -61,72 +61,72 @@ def run_and_drop(work: Callable[[], Coroutine[Any, Any, None]]) -> None:
 
 
 @pytest.mark.parametrize("run", [run_and_cancel, run_and_drop])
-@pytest.mark.parametrize("way", ["handles", "waits", "fails"])
-@pytest.mark.parametrize("again", ["same bus", "same storage", "same file"])
+@pytest.mark.parametrize("behavior", ["handles", "waits", "fails"])
+@pytest.mark.parametrize("restarted", ["same bus", "same storage", "same file"])
 def test_events_left_unfinished_by_a_closed_loop_are_delivered_after_a_restart(
-    tmp_path: Path, run: Any, way: str, again: str
+    tmp_path: Path, run: Any, behavior: str, restarted: str
 ) -> None:
-    """When an exception ended ``asyncio.run``, a later ``stop()`` raised "Event loop is closed"."""
-    desk = Desk(way)
+    """After an exception had ended ``asyncio.run``, a later ``stop()`` would raise "Event loop is closed"."""
+    handler = InterruptedHandler(behavior)
     storage = SqliteEventStorage(tmp_path / "log.db")
-    bus = bus_on(storage, desk)
+    bus = bus_on(storage, handler)
 
     async def cut_short() -> None:
         await bus.start()
         await bus.publish_batch([NoteTaken(n) for n in range(5)])
-        await desk.begun.wait()
+        await handler.begun.wait()
         raise CutShortError
 
-    async def go_on() -> None:
+    async def continue_later() -> None:
         nonlocal bus, storage
-        desk.way = "handles"
+        handler.behavior = "handles"
         await bus.stop()
         await bus.stop()
-        if again == "same file":
+        if restarted == "same file":
             storage.close()
             storage = SqliteEventStorage(tmp_path / "log.db")
-        if again != "same bus":
-            bus = bus_on(storage, desk)
+        if restarted != "same bus":
+            bus = bus_on(storage, handler)
         async with asyncio.timeout(LIMIT), bus:
             await bus.publish(NoteTaken(5))
             await bus.drain()
-            assert set(desk.handled) == set(range(6))
+            assert set(handler.handled) == set(range(6))
             assert bus.get_statistics()["queue_size"] == 0
             [record] = await bus.subscriptions.list()
             assert record.watermark == 6
         storage.close()
 
     run(cut_short)
-    asyncio.run(go_on())
+    asyncio.run(continue_later())
 
 
 @pytest.mark.parametrize("run", [run_and_cancel, run_and_drop])
 def test_a_bus_that_was_never_stopped_can_start_in_a_new_loop(tmp_path: Path, run: Any) -> None:
-    """It returned as if the bus ran, and every later publish was refused because of the closed loop."""
-    desk = Desk("handles")
+    """``start`` would return as if the bus ran, and every later publish would fail with the closed loop."""
+    handler = InterruptedHandler("handles")
     storage = SqliteEventStorage(tmp_path / "log.db")
-    bus = bus_on(storage, desk)
+    bus = bus_on(storage, handler)
 
     async def cut_short() -> None:
         await bus.start()
         await bus.publish(NoteTaken(0))
         raise CutShortError
 
-    async def go_on() -> None:
+    async def continue_later() -> None:
         async with asyncio.timeout(LIMIT), bus:
             await bus.publish(NoteTaken(1))
-        assert set(desk.handled) == {0, 1}
+        assert set(handler.handled) == {0, 1}
         storage.close()
 
     run(cut_short)
-    asyncio.run(go_on())
+    asyncio.run(continue_later())
 
 
 def test_stop_and_drain_do_not_wait_for_calls_of_a_closed_loop(tmp_path: Path) -> None:
     """Calls that waited in the closed loop, as in ``drain`` or ``wait_for``, can never be woken."""
-    desk = Desk("waits")
+    handler = InterruptedHandler("waits")
     storage = SqliteEventStorage(tmp_path / "log.db")
-    bus = bus_on(storage, desk)
+    bus = bus_on(storage, handler)
     tasks: list[asyncio.Task[Any]] = []
 
     async def cut_short() -> None:
@@ -135,41 +135,41 @@ def test_stop_and_drain_do_not_wait_for_calls_of_a_closed_loop(tmp_path: Path) -
         tasks.append(asyncio.create_task(bus.drain()))
         tasks.append(asyncio.create_task(bus.wait_for(NoteTaken, where=lambda event: event.n == 7)))
         bus.publish_threadsafe(NoteTaken(2))
-        await desk.begun.wait()
+        await handler.begun.wait()
         raise CutShortError
 
-    async def go_on() -> None:
-        desk.way = "handles"
+    async def continue_later() -> None:
+        handler.behavior = "handles"
         async with asyncio.timeout(LIMIT):
             await bus.stop()
             async with bus:
                 await bus.drain()
-        assert 1 in desk.handled
+        assert 1 in handler.handled
         storage.close()
 
     run_and_drop(cut_short)
-    asyncio.run(go_on())
+    asyncio.run(continue_later())
 
 
 def test_a_bus_without_a_log_does_not_wait_for_workers_of_a_closed_loop() -> None:
-    """``stop()`` waited for its whole time limit for deliveries that no worker makes."""
-    desk = Desk("waits")
+    """``stop()`` would wait for its whole time limit for deliveries that no worker makes."""
+    handler = InterruptedHandler("waits")
     bus = InMemoryEventBus(worker_count=1)
-    bus.subscribe(NoteTaken, desk, name="desk")
+    bus.subscribe(NoteTaken, handler, name="sub")
 
     async def cut_short() -> None:
         await bus.start()
         await bus.publish_batch([NoteTaken(1), NoteTaken(2)])
-        await desk.begun.wait()
+        await handler.begun.wait()
         raise CutShortError
 
-    async def go_on() -> None:
-        desk.way = "handles"
+    async def continue_later() -> None:
+        handler.behavior = "handles"
         async with asyncio.timeout(LIMIT):
             await bus.stop(timeout=10 * LIMIT)
             async with bus:
                 await bus.publish(NoteTaken(3))
-        assert desk.handled == [3]
+        assert handler.handled == [3]
 
     run_and_drop(cut_short)
-    asyncio.run(go_on())
+    asyncio.run(continue_later())

@@ -16,16 +16,16 @@ from tests.bus.samples import Moved
 from tests.bus.support import Backend, Recorder, by_piece, numbers, reports_of, statistics_of
 
 
-class Broken:
-    """A handler that refuses every event, or those of one key, until it is repaired."""
+class RejectingHandler:
+    """A handler that rejects every event, or those of one key, until it is fixed."""
 
     def __init__(self, piece: str | None = None) -> None:
         self.piece = piece
-        self.mended = False
+        self.fixed = False
         self.handled: Recorder[Moved] = Recorder()
 
     async def handle(self, event: Moved) -> None:
-        if not self.mended and self.piece in (None, event.piece):
+        if not self.fixed and self.piece in (None, event.piece):
             raise NotRetryableError("broken")
         self.handled.add(event)
 
@@ -36,7 +36,7 @@ async def test_a_subscription_halts_at_the_limit_of_dead_letters(
     """Promise 24. A handler that fails all night would fill the disk, or events would be dropped."""
     monkeypatch.setattr(redelivery, "MOST_KEPT", 5)
     bus = await stored.start_bus(worker_count=1)
-    broken, healthy = Broken(), Broken("nobody")
+    broken, healthy = RejectingHandler(), RejectingHandler("nobody")
     bus.subscribe(Moved, broken, name="broken")
     bus.subscribe(Moved, healthy, name="healthy")
     halted = reports_of(bus, SubscriptionHalted)
@@ -46,7 +46,7 @@ async def test_a_subscription_halts_at_the_limit_of_dead_letters(
     assert statistics_of(bus, "broken")["state"] == "halted"
     assert "the limit of dead letters" in halted[0].reason
     assert numbers(healthy.handled) == list(range(20))
-    broken.mended = True
+    broken.fixed = True
     assert await bus.resume("broken")
     await bus.drain(60)
     assert numbers(broken.handled) == list(range(5, 20))
@@ -58,10 +58,10 @@ async def test_a_subscription_halts_at_the_limit_of_dead_letters(
 async def test_a_subscription_halts_at_the_limit_of_events_queued_behind_a_dead_letter(
     stored: Backend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Promise 25. A queue must stay complete and in order, so none of it may be left out to save room."""
+    """Promise 25. A queue must stay complete and in order, so nothing may be left out to save room."""
     monkeypatch.setattr(redelivery, "MOST_KEPT", 8)
     bus = await stored.start_bus(worker_count=1)
-    broken = Broken("A")
+    broken = RejectingHandler("A")
     bus.subscribe(Moved, broken, name="broken", on_exhausted="park_key")
     for n in range(30):
         await bus.publish(Moved("AB"[n % 2], n))
@@ -74,7 +74,7 @@ async def test_a_subscription_halts_at_the_limit_of_events_queued_behind_a_dead_
     await bus.start()
     await bus.drain(60)
     assert statistics_of(bus, "broken")["state"] == "halted"
-    broken.mended = True
+    broken.fixed = True
     monkeypatch.setattr(redelivery, "MOST_KEPT", 100)
     assert await bus.resume("broken")
     assert await bus.dead_letters.retry("all") == 1
@@ -87,7 +87,7 @@ async def test_a_subscription_without_a_log_halts_at_the_limit_of_queued_events(
     """The queue is in memory, and would use it up unnoticed."""
     bus = InMemoryEventBus(worker_count=1)
     bus._engine.dead_letters._limit = 8
-    broken = Broken("A")
+    broken = RejectingHandler("A")
     bus.subscribe(Moved, broken, name="broken", on_exhausted="park_key")
     halted, dropped = reports_of(bus, SubscriptionHalted), reports_of(bus, EventDropped)
     async with bus:
@@ -97,14 +97,14 @@ async def test_a_subscription_without_a_log_halts_at_the_limit_of_queued_events(
         assert statistics_of(bus, "broken")["state"] == "halted"
         assert "the limit of dead letters, or of events queued behind them" in halted[0].reason
         assert len(dropped) == 12
-        broken.mended = True
+        broken.fixed = True
         assert await bus.resume("broken")
         assert await bus.dead_letters.retry("all") == 1
         await bus.drain(60)
         assert numbers(broken.handled) == list(range(8))
 
 
-def little_room(monkeypatch: pytest.MonkeyPatch) -> None:
+def shrink_buffers(monkeypatch: pytest.MonkeyPatch) -> None:
     """Read at most 16 events at a time, and none while 32 dead letters are not saved."""
     for module in (feed, pages):
         monkeypatch.setattr(module, "BUFFER_HIGH", 64)
@@ -115,7 +115,7 @@ def little_room(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 class SlowSaves:
-    """Saves of progress that wait until the disk is fast again."""
+    """Make saves of progress wait until ``may_end`` is set."""
 
     def __init__(self, storage: EventStorage | None, monkeypatch: pytest.MonkeyPatch) -> None:
         assert storage is not None
@@ -133,18 +133,18 @@ async def test_the_number_of_unsaved_dead_letters_is_bounded(
     stored: Backend, monkeypatch: pytest.MonkeyPatch, live: bool
 ) -> None:
     """A handler that fails at once over a long backlog would fill the memory while the disk is slow."""
-    little_room(monkeypatch)
+    shrink_buffers(monkeypatch)
     bus = await stored.start_bus(worker_count=1)
     saves = SlowSaves(bus.storage, monkeypatch)
     if live:
-        bus.subscribe(Moved, Broken(), name="broken")
+        bus.subscribe(Moved, RejectingHandler(), name="broken")
         await bus.publish(Moved("A", 0))
         await saves.begun.wait()
         for n in range(1, 1000):
             await bus.publish(Moved(str(n), n))
     else:
         await bus.publish_batch([Moved(str(n), n) for n in range(1000)])
-        bus.subscribe(Moved, Broken(), name="broken", start="beginning")
+        bus.subscribe(Moved, RejectingHandler(), name="broken", start="beginning")
     engine = bus._engine
     reader, consumer = engine.feed, engine.consumers["broken"]
     assert reader is not None
@@ -159,13 +159,13 @@ async def test_reading_continues_while_dead_letters_are_saved(
     stored: Backend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A reader that stopped for unsaved dead letters would sleep through the whole save that takes them."""
-    little_room(monkeypatch)
+    shrink_buffers(monkeypatch)
     bus = await stored.start_bus(worker_count=1)
     saves = SlowSaves(bus.storage, monkeypatch)
     await bus.publish_batch([Moved(str(n), n) for n in range(100)])
     engine, counted = bus._engine, asyncio.Event()
     monkeypatch.setattr(engine.tally, "wait_until_counted", counted.wait)  # saves wait for counts
-    bus.subscribe(Moved, Broken(), name="broken", start="beginning")
+    bus.subscribe(Moved, RejectingHandler(), name="broken", start="beginning")
     reader, consumer = engine.feed, engine.consumers["broken"]
     assert reader is not None
     await until(lambda: not engine.pending and reader._wake is not None and consumer.unsaved.is_full)

@@ -16,7 +16,7 @@ from tests.bus.support import ONE_ATTEMPT, Backend, Recorder, spin_loop, statist
 
 
 async def test_drain_returns_at_once_when_there_is_nothing_to_do(backend: Backend) -> None:
-    """On an empty bus, without subscriptions, or when everything is done."""
+    """It would hang on an empty bus, without subscriptions, or when everything is done."""
     bus = await backend.start_bus()
     await bus.drain(60)
     await bus.publish(Moved("rook"))
@@ -103,14 +103,14 @@ async def test_drain_without_retries_returns_when_a_running_attempt_fails(
 
 
 async def test_drain_does_not_wait_for_scheduled_events(backend: Backend, clock: VirtualClock) -> None:
-    """An event for tomorrow is not work for now."""
+    """An event for tomorrow is not work for now: drain would take a day."""
     bus = await backend.start_bus(clock=clock)
     await bus.publish(Moved("rook"), delay=86_400)
     await bus.drain(60)
 
 
 async def test_drain_does_not_wait_for_events_queued_behind_a_dead_letter(backend: Backend) -> None:
-    """The dead letter first needs a decision."""
+    """The dead letter needs an operator's decision first; drain would wait for it for ever."""
     bus = await backend.start_bus()
 
     async def fail(event: Moved) -> None:
@@ -151,10 +151,10 @@ async def test_a_drain_timeout_reports_how_many_deliveries_wait_for_a_retry(back
     """A handler's error looks like slowness, and waiting longer is no use: a retry may be an hour away."""
     bus = await backend.start_bus()
 
-    async def mistaken(event: Moved) -> None:
+    async def fail(event: Moved) -> None:
         raise AttributeError("no such field")
 
-    bus.subscribe(Moved, mistaken, retry=RetryPolicy(base_delay=3600, max_delay=3600))
+    bus.subscribe(Moved, fail, retry=RetryPolicy(base_delay=3600, max_delay=3600))
     await bus.publish_batch([Moved("rook", 1), Moved("rook", 2)])
     await bus.drain(10, retries=False)
     with pytest.raises(
@@ -244,7 +244,7 @@ async def test_a_stop_makes_a_waiting_drain_raise(backend: Backend) -> None:
 async def test_drain_does_not_wait_for_the_deliveries_of_an_unsubscribed_handler(
     backend: Backend, clock: VirtualClock
 ) -> None:
-    """Deliveries that wait for a retry, with or without a key, go with their subscription."""
+    """Deliveries that wait for a retry, with or without a key, must be dropped with their subscription."""
     bus = await backend.start_bus(clock=clock)
     calls: Recorder[int] = Recorder()
 
@@ -257,8 +257,8 @@ async def test_drain_does_not_wait_for_the_deliveries_of_an_unsubscribed_handler
     await calls.reach(2)
     assert bus.unsubscribe(subscription)
     await bus.drain(60)
-    figures_ = bus.get_statistics()
-    assert (figures_["queue_size"], figures_["retry_queue_size"]) == (0, 0)
+    statistics = bus.get_statistics()
+    assert (statistics["queue_size"], statistics["retry_queue_size"]) == (0, 0)
 
 
 async def test_cancelling_a_drain_does_not_affect_the_bus(backend: Backend) -> None:

@@ -31,7 +31,7 @@ async def test_drop_oldest_drops_counts_and_reports_the_longest_waiting_deliveri
 
 
 async def test_drop_oldest_picks_the_oldest_across_keys_and_subscriptions(memory: Backend) -> None:
-    """Age decides, not which key or handler is looked at first."""
+    """Age decides, not which key or handler is examined first."""
     bus = await memory.start_bus(worker_count=2, max_queue_size=6, backpressure="drop_oldest")
     one, two = Gate(), Gate()
     bus.subscribe(Moved, one, name="one")
@@ -99,7 +99,7 @@ async def test_a_dropped_delivery_does_not_block_handlers_of_a_higher_priority_n
     await bus.publish(Moved("rook", 1))
     await first.entered.reach(1)
     await bus.publish(Moved("rook", 2))
-    await bus.publish(Moved("bishop", 3))  # the 1 of the second and the 2 of the first are dropped for it
+    await bus.publish(Moved("bishop", 3))  # drops 1 for "second" and 2 for "first"
     first.open.set()
     await bus.drain(60)
     assert first.handled == [1, 3] or first.handled == [3, 1]
@@ -108,7 +108,7 @@ async def test_a_dropped_delivery_does_not_block_handlers_of_a_higher_priority_n
 
 
 async def test_drop_oldest_drops_deliveries_that_wait_for_a_retry(memory: Backend) -> None:
-    """Retries of events without a key wait outside of any lane; if spared, they would fill the memory."""
+    """Retries of events without a key wait outside any lane; if spared, they would fill the memory."""
     bus = await memory.start_bus(max_queue_size=10, backpressure="drop_oldest")
     calls: Recorder[int] = Recorder()
 
@@ -125,7 +125,7 @@ async def test_drop_oldest_drops_deliveries_that_wait_for_a_retry(memory: Backen
 
 
 async def test_the_cost_of_a_drop_does_not_depend_on_the_number_of_keys(memory: Backend) -> None:
-    """Searching all lanes for each event would make a full bus slower the larger its queue may be."""
+    """Searching all lanes for each event would make a full bus slower, the larger its queue."""
     costs: list[int] = []
     for size in (256, 2048):
         bus = await memory.start_bus(worker_count=1, max_queue_size=size, backpressure="drop_oldest")

@@ -105,7 +105,7 @@ async def test_2_order_per_key_holds_across_parallel_workers(backend: Backend) -
 
 @pytest.mark.parametrize("count", [1, 4, 32])
 async def test_3_the_worker_count_is_correct_as_soon_as_start_returns(backend: Backend, count: int) -> None:
-    """The figure is right without a sleep or a first event, and all workers do work."""
+    """The count is correct without a sleep or a first event, and all workers do work."""
     bus = backend.make_bus(worker_count=count)
     assert bus.get_statistics()["worker_count"] == 0
     await bus.start()
@@ -214,7 +214,7 @@ def test_6_the_bus_works_without_any_optional_module() -> None:
         from pabal import EventBusFactory, DomainEvent
         import pabal.testing
 
-        class Recorder(DomainEvent):
+        class Numbered(DomainEvent):
             n: int
 
         async def main():
@@ -222,12 +222,12 @@ def test_6_the_bus_works_without_any_optional_module() -> None:
                 bus = EventBusFactory.create_default_event_bus(Path(folder) / "events.db")
                 found = []
 
-                @bus.on(Recorder)
+                @bus.on(Numbered)
                 async def note(event):
                     found.append(event.n)
 
                 async with bus:
-                    await bus.publish(Recorder(7))
+                    await bus.publish(Numbered(7))
                 assert found == [7]
 
         asyncio.run(main())
@@ -279,7 +279,7 @@ async def test_7_a_sqlite_file_can_be_deleted_after_use(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def _wakings() -> int:
+def _wake_ups() -> int:
     """Return how often this process has slept and been woken."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_nvcsw
 
@@ -307,17 +307,16 @@ async def test_8_an_idle_bus_uses_no_cpu(tmp_path: Path) -> None:
     gc.collect()
     gc.freeze()  # a full garbage collection by chance would walk the objects of all other tests
     try:
-        before, started, woken = time.process_time(), time.perf_counter(), _wakings()
+        before, started, woken = time.process_time(), time.perf_counter(), _wake_ups()
         await asyncio.sleep(5.0)
         elapsed = time.perf_counter() - started
         share = (time.process_time() - before) / elapsed
-        wakings = (_wakings() - woken) / elapsed
+        wake_ups = (_wake_ups() - woken) / elapsed
     finally:
         gc.unfreeze()
     # Some machines charge a process milliseconds for each wake-up, whatever it does. What is tested is that
-    # it does
-    # not wake often, and does no work.
-    assert share < 0.005 or (wakings < 30 and share < 0.1), (share, wakings)
+    # it does not wake often, and does no work.
+    assert share < 0.005 or (wake_ups < 30 and share < 0.1), (share, wake_ups)
     for bus in buses:
         await bus.stop()
     await asyncio.gather(*waiting, return_exceptions=True)

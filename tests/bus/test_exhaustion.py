@@ -26,7 +26,7 @@ from tests.bus.support import (
 
 
 class Fragile:
-    """A handler that fails for one number until it is repaired, and keeps the events that succeeded."""
+    """A handler that fails for certain numbers until it is fixed, and records the events that succeeded."""
 
     def __init__(self, *poison: int) -> None:
         self.handled: Recorder[Any] = Recorder()
@@ -86,7 +86,7 @@ async def test_stop_halts_the_subscription_and_health_reports_failing(backend: B
 
 
 async def test_a_halted_subscription_handles_no_new_events(backend: Backend) -> None:
-    """Events published meanwhile must not be handled early, hold up drain(), or fill the queue."""
+    """Events published meanwhile must not be handled early, block drain(), or fill the queue."""
     bus = await backend.start_bus(max_queue_size=10)
     fragile = Fragile(1)
     bus.subscribe(Moved, fragile, name="book", retry=ONE_ATTEMPT, on_exhausted="stop")
@@ -119,7 +119,7 @@ async def test_resume_continues_from_the_watermark(stored: Backend) -> None:
 
 
 async def test_resuming_a_halted_subscription_is_reported(backend: Backend) -> None:
-    """An operator woken by the halt would never learn that it is over."""
+    """An operator alerted by the halt would never learn that it is over."""
     bus = await backend.start_bus(worker_count=1)
     resumed = reports_of(bus, SubscriptionResumed)
     fragile = Fragile(1)
@@ -129,7 +129,7 @@ async def test_resuming_a_halted_subscription_is_reported(backend: Backend) -> N
     assert not resumed
     fragile.poison.clear()
     assert await bus.resume("book")
-    await resumed.reach(1)  # if another reader of the request was quicker, it comes a moment later
+    await resumed.reach(1)  # it comes a moment later if another reader of the request was faster
     assert [report.subscription for report in resumed] == ["book"]
 
 
@@ -171,11 +171,11 @@ async def test_a_halted_subscription_continues_after_a_restart(stored: Backend) 
     await publish_keys(bus)
     await bus.drain(60)
     bus = await stored.reopen(bus)
-    mended = Fragile()
-    bus.subscribe(Moved, mended, name="book")
+    fixed = Fragile()
+    bus.subscribe(Moved, fixed, name="book")
     async with bus:
         pass
-    together = by_piece([*fragile.handled, *mended.handled])
+    together = by_piece([*fragile.handled, *fixed.handled])
     assert together == {"A": list(range(1, 11)), "B": list(range(101, 111))}
 
 
@@ -208,13 +208,13 @@ async def test_resume_does_not_run_a_key_again_while_its_handler_is_still_runnin
         name="book",
         retry=ONE_ATTEMPT,
         on_exhausted="stop",
-        where=lambda event: event.piece not in mended,
+        where=lambda event: event.piece not in fixed,
     )
-    mended: set[str] = set()
+    fixed: set[str] = set()
     halted = reports_of(bus, SubscriptionHalted)
     await bus.publish_batch([Moved("slow", 1), Moved("bad", 2)])
     await halted.reach(1)
-    mended.add("bad")
+    fixed.add("bad")
     resuming = asyncio.create_task(bus.resume("book"))
     await asyncio.wait([resuming], timeout=0.3)
     await bus.publish(Moved("slow", 3))
@@ -318,17 +318,17 @@ async def test_a_parked_key_stays_parked_after_a_restart(stored: Backend) -> Non
     await publish_keys(bus)
     await bus.drain(60)
     bus = await stored.reopen(bus)
-    mended = Fragile()
-    bus.subscribe(Moved, mended, name="book", retry=ONE_ATTEMPT, on_exhausted="park_key")
+    fixed = Fragile()
+    bus.subscribe(Moved, fixed, name="book", retry=ONE_ATTEMPT, on_exhausted="park_key")
     await bus.start()
     await bus.publish(Moved("A", 11))
     await bus.drain(60)
-    assert mended.handled == []
+    assert fixed.handled == []
     [letter] = await bus.dead_letters.list()
     assert letter.queued == 8
     await bus.dead_letters.retry(letter.id)
     await bus.drain(60)
-    assert by_piece(mended.handled) == {"A": list(range(3, 12))}
+    assert by_piece(fixed.handled) == {"A": list(range(3, 12))}
 
 
 @pytest.mark.parametrize("policy", ["park", "park_key"])

@@ -16,8 +16,8 @@ from tests.bus.samples import Moved
 from tests.bus.support import LIMIT, Backend, Recorder, run_in_thread
 
 
-def run_elsewhere(work: Callable[[], Any]) -> BaseException | None:
-    """Await something in a loop of another thread, and return what it raised."""
+def run_in_another_loop(work: Callable[[], Any]) -> BaseException | None:
+    """Run a call in a loop of another thread, and return what it raised."""
     raised: list[BaseException | None] = []
 
     async def attempt() -> None:
@@ -54,18 +54,18 @@ async def test_calls_from_another_loop_raise_and_name_publish_threadsafe(backend
         lambda: bus.wait_for(Moved),
         lambda: bus.subscribe(Moved, note, name="late"),
         lambda: bus.unsubscribe("sub-1"),
-        lambda: bus.use(_pass_on),
+        lambda: bus.use(_call_next),
         lambda: bus.start(),
         lambda: bus.stop(),
     ):
-        error = await run_in_thread(functools.partial(run_elsewhere, work))
+        error = await run_in_thread(functools.partial(run_in_another_loop, work))
         assert isinstance(error, WrongLoopError)
         assert "publish_threadsafe" in str(error)
     await bus.drain(60)
     assert seen == [1, 2]
 
 
-async def _pass_on(event: Any, context: Any, call_next: Any) -> None:
+async def _call_next(event: Any, context: Any, call_next: Any) -> None:
     await call_next()
 
 
@@ -77,13 +77,13 @@ async def test_a_bus_keeps_running_when_another_loop_tries_to_stop_it(backend: B
     async def note(event: Moved) -> None:
         seen.add(event.n)
 
-    async def use_it_there() -> None:
+    async def enter_block() -> None:
         async with bus:
             raise AssertionError("never entered")
 
     bus.subscribe(Moved, note)
-    for work in (lambda: bus.stop(timeout=0), use_it_there):
-        assert isinstance(await run_in_thread(functools.partial(run_elsewhere, work)), WrongLoopError)
+    for work in (lambda: bus.stop(timeout=0), enter_block):
+        assert isinstance(await run_in_thread(functools.partial(run_in_another_loop, work)), WrongLoopError)
     await bus.publish(Moved("rook", 1))
     await bus.drain(60)
     assert bus.health().status == "ok"
@@ -92,8 +92,8 @@ async def test_a_bus_keeps_running_when_another_loop_tries_to_stop_it(backend: B
 
 
 def test_publish_from_a_second_loop_in_the_same_thread_raises(tmp_path: Any) -> None:
-    """The thread is the same, but the bus's loop does not run meanwhile: the event would lie unhandled."""
-    owner, stranger = asyncio.new_event_loop(), asyncio.new_event_loop()
+    """The thread is the same, but the bus's loop does not run meanwhile: the event would stay unhandled."""
+    owner, other = asyncio.new_event_loop(), asyncio.new_event_loop()
     bus = InMemoryEventBus()
     seen: list[int] = []
 
@@ -109,11 +109,11 @@ def test_publish_from_a_second_loop_in_the_same_thread_raises(tmp_path: Any) -> 
     owner.run_until_complete(begin())
     try:
         with pytest.raises(WrongLoopError, match="publish_threadsafe"):
-            stranger.run_until_complete(bus.publish(Moved("rook", 2)))
+            other.run_until_complete(bus.publish(Moved("rook", 2)))
     finally:
         owner.run_until_complete(bus.stop())
         owner.close()
-        stranger.close()
+        other.close()
     assert seen == [1]
 
 

@@ -1,4 +1,4 @@
-"""Forgetting a subscription while its bus reopens it is refused, on every log."""
+"""Forgetting a subscription while its bus reopens it is rejected, on every log."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ MOMENTS = (
 async def test_a_subscription_cannot_be_forgotten_while_its_bus_reopens_it(
     backend: Backend, call: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It was released and opened again: if it was forgotten in between, it began at the end of the log."""
+    """Released and opened again, it would start at the end of the log if it was forgotten in between."""
     bus = await backend.start_bus()
     handled: Recorder[Moved] = Recorder()
 
@@ -43,23 +43,23 @@ async def test_a_subscription_cannot_be_forgotten_while_its_bus_reopens_it(
     await bus.drain(60)
     await bus.subscriptions.pause("sub")
     await bus.publish(Moved("rook", 2))
-    refused: list[str] = []
+    rejected_after: list[str] = []
 
-    def with_forgetting(name: str) -> None:
+    def forget_after(name: str) -> None:
         step = getattr(STORAGES[backend.kind], name)
 
-        async def take_step(storage: Any, *arguments: Any, **named: Any) -> Any:
-            answer = await step(storage, *arguments, **named)
+        async def step_and_forget(storage: Any, *arguments: Any, **named: Any) -> Any:
+            result = await step(storage, *arguments, **named)
             if bus.is_running:
                 with pytest.raises(SubscriptionInUseError):
                     await bus.subscriptions.forget("sub")
-                refused.append(name)
-            return answer
+                rejected_after.append(name)
+            return result
 
-        monkeypatch.setattr(STORAGES[backend.kind], name, take_step)
+        monkeypatch.setattr(STORAGES[backend.kind], name, step_and_forget)
 
     for moment in MOMENTS:
-        with_forgetting(moment)
+        forget_after(moment)
     if call == "reset":
         await bus.subscriptions.reset("sub", "beginning")
     elif call == "replay":
@@ -67,6 +67,6 @@ async def test_a_subscription_cannot_be_forgotten_while_its_bus_reopens_it(
     await bus.subscriptions.resume("sub")
     await bus.drain(60)
     assert set(numbers(handled)) == {1, 2}
-    assert "open_subscription" in refused
+    assert "open_subscription" in rejected_after
     assert bus.health().status == "ok"
     monkeypatch.undo()

@@ -1,4 +1,4 @@
-"""A process that forks while a bus without a log runs: the child gets an error, the parent goes on."""
+"""A process that forks while a bus without a log runs: the child gets an error, the parent continues."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ async def child(bus):
     except UsageError as error:
         assert "forked" in str(error), error
         return
-    raise AssertionError("the child's publish was not refused")
+    raise AssertionError("the child's publish was not rejected")
 
 async def main():
     bus = InMemoryEventBus()
@@ -33,7 +33,7 @@ async def main():
         for number in range(2):
             await bus.publish(Moved(f"parent-{number}"))
             if number:
-                await bus.drain(60)  # once with an event on its way to the handler, once with all at rest
+                await bus.drain(60)  # once with an event on its way to the handler, once with none
             forked = os.fork()
             if forked == 0:
                 end_child(lambda: asyncio.run(child(bus)))
@@ -46,5 +46,5 @@ asyncio.run(main())
 
 
 def test_publish_raises_in_a_child_forked_from_a_running_bus() -> None:
-    """The child's copy accepted events, but has no workers, so they were never handled."""
+    """The child's copy has no workers: it would accept events that are never handled."""
     run_program(PROGRAM)

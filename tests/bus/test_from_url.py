@@ -14,7 +14,7 @@ from pabal.factory import open_log, open_operations
 
 
 async def test_a_memory_url_sets_the_options_of_the_bus() -> None:
-    """A setting that is ignored would only be noticed in production, under load."""
+    """An ignored setting would be noticed only in production, under load."""
     async with EventBusFactory.from_url("memory://?worker_count=2&backpressure=raise") as bus:
         assert bus.storage is None
         assert bus.get_statistics()["worker_count"] == 2
@@ -58,12 +58,12 @@ def test_from_url_rejects_an_invalid_url_and_says_why(url: str, message: str) ->
 
 @pytest.mark.parametrize("url", ["memory://?worker_count=3", "memory:///?worker_count=3"])
 async def test_a_memory_url_may_have_two_or_three_slashes(url: str) -> None:
-    """A URL with as many slashes as one for a file would be refused, although there is no file."""
+    """A URL with as many slashes as one for a file would be rejected, although there is no file."""
     async with EventBusFactory.from_url(url) as bus:
         assert bus.get_statistics()["worker_count"] == 3
 
 
-def without(monkeypatch: pytest.MonkeyPatch, package: str) -> None:
+def hide_package(monkeypatch: pytest.MonkeyPatch, package: str) -> None:
     """Make imports of a package fail from now on, as if it were not installed."""
     for name in [name for name in sys.modules if name.startswith(("pabal.brokers.redis", f"{package}."))]:
         monkeypatch.delitem(sys.modules, name)
@@ -72,14 +72,14 @@ def without(monkeypatch: pytest.MonkeyPatch, package: str) -> None:
 
 def test_from_url_names_the_extra_when_the_client_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
     """ "No module named redis" does not say what to install."""
-    without(monkeypatch, "redis")
+    hide_package(monkeypatch, "redis")
     with pytest.raises(MissingExtraError, match=r"pabal\[redis\]"):
         EventBusFactory.from_url("redis://127.0.0.1:1/0?group=risk")
 
 
 def test_from_url_passes_on_an_unrelated_import_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Told to install what is already installed, nobody would find the real cause."""
-    without(monkeypatch, "pabal.brokers.redis.bus")
+    """An error that recommends installing what is already installed would hide the real cause."""
+    hide_package(monkeypatch, "pabal.brokers.redis.bus")
     with pytest.raises(ImportError, match=r"pabal\.brokers\.redis\.bus") as caught:
         EventBusFactory.from_url("redis://127.0.0.1:1/0?group=risk")
     assert not isinstance(caught.value, MissingExtraError)
@@ -87,6 +87,6 @@ def test_from_url_passes_on_an_unrelated_import_error(monkeypatch: pytest.Monkey
 
 @pytest.mark.parametrize("make", [open_log, open_operations])
 def test_a_sqlite_url_with_one_slash_is_rejected_with_the_correct_form(make: Callable[[str], object]) -> None:
-    """Read as a path, it would name a file that does not exist, although the intended one does."""
+    """Read as a path, it would name a file that does not exist instead of the intended one."""
     with pytest.raises(UsageError, match=r"'sqlite:/trading\.db' names no file; write sqlite:///"):
         make("sqlite:/trading.db")

@@ -1,4 +1,4 @@
-"""The forms that a handler can have, and what it is given."""
+"""The forms that a handler can have, and the arguments it receives."""
 
 from __future__ import annotations
 
@@ -101,8 +101,8 @@ async def test_a_second_parameter_receives_the_delivery_context(backend: Backend
     bus = await backend.start_bus()
     seen: Recorder[DeliveryContext] = Recorder()
 
-    @bus.on(Moved, name="told", retry=RetryPolicy(max_attempts=3, base_delay=0.0))
-    async def told(event: Moved, context: DeliveryContext) -> None:
+    @bus.on(Moved, name="book", retry=RetryPolicy(max_attempts=3, base_delay=0.0))
+    async def note(event: Moved, context: DeliveryContext) -> None:
         seen.add(context)
         if context.attempt < 3:
             raise ValueError("not yet")
@@ -111,7 +111,7 @@ async def test_a_second_parameter_receives_the_delivery_context(backend: Backend
     await bus.drain(60)
     assert [context.attempt for context in seen] == [1, 2, 3]
     last = seen[2]
-    assert (last.subscription, last.event_id, last.event_type) == ("told", receipt.event_id, "piece.moved")
+    assert (last.subscription, last.event_id, last.event_type) == ("book", receipt.event_id, "piece.moved")
     assert (last.correlation_id, last.causation_id) == ("c-1", "e-0")
     assert last.key == ("piece", "rook")
     assert last.position == receipt.position == (1 if backend.stored else None)
@@ -122,13 +122,13 @@ async def test_a_sync_handler_receives_the_delivery_context_too(backend: Backend
     bus = await backend.start_bus()
     seen: Recorder[str] = Recorder()
 
-    def told(event: Moved, context: DeliveryContext) -> None:
+    def note(event: Moved, context: DeliveryContext) -> None:
         seen.add(context.subscription)
 
-    bus.subscribe(Moved, told, name="told")
+    bus.subscribe(Moved, note, name="book")
     await bus.publish(Moved("rook"))
     await bus.drain(60)
-    assert seen == ["told"]
+    assert seen == ["book"]
 
 
 async def test_a_second_parameter_with_a_default_does_not_receive_the_context(backend: Backend) -> None:
@@ -162,7 +162,7 @@ async def test_the_awaitable_returned_by_a_sync_function_is_awaited(backend: Bac
 
 @pytest.mark.parametrize("make", [Mock, MagicMock, AsyncMock])
 async def test_a_mock_is_called_itself_unless_its_handle_was_set(backend: Backend, make: Any) -> None:
-    """A mock makes up any attribute: its ``handle`` was called instead of the mock itself."""
+    """A mock has any attribute it is asked for: its ``handle`` would be called instead of the mock itself."""
     bus = await backend.start_bus()
     plain, with_handle = make(), make()
     with_handle.handle = AsyncMock()

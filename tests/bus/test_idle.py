@@ -9,8 +9,8 @@ from tests.bus.samples import Moved
 from tests.bus.support import Backend, spin_loop
 
 
-class Counting(asyncio.SelectorEventLoop):
-    """Count how often the loop wakes up."""
+class CountingLoop(asyncio.SelectorEventLoop):
+    """A loop that counts how often it wakes up."""
 
     wakes = 0
 
@@ -21,7 +21,7 @@ class Counting(asyncio.SelectorEventLoop):
 
 def test_an_idle_bus_without_other_processes_never_wakes_the_loop() -> None:
     """There is no polling: without a timer that is due, nothing runs, not even once a second."""
-    loop = Counting()
+    loop = CountingLoop()
 
     async def main(bus: BaseEventBus) -> int:
         @bus.on(Moved, timeout=3600)

@@ -15,7 +15,7 @@ from tests.bus.support import Backend, Recorder, numbers, run_in_thread
 
 
 async def test_a_block_cancelled_while_it_drains_still_stops_the_bus(backend: Backend) -> None:
-    """The workers would run on unnoticed, and the subscriptions would stay held."""
+    """The workers would keep running unnoticed, and the subscriptions would stay held."""
     bus = backend.make_bus()
     begun, go_on = asyncio.Event(), asyncio.Event()
 
@@ -39,7 +39,7 @@ async def test_a_block_cancelled_while_it_drains_still_stops_the_bus(backend: Ba
 
 
 async def test_start_completes_a_cancelled_stop_first(backend: Backend) -> None:
-    """Otherwise the old workers and feed would go on beside the new ones, and handle each event twice."""
+    """Otherwise the old workers and feed would run beside the new ones, and handle each event twice."""
     bus = await backend.start_bus(worker_count=2)
     seen: Recorder[Moved] = Recorder()
     begun, go_on = asyncio.Event(), asyncio.Event()
@@ -71,7 +71,7 @@ async def test_start_completes_a_cancelled_stop_first(backend: Backend) -> None:
 async def test_start_waits_for_handlers_that_outlived_the_stop(backend: Backend) -> None:
     """Starting beside them, the bus would handle one event twice at once, and its counts would be wrong."""
     bus = await backend.start_bus()
-    begun, tidied = asyncio.Event(), asyncio.Event()
+    begun, cleaned_up = asyncio.Event(), asyncio.Event()
     running: list[str] = []
     together: list[str] = []
 
@@ -84,7 +84,7 @@ async def test_start_waits_for_handlers_that_outlived_the_stop(backend: Backend)
                 begun.set()
                 await asyncio.Event().wait()
         finally:
-            await tidied.wait()
+            await cleaned_up.wait()
             running.remove(event.piece)
 
     await bus.publish(Moved("rook"))
@@ -93,7 +93,7 @@ async def test_start_waits_for_handlers_that_outlived_the_stop(backend: Backend)
     starting = asyncio.create_task(bus.start())
     await asyncio.sleep(0)
     assert not starting.done()
-    tidied.set()
+    cleaned_up.set()
     await starting
     await bus.publish(Moved("rook"))
     await bus.drain(30)
@@ -104,7 +104,7 @@ async def test_start_waits_for_handlers_that_outlived_the_stop(backend: Backend)
 async def test_drain_still_waits_after_a_handler_outlived_a_stop(backend: Backend) -> None:
     """With a count that is one too low, drain would return before the last event is handled."""
     bus = await backend.start_bus()
-    begun, tidied, last = asyncio.Event(), asyncio.Event(), asyncio.Event()
+    begun, cleaned_up, last = asyncio.Event(), asyncio.Event(), asyncio.Event()
 
     @bus.on(Moved, name="board")
     async def move(event: Moved) -> None:
@@ -115,12 +115,12 @@ async def test_drain_still_waits_after_a_handler_outlived_a_stop(backend: Backen
             try:
                 await asyncio.Event().wait()
             finally:
-                await tidied.wait()
+                await cleaned_up.wait()
 
     await bus.publish(Moved("rook", 0))
     await begun.wait()
     await bus.stop(timeout=0)
-    tidied.set()
+    cleaned_up.set()
     await bus.start()
     await bus.publish(Moved("king", 1))
     with pytest.raises(DrainTimeoutError):
@@ -144,17 +144,17 @@ async def test_publish_threadsafe_during_a_stop_is_rejected(backend: Backend) ->
             super().append(entry)
 
     inbox._entries = Slow()
-    putting = asyncio.create_task(run_in_thread(lambda: bus.publish_threadsafe(NoteTaken(1))))
+    publishing = asyncio.create_task(run_in_thread(lambda: bus.publish_threadsafe(NoteTaken(1))))
     await run_in_thread(lambda: reached.wait(30))
     await bus.stop()
     go_on.set()
-    future = await putting
+    future = await publishing
     with pytest.raises(BusNotRunningError):
         await asyncio.wrap_future(future)
 
 
 def test_an_event_rejected_because_its_loop_closed_is_not_published_later() -> None:
-    """Its publisher got an error, and may have published it again."""
+    """Its publisher got an error and may publish it again: it would be handled twice."""
     bus = InMemoryEventBus()
     seen: list[int] = []
 
@@ -166,10 +166,10 @@ def test_an_event_rejected_because_its_loop_closed_is_not_published_later() -> N
     with pytest.raises(BusNotRunningError):
         bus.publish_threadsafe(NoteTaken(1))
 
-    async def again() -> None:
+    async def restart() -> None:
         await bus.stop()
         async with bus:
             await bus.publish(NoteTaken(2))
 
-    asyncio.run(again())
+    asyncio.run(restart())
     assert seen == [2]

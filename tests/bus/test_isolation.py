@@ -128,7 +128,7 @@ async def test_memory_stays_bounded_while_a_slow_subscriptions_log_grows(stored:
     async def grow(rounds: int) -> None:
         for _ in range(rounds):
             await bus.publish_batch([Moved(f"piece-{n % 50}", n) for n in range(1_000)])
-            await asyncio.sleep(0)  # a log in memory never waits, so no other task would get a turn
+            await asyncio.sleep(0)  # a log in memory never waits, so no other task would run
 
     await grow(18)  # by somewhat more than either may hold in memory
     assert bus.get_statistics()["queue_size"] <= 2 * BUFFER_LIVE
@@ -152,7 +152,7 @@ async def test_a_handler_cannot_change_what_another_handler_sees(backend: Backen
     bus = await backend.start_bus()
     seen: Recorder[tuple[str, list[str], dict[str, Decimal]]] = Recorder()
 
-    def vandal(name: str) -> Any:
+    def vandalize(name: str) -> Any:
         async def change(event: Packed) -> None:
             seen.add((name, list(event.items), dict(event.prices)))
             event.items.append(name)
@@ -161,7 +161,7 @@ async def test_a_handler_cannot_change_what_another_handler_sees(backend: Backen
         return change
 
     for name in ("one", "two", "three"):
-        bus.subscribe(Packed, vandal(name), name=name)
+        bus.subscribe(Packed, vandalize(name), name=name)
     event = Packed(["apple"], {"apple": Decimal("1.50")})
     await bus.publish(event)
     await bus.drain(60)
@@ -218,7 +218,7 @@ async def test_subscriptions_catching_up_from_the_log_get_their_own_copies(store
     await bus.publish_batch([Packed(["apple"], {}) for _ in range(20)])
     seen: Recorder[list[str]] = Recorder()
 
-    def vandal(name: str) -> Any:
+    def vandalize(name: str) -> Any:
         async def change(event: Packed) -> None:
             seen.add(list(event.items))
             event.items.append(name)
@@ -226,7 +226,7 @@ async def test_subscriptions_catching_up_from_the_log_get_their_own_copies(store
         return change
 
     for name in ("one", "two"):
-        bus.subscribe(Packed, vandal(name), name=name, start="beginning")
+        bus.subscribe(Packed, vandalize(name), name=name, start="beginning")
     await bus.drain(60)
     assert list(seen) == [["apple"]] * 40
 
@@ -285,7 +285,7 @@ async def test_changes_to_a_scheduled_event_before_it_is_due_do_not_reach_handle
 
 @pytest.mark.parametrize("comes_later", [False, True])
 async def test_wait_for_returns_a_copy_of_its_own(backend: Backend, comes_later: bool) -> None:
-    """Promise 20. ``wait_for`` returned the publisher's own object, with all later changes to it."""
+    """Promise 20. ``wait_for`` would return the publisher's own object, or one object to several callers."""
     bus = await backend.start_bus()
     first = await bus.publish(Ticket("A1"))
     event = Packed(["apple"], {})
@@ -297,29 +297,29 @@ async def test_wait_for_returns_a_copy_of_its_own(backend: Backend, comes_later:
         await bus.publish(event)
         waiting = asyncio.create_task(bus.wait_for(Packed, since=first, timeout=30))
     event.items.append("worm")
-    got = await waiting
-    assert got.items == ["apple"]
-    got.items.clear()
+    received = await waiting
+    assert received.items == ["apple"]
+    received.items.clear()
     again = await bus.wait_for(Packed, since=first, timeout=30)
     assert again.items == ["apple"]
 
 
-class Rigid:
+class Uncopyable:
     """A value that cannot be copied."""
 
     def __deepcopy__(self, memo: Any) -> Any:
         raise TypeError("one of a kind")
 
 
-def rigid() -> Packed:
+def uncopyable_event() -> Packed:
     """Return an event that looks valid until it is copied."""
-    return Packed([Rigid()], {})  # type: ignore[list-item]
+    return Packed([Uncopyable()], {})  # type: ignore[list-item]
 
 
 async def test_a_batch_with_an_uncopyable_event_publishes_nothing(
     backend: Backend,
 ) -> None:
-    """All or none of a batch: the events before the bad one were delivered although the batch was refused."""
+    """All or none of a batch: events before the bad one would be delivered although the batch is rejected."""
     bus = await backend.start_bus()
     seen: Recorder[int] = Recorder()
 
@@ -328,7 +328,7 @@ async def test_a_batch_with_an_uncopyable_event_publishes_nothing(
 
     bus.subscribe(Moved, note)
     with pytest.raises(InvalidEventError):
-        await bus.publish_batch([Moved("rook", 1), rigid(), Moved("rook", 2)])
+        await bus.publish_batch([Moved("rook", 1), uncopyable_event(), Moved("rook", 2)])
     await bus.drain(60)
     assert seen == []
     assert bus.get_statistics()["events_published"] == 0
@@ -337,7 +337,7 @@ async def test_a_batch_with_an_uncopyable_event_publishes_nothing(
 async def test_an_uncopyable_event_from_a_thread_does_not_affect_its_neighbours(
     backend: Backend,
 ) -> None:
-    """Events of several threads are published together; those before the bad one were published twice."""
+    """Events of several threads are published together; those before the bad one would be published twice."""
     bus = await backend.start_bus()
     seen: Recorder[int] = Recorder()
 
@@ -345,7 +345,7 @@ async def test_an_uncopyable_event_from_a_thread_does_not_affect_its_neighbours(
         seen.add(event.n)
 
     bus.subscribe(Moved, note)
-    events = [Moved("rook", 1), rigid(), Moved("rook", 2)]
+    events = [Moved("rook", 1), uncopyable_event(), Moved("rook", 2)]
     first, bad, last = [asyncio.wrap_future(bus.publish_threadsafe(event)) for event in events]
     await first
     with pytest.raises(InvalidEventError):
@@ -356,7 +356,7 @@ async def test_an_uncopyable_event_from_a_thread_does_not_affect_its_neighbours(
 
 
 async def test_an_uncopyable_event_is_not_scheduled(backend: Backend) -> None:
-    """It failed in the timer when it was due, and the events scheduled after it were never delivered."""
+    """It would fail in the timer when due, and the events scheduled after it would never be delivered."""
     clock = VirtualClock()
     bus = await backend.start_bus(clock=clock)
     seen: Recorder[int] = Recorder()
@@ -366,7 +366,7 @@ async def test_an_uncopyable_event_is_not_scheduled(backend: Backend) -> None:
 
     bus.subscribe(Moved, note)
     with pytest.raises(InvalidEventError):
-        await bus.publish(rigid(), delay=1)
+        await bus.publish(uncopyable_event(), delay=1)
     await bus.publish(Moved("rook", 1), delay=2)
     await clock.advance(3)
     await seen.reach(1)

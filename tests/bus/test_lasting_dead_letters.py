@@ -16,7 +16,7 @@ from tests.bus.test_dead_letters import Clinic, sick_bus
 
 
 async def test_dead_letters_and_their_retries_survive_a_restart(stored: Backend) -> None:
-    """Yesterday's dead letter can be fixed today; a retry under way at the stop goes on afterwards."""
+    """Yesterday's dead letter can be fixed today; a retry in progress at the stop continues afterwards."""
     bus, clinic = await sick_bus(stored)
     await bus.publish_batch([Moved("rook", 1), NoteTaken(2)])
     await bus.drain(60)
@@ -25,18 +25,18 @@ async def test_dead_letters_and_their_retries_survive_a_restart(stored: Backend)
     await bus.dead_letters.retry(two.id)
     await bus.stop(timeout=0.05)
     bus = await stored.reopen(bus)
-    mended = Clinic()
-    mended.accepts = True
-    bus.subscribe((Moved, NoteTaken), mended, name="clinic")
+    fixed = Clinic()
+    fixed.accepts = True
+    bus.subscribe((Moved, NoteTaken), fixed, name="clinic")
     await bus.start()
     await bus.drain(60)
-    assert [type(event).__name__ for event in mended.handled] == [two.event.__class__.__name__]
-    [left] = await bus.dead_letters.list()
-    assert (left.id, left.event, len(left.attempts)) == (one.id, one.event, 2)
+    assert [type(event).__name__ for event in fixed.handled] == [two.event.__class__.__name__]
+    [letter] = await bus.dead_letters.list()
+    assert (letter.id, letter.event, len(letter.attempts)) == (one.id, one.event, 2)
     assert bus.get_statistics()["failed_events_count"] == 1
     await bus.dead_letters.retry("all")
     await bus.drain(60)
-    assert len(mended.handled) == 2
+    assert len(fixed.handled) == 2
     assert statistics_of(bus, "clinic")["watermark"] == 2
 
 
@@ -64,7 +64,7 @@ async def test_mutable_events_and_dataclasses_can_be_dead_letters(backend: Backe
 async def test_a_retry_interrupted_by_unsubscribing_can_be_started_again(
     backend: Backend,
 ) -> None:
-    """Without a log it would be under way for ever: neither delivered nor available for another retry."""
+    """Without a log it would be in progress for ever: neither delivered nor available for another retry."""
     bus = await backend.start_bus(worker_count=1)
     seen: Recorder[int] = Recorder()
     entered, go_on = asyncio.Event(), asyncio.Event()
@@ -90,8 +90,8 @@ async def test_a_retry_interrupted_by_unsubscribing_can_be_started_again(
     go_on.set()
     bus.subscribe(Moved, handle, name="board", retry=ONE_ATTEMPT)
     await bus.drain(30)
-    for left in await bus.dead_letters.list():
-        assert await bus.dead_letters.retry(left.id) == 1
+    for remaining in await bus.dead_letters.list():
+        assert await bus.dead_letters.retry(remaining.id) == 1
     await bus.drain(30)
     assert await bus.dead_letters.list() == []
     assert 0 in seen
@@ -126,29 +126,29 @@ async def test_a_key_stays_parked_when_its_subscription_name_is_subscribed_again
     assert seen == [0, 1, 2, 3]
 
 
-class Awaiting(InMemoryEventStorage):
-    """Answers requests for dead letters only once as many have been made as expected."""
+class BarrierStorage(InMemoryEventStorage):
+    """A storage that answers calls about dead letters only once 50 of them are waiting."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.asked: list[int] = []
-        self.answers = asyncio.Event()
+        self.waiting: list[int] = []
+        self.all_waiting = asyncio.Event()
 
-    async def _together(self, dead_letter_id: int) -> None:
-        self.asked.append(dead_letter_id)
-        if len(self.asked) == 50:
-            self.answers.set()
+    async def _wait_for_all(self, dead_letter_id: int) -> None:
+        self.waiting.append(dead_letter_id)
+        if len(self.waiting) == 50:
+            self.all_waiting.set()
         async with asyncio.timeout(LIMIT):
-            await self.answers.wait()
+            await self.all_waiting.wait()
 
     async def begin_retry(
         self, dead_letter_id: int, payload: bytes | None, now: float
     ) -> DeadLetterRecord | None:
-        await self._together(dead_letter_id)
+        await self._wait_for_all(dead_letter_id)
         return await super().begin_retry(dead_letter_id, payload, now)
 
     async def discard_dead_letter(self, dead_letter_id: int) -> DeadLetterRecord:
-        await self._together(dead_letter_id)
+        await self._wait_for_all(dead_letter_id)
         return await super().discard_dead_letter(dead_letter_id)
 
 
@@ -156,7 +156,7 @@ class Awaiting(InMemoryEventStorage):
 @pytest.mark.parametrize("by", ["bus", "operator"])
 async def test_all_dead_letters_are_retried_or_discarded_concurrently(action: str, by: str) -> None:
     """With a commit for each, a hundred thousand would take minutes, while handlers wait for the disk."""
-    storage = Awaiting()
+    storage = BarrierStorage()
     bus = InMemoryEventBus(storage)
     clinic = Clinic()
     bus.subscribe(Moved, clinic, name="clinic", retry=ONE_ATTEMPT)
@@ -174,12 +174,12 @@ async def test_all_dead_letters_are_retried_or_discarded_concurrently(action: st
         async with bus:
             await bus.drain(60)
     assert numbers(clinic.handled) == (list(range(50)) if action == "retry" else [])
-    assert (await storage.list_dead_letters(), len(storage.asked)) == ([], 50)
+    assert (await storage.list_dead_letters(), len(storage.waiting)) == ([], 50)
 
 
 async def test_a_cancelled_retry_all_still_delivers_the_dead_letters_it_has_marked() -> None:
-    """Cancelled, as by a time limit, it would leave marked dead letters undelivered until the next start."""
-    storage = Awaiting()
+    """Cancelled, as by a timeout, it would leave marked dead letters undelivered until the next start."""
+    storage = BarrierStorage()
     clinic = Clinic()
     async with InMemoryEventBus(storage) as bus:
         bus.subscribe(Moved, clinic, name="clinic", retry=ONE_ATTEMPT)
@@ -190,7 +190,7 @@ async def test_a_cancelled_retry_all_still_delivers_the_dead_letters_it_has_mark
         await spin_loop()
         retrying.cancel()
         await asyncio.wait([retrying])
-        storage.answers.set()
+        storage.all_waiting.set()
         await clinic.handled.reach(49)
     assert retrying.cancelled()
     assert await storage.list_dead_letters() == []

@@ -38,7 +38,7 @@ async def test_calls_before_the_start_raise_a_typed_error(backend: Backend, call
 
 @pytest.mark.parametrize("call", CALLS)
 async def test_calls_after_the_stop_raise_a_typed_error(backend: Backend, call: str) -> None:
-    """Promise 9. After the stop no call accepts anything any more."""
+    """Promise 9. An event accepted after the stop would never be handled."""
     bus = await backend.start_bus()
 
     async def note(event: Moved) -> None: ...
@@ -86,17 +86,17 @@ async def test_an_event_published_during_a_stop_is_handled_or_rejected(backend: 
 
     bus.subscribe(Moved, note, name="book")
     acknowledged: list[str] = []
-    refused = 0
+    rejected = 0
     running = asyncio.Event()
 
     async def publish(publisher: int) -> None:
-        nonlocal refused
+        nonlocal rejected
         for n in range(10_000):
             event = Moved(f"piece-{publisher}", n)
             try:
                 await bus.publish(event)
             except BusNotRunningError:
-                refused += 1
+                rejected += 1
                 return
             acknowledged.append(event.event_id)
             if len(acknowledged) == 200:
@@ -108,7 +108,7 @@ async def test_an_event_published_during_a_stop_is_handled_or_rejected(backend: 
     await running.wait()
     await bus.stop(timeout=10)
     await asyncio.gather(*publishers)
-    assert refused == 5
+    assert rejected == 5
     if backend.stored:
         bus = await backend.reopen(bus)
         bus.subscribe(Moved, note, name="book")
@@ -237,7 +237,7 @@ async def test_a_restarted_bus_continues_with_every_key(backend: Backend) -> Non
 async def test_handlers_cancelled_by_a_stop_use_up_no_attempts(
     stored: Backend,
 ) -> None:
-    """Stops are not failures of the handler: three restarts must not use up an event's attempts."""
+    """A stop is not a failure of the handler: three restarts must not use up an event's attempts."""
     bus = stored.make_bus()
     entered: Recorder[int] = Recorder()
     for cycle in range(4):
@@ -300,11 +300,11 @@ async def test_nothing_is_left_running_after_stop(backend: Backend, tmp_path: Pa
             await bus.storage.aclose()
         assert len(seen) == 20
     assert asyncio.all_tasks() == tasks
-    loops_own = {"asyncio_", "ThreadPoolExecutor"}
+    loop_threads = {"asyncio_", "ThreadPoolExecutor"}
     left = [
         t
         for t in set(threading.enumerate()) - threads
-        if not any(t.name.startswith(own) for own in loops_own)
+        if not any(t.name.startswith(prefix) for prefix in loop_threads)
     ]
     for thread in left:
         thread.join(LIMIT)

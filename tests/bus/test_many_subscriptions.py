@@ -1,4 +1,4 @@
-"""Thousands of subscriptions on a bus: adding one must not cost a look at all the others."""
+"""Thousands of subscriptions on a bus: adding one must not examine all the others."""
 
 from __future__ import annotations
 
@@ -34,10 +34,10 @@ async def test_the_cost_of_subscribing_does_not_depend_on_the_number_of_subscrip
 class _Priority(int):
     """A priority that counts how often it is read."""
 
-    looks = 0
+    reads = 0
 
     def __hash__(self) -> int:
-        _Priority.looks += 1
+        _Priority.reads += 1
         return int(self)
 
 
@@ -57,22 +57,22 @@ class _Id(str):
 
 async def test_subscribing_and_unsubscribing_do_not_examine_every_subscription(memory: Backend) -> None:
     """Ten thousand would take seven seconds to subscribe, and each unsubscribe would search all of them."""
-    looks: list[tuple[int, int]] = []
+    reads: list[tuple[int, int]] = []
     for size in (20, 400):
         bus = await memory.start_bus()
         for n in range(size):
             bus.subscribe(Moved, _note, name=f"client {n}", priority=_Priority(1))
-        _Priority.looks = _Id.compared = 0
+        _Priority.reads = _Id.compared = 0
         last = bus.subscribe(Moved, _note, name="last", priority=_Priority(1))
         assert bus.unsubscribe(_Id(last.id))
         assert not bus.unsubscribe(_Id(last.id))
-        looks.append((_Priority.looks, _Id.compared))
+        reads.append((_Priority.reads, _Id.compared))
         await bus.stop()
-    assert looks[1] == looks[0]
+    assert reads[1] == reads[0]
 
 
 async def test_priorities_are_computed_without_comparing_every_pair(memory: Backend) -> None:
-    """With two priorities, subscribing may look at every subscription once, but not at every pair."""
+    """With two priorities, subscribing may examine every subscription once, but not every pair."""
     bus = memory.make_bus()
     for n in range(200):
         bus.subscribe(Moved, _note, name=f"client {n}", priority=n % 2)
@@ -86,15 +86,15 @@ async def test_subscribing_and_unsubscribing_update_the_priority_order(memory: B
     bus = await memory.start_bus(worker_count=1)
     seen: Recorder[str] = Recorder()
 
-    def noting(name: str) -> Any:
+    def recording_handler(name: str) -> Any:
         async def note(event: Moved) -> None:
             seen.add(name)
 
         return note
 
     for name, priority in (("five", 5), ("three", 3), ("four", 4)):
-        bus.subscribe(Moved, noting(name), name=name, priority=priority)
-    first = bus.subscribe(Moved, noting("one"), name="one", priority=1)
+        bus.subscribe(Moved, recording_handler(name), name=name, priority=priority)
+    first = bus.subscribe(Moved, recording_handler("one"), name="one", priority=1)
     await bus.publish(Moved("rook"))
     await bus.drain(60)
     assert list(seen) == ["one", "three", "four", "five"]
@@ -102,7 +102,7 @@ async def test_subscribing_and_unsubscribing_update_the_priority_order(memory: B
     for attached in bus.subscriptions.attached():
         if attached.name != "five":
             bus.unsubscribe(attached)
-    bus.subscribe(Moved, noting("six"), name="six", priority=6)
+    bus.subscribe(Moved, recording_handler("six"), name="six", priority=6)
     await bus.publish(Moved("rook"))
     await bus.drain(60)
     assert list(seen)[4:] == ["five", "six"]

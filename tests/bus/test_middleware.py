@@ -66,7 +66,7 @@ async def test_middleware_sees_every_attempt_with_its_context(backend: Backend) 
 async def test_middleware_that_does_not_call_next_skips_the_handler_without_a_failure(
     backend: Backend,
 ) -> None:
-    """Deduplication works like this."""
+    """Deduplication works like this: its skipped events must not become dead letters."""
     bus = await backend.start_bus()
     seen: Recorder[int] = Recorder()
 
@@ -134,11 +134,11 @@ async def test_middleware_may_call_the_handler_again(backend: Backend) -> None:
 async def test_middleware_wraps_handlers_of_every_shape(backend: Backend, shape: str) -> None:
     """A form that bypasses middleware bypasses authentication, tracing and deduplication."""
     bus = await backend.start_bus()
-    around: Recorder[Any] = Recorder()
+    wrapped: Recorder[Any] = Recorder()
     handled: Recorder[Any] = Recorder()
 
     async def note(event: Any, context: DeliveryContext, call_next: Next) -> Any:
-        around.add(event)
+        wrapped.add(event)
         return await call_next()
 
     async def handle(event: Any) -> None:
@@ -163,8 +163,8 @@ async def test_middleware_wraps_handlers_of_every_shape(backend: Backend, shape:
     event: Any = Ticket("A1") if shape == "dataclass" else Moved("rook", 1)
     await bus.publish(event)
     await bus.drain(60)
-    assert around == [[event] if shape == "batch" else event]
-    assert around == handled
+    assert wrapped == [[event] if shape == "batch" else event]
+    assert wrapped == handled
 
 
 async def test_middleware_runs_under_the_causation_and_timeout_of_its_delivery(
@@ -198,7 +198,7 @@ async def test_middleware_runs_under_the_causation_and_timeout_of_its_delivery(
 async def test_middleware_added_to_a_running_bus_applies_from_the_next_delivery(backend: Backend) -> None:
     """Deliveries must leave the fast path, used without middleware, as soon as there is some."""
     bus = await backend.start_bus()
-    around: Recorder[int] = Recorder()
+    wrapped: Recorder[int] = Recorder()
     handled: Recorder[Moved] = Recorder()
 
     async def handle(event: Moved) -> None:
@@ -209,11 +209,11 @@ async def test_middleware_added_to_a_running_bus_applies_from_the_next_delivery(
     await bus.drain(60)
 
     async def note(event: Any, context: DeliveryContext, call_next: Next) -> Any:
-        around.add(event.n)
+        wrapped.add(event.n)
         return await call_next()
 
     bus.use(note)
     await bus.publish(Moved("rook", 2))
     await bus.drain(60)
-    assert around == [2]
+    assert wrapped == [2]
     assert numbers(handled) == [1, 2]

@@ -1,4 +1,4 @@
-"""URLs and options of buses that mean something else than their author intended."""
+"""Mistakes in the URL or the options of a bus."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def test_a_setting_of_another_kind_of_bus_is_rejected_as_unknown(
 def test_a_file_url_with_a_fragment_or_a_nul_is_rejected(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
-    """All desks would write to one file, named after the part before the #."""
+    """Several processes would write to one file, named after the part before the #."""
     monkeypatch.chdir(tmp_path)
     for make in (EventBusFactory.from_url, open_log):
         with pytest.raises(UsageError, match="write %23 for #"):
@@ -61,7 +61,7 @@ def test_a_file_url_with_a_fragment_or_a_nul_is_rejected(
 
 
 def test_an_escaped_number_sign_is_part_of_the_file_name(tmp_path: Path) -> None:
-    """There would be no way to name such a file."""
+    """Otherwise there would be no way to name such a file."""
     with pytest.raises(UsageError, match="worker_count"):
         EventBusFactory.from_url(f"sqlite:///{tmp_path}/desk%231.db?worker_count=0")
     assert [path.name for path in tmp_path.iterdir()] == ["desk#1.db"]
@@ -91,10 +91,10 @@ def test_the_path_memory_is_rejected_instead_of_creating_a_file(
 )
 def test_the_error_for_an_invalid_url_shows_no_password(url: str) -> None:
     """A URL in the wrong variable would put a database password into the logs."""
-    with pytest.raises(UsageError) as refused:
+    with pytest.raises(UsageError) as caught:
         EventBusFactory.from_url(url)
-    assert "cret" not in str(refused.value)
-    assert "s3" not in str(refused.value)
+    assert "cret" not in str(caught.value)
+    assert "s3" not in str(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -108,6 +108,6 @@ def test_the_error_for_an_invalid_url_shows_no_password(url: str) -> None:
 )
 def test_url_errors_have_a_complete_korean_translation(url: str, korean: str) -> None:
     """A Korean sentence would begin with "a redis:// URL", or be English altogether."""
-    with pytest.raises(UsageError) as refused:
+    with pytest.raises(UsageError) as caught:
         EventBusFactory.from_url(url)
-    assert in_korean(str(refused.value)).startswith(korean)
+    assert in_korean(str(caught.value)).startswith(korean)

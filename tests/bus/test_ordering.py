@@ -30,8 +30,8 @@ def sizes(kind: str) -> tuple[range, int]:
     return range(100 if kind == "memory" else 10), 40
 
 
-class Watch:
-    """A handler that yields at random and records the order it saw, and two events of a key at once."""
+class OrderRecorder:
+    """A handler that yields at random, and records the order of events and any two of a key at once."""
 
     def __init__(self, chance: random.Random, failing: float = 0.0) -> None:
         self._chance = chance
@@ -57,7 +57,7 @@ class Watch:
             self._inside[key] -= 1
 
 
-async def play(backend: Backend, failing: float) -> int:
+async def check_all_seeds(backend: Backend, failing: float) -> int:
     """Publish interleaved keys for every seed, and check the order seen by each of two subscriptions."""
     failures = 0
     seeds, count = sizes(backend.kind)
@@ -68,10 +68,10 @@ async def play(backend: Backend, failing: float) -> int:
     await bus.start()
     for seed in seeds:
         chance = random.Random(seed)
-        watches = [Watch(chance, failing), Watch(chance, failing)]
+        recorders = [OrderRecorder(chance, failing), OrderRecorder(chance, failing)]
         subscriptions = [
-            bus.subscribe(Moved, watch, name=f"watch-{seed}-{index}", retry=policy)
-            for index, watch in enumerate(watches)
+            bus.subscribe(Moved, recorder, name=f"watch-{seed}-{index}", retry=policy)
+            for index, recorder in enumerate(recorders)
         ]
         order = [f"piece-{key}" for key in range(KEYS) for _ in range(count)]
         chance.shuffle(order)
@@ -88,34 +88,32 @@ async def play(backend: Backend, failing: float) -> int:
                 await asyncio.sleep(0)
         await bus.drain(60)
         expected = {f"piece-{key}": list(range(count)) for key in range(KEYS)}
-        for watch, subscription in zip(watches, subscriptions, strict=True):
-            assert watch.handled == expected, f"seed {seed}: lost, duplicate or out of order"
-            assert not watch.concurrent, f"seed {seed}: concurrent on one key"
-            failures += watch.failures
+        for recorder, subscription in zip(recorders, subscriptions, strict=True):
+            assert recorder.handled == expected, f"seed {seed}: lost, duplicate or out of order"
+            assert not recorder.concurrent, f"seed {seed}: concurrent on one key"
+            failures += recorder.failures
             bus.unsubscribe(subscription)
     return failures
 
 
 async def test_order_per_key_is_exact_for_every_subscription_over_all_seeds(backend: Backend) -> None:
-    """Promise 11. Events of one key would be out of order, handled at the same time, lost or doubled."""
-    assert await play(backend, failing=0.0) == 0
+    """Promise 11. Events of one key would be out of order, handled at the same time, lost or duplicated."""
+    assert await check_all_seeds(backend, failing=0.0) == 0
 
 
 async def test_order_per_key_stays_exact_when_one_in_twenty_attempts_fails(backend: Backend) -> None:
     """Promise 12. The next event of a key would overtake its retry."""
-    assert await play(backend, failing=0.05) > 100
+    assert await check_all_seeds(backend, failing=0.05) > 100
 
 
 async def test_order_per_key_stays_exact_while_events_are_parked(backend: Backend) -> None:
-    """Promise 12, if attempts run out. Going on behind a parked event takes a path of its own through the
-    worker.
-    """
+    """Promise 12, when attempts run out. Workers continue behind a parked event on a path of its own."""
     policy = RetryPolicy(max_attempts=2, base_delay=0.0)
     for seed in range(10):
         bus = await backend.start_bus(worker_count=WORKERS)
         chance = random.Random(seed)
-        watch = Watch(chance, failing=0.4)
-        bus.subscribe(Moved, watch, name=f"watch-{seed}", retry=policy)
+        recorder = OrderRecorder(chance, failing=0.4)
+        bus.subscribe(Moved, recorder, name=f"watch-{seed}", retry=policy)
         for n in range(0, 40, 5):
             await bus.publish_batch([Moved(f"piece-{k}", m) for m in range(n, n + 5) for k in range(KEYS)])
             await asyncio.sleep(0)
@@ -124,11 +122,11 @@ async def test_order_per_key_stays_exact_while_events_are_parked(backend: Backen
             letter.event for letter in await bus.dead_letters.list(limit=1000, subscription=f"watch-{seed}")
         ]
         assert len(parked) > 50
-        assert not watch.concurrent, f"seed {seed}: concurrent on one key"
-        for key, handled in watch.handled.items():
+        assert not recorder.concurrent, f"seed {seed}: concurrent on one key"
+        for key, handled in recorder.handled.items():
             assert handled == sorted(set(handled)), f"seed {seed}: out of order or duplicate"
-            given_up = [event.n for event in parked if event.piece == key]
-            assert sorted(handled + given_up) == list(range(40)), f"seed {seed}: lost"
+            parked_numbers = [event.n for event in parked if event.piece == key]
+            assert sorted(handled + parked_numbers) == list(range(40)), f"seed {seed}: lost"
         await bus.stop()
 
 

@@ -31,17 +31,17 @@ async def test_events_behind_a_parked_event_follow_in_order_in_every_interleavin
     for seed in range(ON_DISK if kind == "sqlite" else SEEDS):
         chance = Random(seed)
         handled: list[Moved] = []
-        mended = asyncio.Event()
+        fixed = asyncio.Event()
 
         async def handle(
             event: Moved,
             chance: Random = chance,
             handled: list[Any] = handled,
-            mended: asyncio.Event = mended,
+            fixed: asyncio.Event = fixed,
         ) -> None:
             for _ in range(chance.randrange(3)):
                 await asyncio.sleep(0)
-            if not mended.is_set() and event.piece == "A" and event.n == 3:
+            if not fixed.is_set() and event.piece == "A" and event.n == 3:
                 raise NotRetryableError("no 3")
             handled.append(event)
 
@@ -58,7 +58,7 @@ async def test_events_behind_a_parked_event_follow_in_order_in_every_interleavin
         assert by_piece(handled) == {"A": [1, 2], "B": list(range(1, 11))}, seed
         [letter] = await bus.dead_letters.list()
         assert letter.queued == 7, seed
-        mended.set()
+        fixed.set()
         retrying = asyncio.ensure_future(bus.dead_letters.retry(letter.id))
         for n in range(11, 16):
             for _ in range(chance.randrange(6)):
@@ -110,7 +110,7 @@ async def test_a_dead_letter_edited_to_a_parked_key_does_not_release_its_queue(
 async def test_queued_events_that_are_no_longer_subscribed_to_are_skipped(
     backend: Backend,
 ) -> None:
-    """The handler would get events that it cannot handle, and park them; or the key would stand still."""
+    """The handler would get events that it cannot handle, and park them; or the key would stay blocked."""
     bus = await backend.start_bus()
     handled: Recorder[Moved] = Recorder()
     broken = True

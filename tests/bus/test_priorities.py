@@ -15,8 +15,8 @@ from tests.bus.samples import Moved, NoteTaken
 from tests.bus.support import LIMIT, ONE_ATTEMPT, RETRY_AT_ONCE, Backend, Recorder, spin_loop
 
 
-class Tiers:
-    """Record when handlers of several priorities begin and end, and check the promise in the end."""
+class PriorityRecorder:
+    """Record when handlers of several priorities begin and end, to check the promise at the end."""
 
     def __init__(self, chance: random.Random) -> None:
         self.history: list[tuple[int, int, str]] = []
@@ -53,14 +53,14 @@ class Tiers:
 async def test_no_handler_starts_before_all_lower_numbers_made_their_first_attempt(backend: Backend) -> None:
     """Promise 16, live. A risk check that runs after the order was sent is worse than none."""
     bus = await backend.start_bus(worker_count=8)
-    tiers = Tiers(random.Random(3))
+    recorder = PriorityRecorder(random.Random(3))
     for priority in (3, 1, 2):
-        bus.subscribe(Moved, tiers.handler(priority), name=f"tier-{priority}", priority=priority)
+        bus.subscribe(Moved, recorder.handler(priority), name=f"tier-{priority}", priority=priority)
     for n in range(200):
         await bus.publish(Moved(f"piece-{n % 9}", n))
     await bus.drain(20)
-    assert len(tiers.history) == 2 * 3 * 200
-    assert tiers.violations([1, 2, 3]) == []
+    assert len(recorder.history) == 2 * 3 * 200
+    assert recorder.violations([1, 2, 3]) == []
 
 
 async def test_a_higher_number_waits_for_a_lower_number_that_is_still_opening(
@@ -71,15 +71,15 @@ async def test_a_higher_number_waits_for_a_lower_number_that_is_still_opening(
     storage = SqliteEventStorage(tmp_path / "log.db")
     open_subscription = storage.open_subscription
 
-    async def late(opening: Any) -> Any:
+    async def wait_and_open(opening: Any) -> Any:
         await opened.wait()
         return await opening
 
-    def slowly(name: str, start: Any, *, epoch: int | None = None) -> Any:
+    def open_slowly(name: str, start: Any, *, epoch: int | None = None) -> Any:
         opening = open_subscription(name, start, epoch=epoch)  # the position where it begins is fixed here
-        return late(opening) if name == "low" else opening
+        return wait_and_open(opening) if name == "low" else opening
 
-    monkeypatch.setattr(storage, "open_subscription", slowly)
+    monkeypatch.setattr(storage, "open_subscription", open_slowly)
     seen: list[str] = []
     async with storage, InMemoryEventBus(storage) as bus:
         bus.subscribe(Moved, lambda _: seen.append("high"), name="high", priority=2)
@@ -99,33 +99,33 @@ async def test_a_higher_number_waits_for_a_lower_number_that_is_still_opening(
 async def test_events_without_a_key_respect_priorities(backend: Backend) -> None:
     """Promise 16. Several workers take deliveries without a key at once, on another path of the engine."""
     bus = await backend.start_bus(worker_count=8)
-    tiers = Tiers(random.Random(4))
+    recorder = PriorityRecorder(random.Random(4))
     for priority in (5, -1):
-        bus.subscribe(NoteTaken, tiers.handler(priority), name=f"tier-{priority}", priority=priority)
+        bus.subscribe(NoteTaken, recorder.handler(priority), name=f"tier-{priority}", priority=priority)
     await bus.publish_batch([NoteTaken(n) for n in range(200)])
     await bus.drain(20)
-    assert len(tiers.history) == 2 * 2 * 200
-    assert tiers.violations([-1, 5]) == []
+    assert len(recorder.history) == 2 * 2 * 200
+    assert recorder.violations([-1, 5]) == []
 
 
 async def test_priorities_hold_while_subscriptions_catch_up_together(stored: Backend) -> None:
     """Promise 16, from the log. Subscriptions that read side by side must not overtake one another."""
     bus = await stored.start_bus(worker_count=8)
     await bus.publish_batch([Moved(f"piece-{n % 9}", n) for n in range(600)])
-    tiers = Tiers(random.Random(5))
+    recorder = PriorityRecorder(random.Random(5))
     for priority in (2, 1):
         bus.subscribe(
-            Moved, tiers.handler(priority), name=f"tier-{priority}", priority=priority, start="beginning"
+            Moved, recorder.handler(priority), name=f"tier-{priority}", priority=priority, start="beginning"
         )
     for n in range(600, 700):
         await bus.publish(Moved(f"piece-{n % 9}", n))
     await bus.drain(30)
-    assert len(tiers.history) == 2 * 2 * 700
-    assert tiers.violations([1, 2]) == []
+    assert len(recorder.history) == 2 * 2 * 700
+    assert recorder.violations([1, 2]) == []
 
 
 async def test_a_failed_first_attempt_releases_the_higher_number(backend: Backend) -> None:
-    """The promise is about first attempts: a retry in an hour must not hold up higher numbers for an hour."""
+    """The promise is about first attempts: a retry in an hour must not block higher numbers for an hour."""
     bus = await backend.start_bus()
     seen: Recorder[int] = Recorder()
 
@@ -145,20 +145,20 @@ async def test_a_failed_first_attempt_releases_the_higher_number(backend: Backen
 async def test_priorities_hold_when_first_attempts_fail(backend: Backend) -> None:
     """Promise 16. Retries come back while later events are being attempted."""
     bus = await backend.start_bus(worker_count=8)
-    tiers = Tiers(random.Random(6))
-    tiers.fail_first_attempts = True
+    recorder = PriorityRecorder(random.Random(6))
+    recorder.fail_first_attempts = True
     for priority in (1, 2):
         bus.subscribe(
-            Moved, tiers.handler(priority), name=f"tier-{priority}", priority=priority, retry=RETRY_AT_ONCE
+            Moved, recorder.handler(priority), name=f"tier-{priority}", priority=priority, retry=RETRY_AT_ONCE
         )
     await bus.publish_batch([Moved(f"piece-{n % 5}", n) for n in range(100)])
     await bus.drain(20)
-    assert len(tiers.history) == 2 * 2 * 2 * 100
-    assert tiers.violations([1, 2]) == []
+    assert len(recorder.history) == 2 * 2 * 2 * 100
+    assert recorder.violations([1, 2]) == []
 
 
 async def test_equal_priority_numbers_run_independently(backend: Backend) -> None:
-    """A handler that waits must not hold up another one of the same priority."""
+    """A handler that waits must not block another one of the same priority."""
     bus = await backend.start_bus(worker_count=2)
     release = asyncio.Event()
     seen: Recorder[int] = Recorder()
@@ -317,8 +317,8 @@ async def test_batches_respect_priorities(backend: Backend) -> None:
 async def test_events_the_lower_number_no_longer_takes_do_not_block_the_higher_one(
     stored: Backend, clock: VirtualClock
 ) -> None:
-    """Events that the name's former subscription left unfinished, and the new one skips, got no first
-    attempt: the higher number waited for one for ever, while health was ok.
+    """Events that the name's former subscription left unfinished, and the new one skips, get no first
+    attempt: the higher number would wait for one for ever, while health is ok.
     """
     bus = await stored.start_bus(clock=clock)
     seen: Recorder[int] = Recorder()

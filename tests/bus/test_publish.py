@@ -129,8 +129,8 @@ async def test_publish_rejects_a_known_id_with_different_content(stored: Backend
     assert len(await stored_ids(bus)) == 1
 
 
-class StepCancelled:
-    """Cancel an awaitable after a number of its steps; ``finished`` tells whether it ended before."""
+class CancelAfterSteps:
+    """Cancel an awaitable after a number of its steps; ``finished`` says whether it ended before that."""
 
     def __init__(self, steps: int) -> None:
         self.steps = steps
@@ -146,7 +146,7 @@ class StepCancelled:
 
 
 async def test_cancelling_publish_anywhere_leaves_the_event_absent_or_stored_once(stored: Backend) -> None:
-    """Promise 10. A cancelled request handler must neither lose nor double the event it was publishing."""
+    """Promise 10. A cancelled request handler must neither lose nor duplicate the event it was publishing."""
     bus = await stored.start_bus()
     seen: Recorder[Moved] = Recorder()
 
@@ -158,7 +158,7 @@ async def test_cancelling_publish_anywhere_leaves_the_event_absent_or_stored_onc
     for steps in range(60):
         event = Moved("rook", steps)
         events.append(event)
-        await StepCancelled(steps % 30).run(lambda event=event: bus.publish(event))  # type: ignore[misc]
+        await CancelAfterSteps(steps % 30).run(lambda event=event: bus.publish(event))  # type: ignore[misc]
         ids = await stored_ids(bus)
         assert ids.count(event.event_id) <= 1, "duplicate"
     receipts = [await bus.publish(event) for event in events]
@@ -175,7 +175,7 @@ async def test_cancelling_a_batch_anywhere_stores_all_of_it_or_none(stored: Back
     bus = await stored.start_bus()
     for steps in range(40):
         batch = [Moved("rook", n) for n in range(5)]
-        await StepCancelled(steps % 20).run(lambda batch=batch: bus.publish_batch(batch))  # type: ignore[misc]
+        await CancelAfterSteps(steps % 20).run(lambda batch=batch: bus.publish_batch(batch))  # type: ignore[misc]
         await bus.publish(Moved("after", steps))  # everything that was under way before is decided now
         ids = await stored_ids(bus)
         assert sum(ids.count(event.event_id) for event in batch) in (0, 5)
@@ -183,7 +183,7 @@ async def test_cancelling_a_batch_anywhere_stores_all_of_it_or_none(stored: Back
 
 
 async def test_cancelling_publish_while_it_waits_for_room_publishes_nothing(memory: Backend) -> None:
-    """Promise 10. The event of a publisher that gave up waiting must not turn up later."""
+    """Promise 10. The event of a publisher that gave up waiting must not appear later."""
     bus = await memory.start_bus(max_queue_size=1)
     release = asyncio.Event()
     seen: Recorder[Moved] = Recorder()
@@ -194,7 +194,7 @@ async def test_cancelling_publish_while_it_waits_for_room_publishes_nothing(memo
 
     bus.subscribe(Moved, handle)
     await bus.publish(Moved("rook", 1))
-    await StepCancelled(5).run(lambda: bus.publish(Moved("rook", 2)))
+    await CancelAfterSteps(5).run(lambda: bus.publish(Moved("rook", 2)))
     release.set()
     await bus.drain(60)
     await bus.publish(Moved("rook", 3))
@@ -225,7 +225,7 @@ async def test_many_publishers_at_once_are_all_acknowledged(backend: Backend) ->
     async def handle(event: Moved) -> None:
         seen.add(event.n)
 
-    await asyncio.gather(*(bus.publish(Moved("unwanted", n)) for n in range(100)))
+    await asyncio.gather(*(bus.publish(Moved("unsubscribed", n)) for n in range(100)))
     bus.subscribe(Moved, handle)
     receipts = await asyncio.gather(*(bus.publish(Moved(f"piece-{n}", n)) for n in range(300)))
     await bus.drain(60)

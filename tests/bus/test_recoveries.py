@@ -21,8 +21,8 @@ from tests.bus.support import RETRY_AT_ONCE, Backend, Recorder, reports_of
 LATER = RetryPolicy(max_attempts=4, base_delay=20.0, multiplier=1.0, jitter=0.0)
 
 
-class Moody:
-    """A handler that refuses each event as often as it is told."""
+class FlakyHandler:
+    """A handler that fails for each event ``fails`` times."""
 
     def __init__(self, fails: int) -> None:
         self.fails = fails
@@ -36,15 +36,15 @@ class Moody:
         self.handled.add(event.n)
 
 
-class Watched(InMemoryEventStorage):
-    """Remember every progress that was saved; delay saves while ``gate`` is not set, or refuse them."""
+class RecordingStorage(InMemoryEventStorage):
+    """A storage that records saved progress, and delays saves while ``gate`` is not set, or fails them."""
 
     def __init__(self) -> None:
         super().__init__()
         self.gate = asyncio.Event()
         self.gate.set()
         self.held: Recorder[None] = Recorder()
-        self.refusing = False
+        self.failing = False
         self.retries: list[PendingRetry] = []
         self.recovered: list[RecoveredDelivery] = []
 
@@ -52,7 +52,7 @@ class Watched(InMemoryEventStorage):
         if not self.gate.is_set():
             self.held.add(None)
             await self.gate.wait()
-        if self.refusing:
+        if self.failing:
             raise StorageUnavailableError(path="events.db", reason="the disk is full")
         for change in changes:
             self.retries += change.retries
@@ -71,9 +71,9 @@ async def test_a_retry_that_succeeds_after_a_restart_keeps_its_failed_attempts(
     stored: Backend, clock: VirtualClock
 ) -> None:
     """The reason for a delay could not be found: the event would show as handled, and nothing more."""
-    moody = Moody(fails=2)
+    handler = FlakyHandler(fails=2)
     bus = stored.make_bus(clock=clock)
-    bus.subscribe(Moved, moody, name="book", retry=LATER)
+    bus.subscribe(Moved, handler, name="book", retry=LATER)
     failed = reports_of(bus, AttemptFailed)
     await bus.start()
     receipt = await bus.publish(Moved("rook", 7))
@@ -82,77 +82,77 @@ async def test_a_retry_that_succeeds_after_a_restart_keeps_its_failed_attempts(
     assert (before.state, before.attempts, before.finished_at) == ("retrying", 1, None)
 
     bus = await stored.reopen(bus, clock=clock)
-    bus.subscribe(Moved, moody, name="book", retry=LATER)
+    bus.subscribe(Moved, handler, name="book", retry=LATER)
     failed = reports_of(bus, AttemptFailed)
     await bus.start()
     await clock.advance(20)
     await failed.reach(1)
     await clock.advance(20)
-    await moody.handled.reach(1)
-    [shown] = await deliveries(bus, receipt.position)
-    assert (shown.subscription, shown.state, shown.attempts) == ("book", "finished", 3)
-    assert shown.finished_at == clock.time()
-    assert [one.attempt for one in shown.failures] == [1, 2]
+    await handler.handled.reach(1)
+    [record] = await deliveries(bus, receipt.position)
+    assert (record.subscription, record.state, record.attempts) == ("book", "finished", 3)
+    assert record.finished_at == clock.time()
+    assert [one.attempt for one in record.failures] == [1, 2]
     times = [datetime.fromtimestamp(clock.time() - ago, UTC) for ago in (40, 20)]
-    assert [one.failed_at for one in shown.failures] == times
-    assert [one.message for one in shown.failures] == ["call 1 on 7", "call 2 on 7"]
-    assert all("raise LookupError" in one.traceback for one in shown.failures)
+    assert [one.failed_at for one in record.failures] == times
+    assert [one.message for one in record.failures] == ["call 1 on 7", "call 2 on 7"]
+    assert all("raise LookupError" in one.traceback for one in record.failures)
 
     bus = await stored.reopen(bus, clock=clock)
-    bus.subscribe(Moved, moody, name="book", retry=LATER)
+    bus.subscribe(Moved, handler, name="book", retry=LATER)
     await bus.start()
-    assert await deliveries(bus, receipt.position) == [shown]
+    assert await deliveries(bus, receipt.position) == [record]
 
 
 async def test_a_retry_that_succeeds_before_the_first_save_keeps_its_failed_attempts() -> None:
     """A retry without delay is quicker than a disk: the most common failures would leave no trace."""
-    storage, moody = Watched(), Moody(fails=2)
+    storage, handler = RecordingStorage(), FlakyHandler(fails=2)
     bus = InMemoryEventBus(storage)
-    bus.subscribe((Moved, NoteTaken), moody, name="book", retry=RETRY_AT_ONCE)
+    bus.subscribe((Moved, NoteTaken), handler, name="book", retry=RETRY_AT_ONCE)
     async with bus:
         storage.gate.clear()
-        moody.fails = 0
+        handler.fails = 0
         await bus.publish(NoteTaken(1))
         await storage.held.reach(1)  # from here on, every change waits for the next save
-        moody.fails = 2
+        handler.fails = 2
         receipt = await bus.publish(Moved("rook", 2))
-        await moody.handled.reach(2)
+        await handler.handled.reach(2)
         storage.gate.set()
-        [shown] = await deliveries(bus, receipt.position)
+        [record] = await deliveries(bus, receipt.position)
     assert storage.retries == []
-    assert (shown.state, shown.attempts) == ("finished", 3)
-    assert [one.message for one in shown.failures] == ["call 1 on 2", "call 2 on 2"]
+    assert (record.state, record.attempts) == ("finished", 3)
+    assert [one.message for one in record.failures] == ["call 1 on 2", "call 2 on 2"]
 
 
 @pytest.mark.parametrize("on_exhausted", ["park", "park_key"])
 async def test_a_dead_letter_retried_successfully_keeps_all_its_failed_attempts(
     stored: Backend, on_exhausted: Any
 ) -> None:
-    """With the dead letter, the reason why it was one would be gone too."""
-    moody = Moody(fails=3)
+    """The reason for the failures would be lost with the dead letter."""
+    handler = FlakyHandler(fails=3)
     bus = await stored.start_bus()
     twice = RetryPolicy(max_attempts=2, base_delay=0.0)
-    bus.subscribe(Moved, moody, name="book", retry=twice, on_exhausted=on_exhausted)
+    bus.subscribe(Moved, handler, name="book", retry=twice, on_exhausted=on_exhausted)
     first = await bus.publish(Moved("rook", 1))
     await bus.drain(60)
     [letter] = await bus.dead_letters.list()
-    moody.calls[2] = moody.fails  # the next one of its key succeeds at once
+    handler.calls[2] = handler.fails  # the next one of its key succeeds at once
     second = await bus.publish(Moved("rook", 2))
     await bus.drain(60)
     assert await bus.dead_letters.retry(letter.id) == 1
     await bus.drain(60)
-    [shown] = await deliveries(bus, first.position)
-    assert (shown.state, shown.attempts, shown.dead_letter_id) == ("finished", 4, None)
-    assert [one.attempt for one in shown.failures] == [1, 2, 1]
-    assert [one.message for one in shown.failures] == [f"call {n} on 1" for n in (1, 2, 3)]
+    [record] = await deliveries(bus, first.position)
+    assert (record.state, record.attempts, record.dead_letter_id) == ("finished", 4, None)
+    assert [one.attempt for one in record.failures] == [1, 2, 1]
+    assert [one.message for one in record.failures] == [f"call {n} on 1" for n in (1, 2, 3)]
     assert await deliveries(bus, second.position) == [DeliveryRecord("book", "finished")]
 
 
 async def test_a_discarded_dead_letter_leaves_no_failed_attempts(stored: Backend) -> None:
     """It would look as if it had succeeded in the end."""
-    moody = Moody(fails=1)
+    handler = FlakyHandler(fails=1)
     bus = await stored.start_bus()
-    bus.subscribe(Moved, moody, name="book", retry=RetryPolicy(max_attempts=1))
+    bus.subscribe(Moved, handler, name="book", retry=RetryPolicy(max_attempts=1))
     receipt = await bus.publish(Moved("rook", 1))
     await bus.drain(60)
     await bus.dead_letters.discard("all")
@@ -173,44 +173,44 @@ async def test_every_event_of_a_failed_batch_keeps_its_failed_attempt(stored: Ba
     receipts = await bus.publish_batch([Moved("rook", n) for n in range(3)])
     await bus.drain(60)
     assert sum(calls) == 3 + calls[0]
-    shown = [(await deliveries(bus, receipt.position))[0] for receipt in receipts]
-    assert [one.state for one in shown] == ["finished"] * 3
-    late, prompt = shown[: calls[0]], shown[calls[0] :]
+    records = [(await deliveries(bus, receipt.position))[0] for receipt in receipts]
+    assert [one.state for one in records] == ["finished"] * 3
+    late, prompt = records[: calls[0]], records[calls[0] :]
     assert [(one.attempts, len(one.failures)) for one in late] == [(2, 1)] * len(late)
     assert [one.attempts for one in prompt] == [0] * len(prompt)
 
 
 async def test_a_recovery_during_failing_saves_is_recorded_once() -> None:
     """Changes that could not be saved are saved later, and must appear exactly once."""
-    storage, moody, clock = Watched(), Moody(fails=1), VirtualClock()
+    storage, handler, clock = RecordingStorage(), FlakyHandler(fails=1), VirtualClock()
     bus = InMemoryEventBus(storage, clock=clock)
     failed, trouble = reports_of(bus, AttemptFailed), reports_of(bus, StorageTrouble)
-    bus.subscribe(Moved, moody, name="book", retry=RETRY_AT_ONCE)
+    bus.subscribe(Moved, handler, name="book", retry=RETRY_AT_ONCE)
     async with bus:
-        storage.refusing = True
+        storage.failing = True
         first = await bus.publish(Moved("rook", 1))
         await failed.reach(1)
         await clock.advance(0)
-        await moody.handled.reach(1)
+        await handler.handled.reach(1)
         await trouble.reach(1)
         second = await bus.publish(Moved("king", 2))
         await failed.reach(2)
         await clock.advance(0)
-        await moody.handled.reach(2)
-        storage.refusing = False
+        await handler.handled.reach(2)
+        storage.failing = False
         await clock.advance(10)
         for receipt in (first, second):
-            [shown] = await deliveries(bus, receipt.position)
-            assert (shown.state, shown.attempts, len(shown.failures)) == ("finished", 2, 1)
+            [record] = await deliveries(bus, receipt.position)
+            assert (record.state, record.attempts, len(record.failures)) == ("finished", 2, 1)
     assert [one.position for one in storage.recovered] == [first.position, second.position]
 
 
 async def test_a_delivery_that_never_failed_stores_no_attempts() -> None:
     """A row for each delivery would bring back the cost that the cursor avoids."""
-    storage, moody = Watched(), Moody(fails=0)
+    storage, handler = RecordingStorage(), FlakyHandler(fails=0)
     async with InMemoryEventBus(storage) as bus:
-        bus.subscribe(Moved, moody, name="book")
+        bus.subscribe(Moved, handler, name="book")
         await bus.publish_batch([Moved(f"p{n}", n) for n in range(50)])
         await bus.drain(60)
-    assert len(moody.handled) == 50
+    assert len(handler.handled) == 50
     assert (storage.retries, storage.recovered) == ([], [])

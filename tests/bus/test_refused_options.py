@@ -1,4 +1,4 @@
-"""Options that ``subscribe`` refuses, at once and by name."""
+"""Options that ``subscribe`` rejects, at once and by name."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from tests.bus.samples import Moved, Unknown
 from tests.bus.support import ONE_ATTEMPT, Backend
 
 
-def two_needed(event: Any, context: Any, more: Any) -> None: ...
+def three_parameters(event: Any, context: Any, more: Any) -> None: ...
 
 
-def keyword_needed(event: Any, *, more: Any) -> None: ...
+def required_keyword(event: Any, *, more: Any) -> None: ...
 
 
-def nothing_taken() -> None: ...
+def no_parameters() -> None: ...
 
 
 async def asynchronous(event: Any) -> bool:
@@ -34,9 +34,9 @@ class NotAHandler:
 @pytest.mark.parametrize(
     ("handler", "message"),
     [
-        (nothing_taken, "takes no event"),
-        (two_needed, "also needs more"),
-        (keyword_needed, "also needs more"),
+        (no_parameters, "takes no event"),
+        (three_parameters, "also needs more"),
+        (required_keyword, "also needs more"),
         (42, "not callable"),
         (None, "not callable"),
         (NotAHandler(), "not callable"),
@@ -88,7 +88,7 @@ async def test_subscribe_rejects_a_handler_that_cannot_take_an_event(
 async def test_subscribe_rejects_invalid_options_by_name(
     memory: Backend, options: dict[str, Any], message: str
 ) -> None:
-    """An option silently misread changes delivery in production; the error must name it."""
+    """A silently misread option would change delivery in production; the error must name it."""
 
     async def note(event: Any) -> None: ...
 

@@ -23,8 +23,8 @@ class OddError(BaseException):
     """An exception as some libraries raise it to bypass ``except Exception``."""
 
 
-async def attempts_of(backend: Backend, clock: VirtualClock, **options: Any) -> list[float]:
-    """Return the times at which a handler that always fails was called, until it was given up."""
+async def attempt_times(backend: Backend, clock: VirtualClock, **options: Any) -> list[float]:
+    """Return the times at which a handler that always fails was called, until its event was parked."""
     bus = await backend.start_bus(clock=clock)
     times: Recorder[float] = Recorder()
     parked = reports_of(bus, EventParked)
@@ -47,25 +47,25 @@ async def test_a_delivery_is_attempted_exactly_as_often_as_its_policy_says(
     backend: Backend, count: int
 ) -> None:
     """Promise 22. One attempt too few loses a delivery, one too many repeats a side effect."""
-    times = await attempts_of(backend, VirtualClock(), retry=RetryPolicy(max_attempts=count))
+    times = await attempt_times(backend, VirtualClock(), retry=RetryPolicy(max_attempts=count))
     assert len(times) == count
 
 
 async def test_the_default_is_three_retries(backend: Backend) -> None:
-    """The documentation gives this default."""
-    assert len(await attempts_of(backend, VirtualClock())) == 4
+    """The documentation states this default."""
+    assert len(await attempt_times(backend, VirtualClock())) == 4
 
 
 @pytest.mark.parametrize("retries", [0, 1, 6])
 async def test_retry_count_counts_the_attempts_after_the_first(backend: Backend, retries: int) -> None:
-    """The seed's option counts retries, a policy counts attempts: one more."""
-    assert len(await attempts_of(backend, VirtualClock(), retry_count=retries)) == retries + 1
+    """The option counts retries, a policy counts attempts: one more."""
+    assert len(await attempt_times(backend, VirtualClock(), retry_count=retries)) == retries + 1
 
 
 async def test_delays_grow_exponentially_up_to_the_limit(backend: Backend) -> None:
     """Promise 22. The virtual clock shows each delay to the microsecond."""
     policy = RetryPolicy(max_attempts=7, base_delay=1.0, multiplier=2.0, max_delay=5.0, jitter=0.0)
-    times = await attempts_of(backend, VirtualClock(), retry=policy)
+    times = await attempt_times(backend, VirtualClock(), retry=policy)
     assert times == pytest.approx([0, 1, 3, 7, 12, 17, 22])
 
 
@@ -181,7 +181,7 @@ def test_the_decision_is_to_retry_exactly_while_attempts_remain(
     ],
 )
 def test_a_retry_policy_rejects_values_out_of_range(values: dict[str, Any]) -> None:
-    """A policy of zero attempts would park everything untried."""
+    """A policy of zero attempts would park every event unattempted."""
     with pytest.raises(SubscriptionError):
         RetryPolicy(**values)
 
@@ -218,7 +218,7 @@ async def test_a_non_retryable_error_parks_the_event_after_one_attempt(
 
 
 async def test_an_error_in_retry_on_is_retried(backend: Backend) -> None:
-    """The opposite case of the same option."""
+    """An error listed in ``retry_on`` would be parked at once, as if it were not listed."""
     bus = await backend.start_bus()
     seen: Recorder[Moved] = Recorder()
 
@@ -346,11 +346,11 @@ async def test_failures_of_one_subscription_do_not_affect_the_others(backend: Ba
     bus.subscribe(Moved, note, retry=ONE_ATTEMPT)
     await bus.publish_batch([Moved("rook", n) for n in range(5)])
     await bus.drain(60)
-    assert numbers(await _events_of(bus)) == [0, 1, 2, 3, 4]
+    assert numbers(await _dead_letter_events(bus)) == [0, 1, 2, 3, 4]
     assert seen == [0, 1, 2, 3, 4]
 
 
-async def _events_of(bus: Any) -> list[Any]:
+async def _dead_letter_events(bus: Any) -> list[Any]:
     return [letter.event for letter in await bus.dead_letters.list()]
 
 

@@ -130,7 +130,7 @@ async def test_a_scheduled_event_keeps_the_causation_id_of_its_handler(
 
 
 async def test_publish_rejects_an_invalid_schedule(backend: Backend) -> None:
-    """Both options together, or a time without an offset, would be ambiguous."""
+    """Both options together, or a time without an offset, are ambiguous: the event could come any time."""
     bus = await backend.start_bus()
     now = datetime.now(UTC)
     with pytest.raises(UsageError, match="not both"):
@@ -172,8 +172,8 @@ async def test_an_event_that_falls_due_during_a_stop_is_not_delivered(
     assert seen == [1]
 
 
-class SetBack(VirtualClock):
-    """A clock whose time of day was set back by a second, while its timers go on."""
+class AdjustedClock(VirtualClock):
+    """A clock whose time of day is ``behind`` by some seconds, while its timers continue."""
 
     behind = 0.0
 
@@ -183,8 +183,8 @@ class SetBack(VirtualClock):
 
 
 async def test_setting_the_clock_back_delays_scheduled_events_but_loses_none(stored: Backend) -> None:
-    """The timer fires before the event is due. Unless it is set again, the event waits for the next start."""
-    clock = SetBack()
+    """The timer fires before the event is due. If not set again, the event would wait for the next start."""
+    clock = AdjustedClock()
     bus = await stored.start_bus(clock=clock)
     seen: Recorder[int] = Recorder()
 
@@ -206,11 +206,11 @@ async def test_setting_the_clock_back_delays_scheduled_events_but_loses_none(sto
 async def test_a_slow_lookup_of_due_events_does_not_delay_the_next_one(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """It would be delivered as late as the file answered, up to ten seconds later."""
+    """The event would be late by the time that the lookup took, up to ten seconds."""
     clock, storage = VirtualClock(), InMemoryEventStorage()
     release_due = storage.release_due
 
-    async def locked(now: float) -> float | None:
+    async def slow_release(now: float) -> float | None:
         next_due = await release_due(now)
         await clock.advance(9)  # time passes while others write
         return next_due
@@ -223,7 +223,7 @@ async def test_a_slow_lookup_of_due_events_does_not_delay_the_next_one(
 
         bus.subscribe(NoteTaken, handle)
         with monkeypatch.context() as patch:
-            patch.setattr(storage, "release_due", locked)
+            patch.setattr(storage, "release_due", slow_release)
             await bus.publish(NoteTaken(1), delay=10)
         await clock.advance(1)
         await seen.reach(1)
@@ -231,7 +231,7 @@ async def test_a_slow_lookup_of_due_events_does_not_delay_the_next_one(
 
 async def test_setting_the_clock_forward_delivers_scheduled_events_at_the_new_time(on_disk: Backend) -> None:
     """A machine that slept overnight, or started with last year's clock, would deliver hours late."""
-    clock = SetBack()
+    clock = AdjustedClock()
     bus = await on_disk.start_bus(clock=clock)
     seen: Recorder[int] = Recorder()
 
@@ -246,18 +246,18 @@ async def test_setting_the_clock_forward_delivers_scheduled_events_at_the_new_ti
 
 
 async def test_an_event_scheduled_by_a_stopped_bus_is_delivered_by_another_process(on_disk: Backend) -> None:
-    """It would wait in the file until another process starts, however many are running."""
+    """It would wait in the file until another process starts, even if others are running."""
     clock = VirtualClock()
-    survivor = await on_disk.start_bus(clock=clock)
+    running = await on_disk.start_bus(clock=clock)
     seen: Recorder[int] = Recorder()
 
     async def handle(event: NoteTaken) -> None:
         seen.add(event.n)
 
-    survivor.subscribe(NoteTaken, handle)
-    dead = await on_disk.start_bus(clock=clock)
-    await dead.publish(NoteTaken(1), delay=30)
-    await dead.stop()
+    running.subscribe(NoteTaken, handle)
+    stopped = await on_disk.start_bus(clock=clock)
+    await stopped.publish(NoteTaken(1), delay=30)
+    await stopped.stop()
     await clock.advance(29)
     assert seen == []
     await clock.advance(12)

@@ -26,13 +26,13 @@ async def test_the_repr_of_a_bus_shows_its_state_and_its_log(tmp_path: Path) -> 
 async def test_the_reason_for_a_halt_names_the_type_of_an_error_without_a_message(
     tmp_path: Path,
 ) -> None:
-    """The reason would read "ValueError: ; fix the cause", as if something were missing."""
+    """The reason would read "ValueError: ; fix the cause", as if a part were missing."""
 
-    async def refuse(event: Tapped) -> None:
+    async def fail(event: Tapped) -> None:
         raise ValueError
 
     async with InMemoryEventBus(SqliteEventStorage(tmp_path / "a.db"), owns_storage=True) as bus:
-        bus.subscribe(Tapped, refuse, name="halts", retry_count=0, on_exhausted="stop")
+        bus.subscribe(Tapped, fail, name="halts", retry_count=0, on_exhausted="stop")
         await bus.publish(Tapped())
         await bus.drain()
         assert "the last error was ValueError; fix the cause" in bus.health().reasons[0]

@@ -15,7 +15,7 @@ from tests.bus.samples import Jumped, Moved, NoteTaken
 from tests.bus.support import Backend, Recorder, by_piece, numbers, spin_loop, statistics_of
 
 
-def noting(seen: Recorder[Any]) -> Any:
+def recording_handler(seen: Recorder[Any]) -> Any:
     async def note(event: Any) -> None:
         seen.add(event)
 
@@ -27,7 +27,7 @@ async def test_start_now_delivers_only_events_published_after_the_call(stored: B
     bus = await stored.start_bus()
     await bus.publish_batch([Moved("rook", n) for n in range(10)])
     seen: Recorder[Moved] = Recorder()
-    bus.subscribe(Moved, noting(seen), name="book")
+    bus.subscribe(Moved, recording_handler(seen), name="book")
     await bus.publish(Moved("rook", 10))
     await bus.publish(Moved("rook", 11))
     await bus.drain(60)
@@ -39,7 +39,7 @@ async def test_start_beginning_delivers_every_event_once(stored: Backend) -> Non
     bus = await stored.start_bus()
     await bus.publish_batch([Moved("rook", n) for n in range(300)])
     seen: Recorder[Moved] = Recorder()
-    bus.subscribe(Moved, noting(seen), name="book", start="beginning")
+    bus.subscribe(Moved, recording_handler(seen), name="book", start="beginning")
     for n in range(300, 350):
         await bus.publish(Moved("rook", n))
     await bus.drain(60)
@@ -52,7 +52,7 @@ async def test_start_at_a_position_delivers_the_events_after_it(stored: Backend,
     bus = await stored.start_bus()
     await bus.publish_batch([Moved("rook", n) for n in range(1, 11)])
     seen: Recorder[Moved] = Recorder()
-    bus.subscribe(Moved, noting(seen), name="book", start=position)
+    bus.subscribe(Moved, recording_handler(seen), name="book", start=position)
     await bus.publish(Moved("rook", 11))
     await bus.drain(60)
     assert numbers(seen) == list(range(min(position, 10) + 1, 12))
@@ -66,7 +66,7 @@ async def test_start_at_a_receipts_position_delivers_the_events_after_it(stored:
     await bus.publish(Moved("rook", 3))
     seen: Recorder[Moved] = Recorder()
     assert receipt.position is not None
-    bus.subscribe(Moved, noting(seen), name="book", start=receipt.position)
+    bus.subscribe(Moved, recording_handler(seen), name="book", start=receipt.position)
     await bus.drain(60)
     assert numbers(seen) == [3]
 
@@ -81,9 +81,9 @@ async def test_start_at_a_time_delivers_the_events_committed_since(stored: Backe
     await asyncio.sleep(0.002)
     await bus.publish_batch([Moved("rook", n, occurred_at=long_ago) for n in range(3, 6)])
     seen: dict[str, Recorder[Moved]] = {name: Recorder() for name in ("since", "all", "none")}
-    bus.subscribe(Moved, noting(seen["since"]), name="since", start=moment)
-    bus.subscribe(Moved, noting(seen["all"]), name="all", start=long_ago)
-    bus.subscribe(Moved, noting(seen["none"]), name="none", start=moment + timedelta(days=1))
+    bus.subscribe(Moved, recording_handler(seen["since"]), name="since", start=moment)
+    bus.subscribe(Moved, recording_handler(seen["all"]), name="all", start=long_ago)
+    bus.subscribe(Moved, recording_handler(seen["none"]), name="none", start=moment + timedelta(days=1))
     await bus.publish(Moved("rook", 6))
     await bus.drain(60)
     assert numbers(seen["since"]) == [3, 4, 5, 6]
@@ -97,14 +97,14 @@ async def test_start_applies_only_to_a_new_subscription_name(stored: Backend) ->
     """
     bus = await stored.start_bus()
     first: Recorder[Moved] = Recorder()
-    bus.subscribe(Moved, noting(first), name="book", start="beginning")
+    bus.subscribe(Moved, recording_handler(first), name="book", start="beginning")
     await bus.publish_batch([Moved("rook", n) for n in range(5)])
     await bus.drain(60)
     bus = await stored.reopen(bus)
     await bus.start()
     await bus.publish(Moved("rook", 5))
     second: Recorder[Moved] = Recorder()
-    bus.subscribe(Moved, noting(second), name="book", start="beginning")
+    bus.subscribe(Moved, recording_handler(second), name="book", start="beginning")
     await bus.drain(60)
     assert numbers(first) == [0, 1, 2, 3, 4]
     assert numbers(second) == [5]
@@ -116,7 +116,7 @@ async def test_start_now_on_a_stopped_bus_means_the_start_of_the_bus(stored: Bac
     await bus.publish(Moved("rook", 1))
     bus = await stored.reopen(bus)
     seen: Recorder[Moved] = Recorder()
-    bus.subscribe(Moved, noting(seen), name="book")
+    bus.subscribe(Moved, recording_handler(seen), name="book")
     async with bus:
         await bus.publish(Moved("rook", 2))
     assert numbers(seen) == [2]
@@ -138,7 +138,7 @@ async def test_subscribing_while_others_publish_loses_and_duplicates_nothing(sto
     for number in range(12):
         seen: Recorder[Moved] = Recorder()
         everything.append(seen)
-        bus.subscribe(Moved, noting(seen), name=f"late-{number}", start="beginning")
+        bus.subscribe(Moved, recording_handler(seen), name=f"late-{number}", start="beginning")
         for _ in range(5):
             await asyncio.sleep(0)
     await asyncio.gather(*publishers)
@@ -154,23 +154,23 @@ class AheadOfItsCommits(InMemoryEventStorage):
 
     def __init__(self) -> None:
         super().__init__()
-        self.slip_in: list[Moved] = []
-        self.unheard: list[Callable[[], None]] = []
+        self.inserted_meanwhile: list[Moved] = []
+        self.unannounced: list[Callable[[], None]] = []
 
     async def read_page(self, after: int, **options: Any) -> Any:
-        if self.slip_in:
-            await self.store_events(self.slip_in)
-            self.slip_in = []
+        if self.inserted_meanwhile:
+            await self.store_events(self.inserted_meanwhile)
+            self.inserted_meanwhile = []
         return await super().read_page(after, **options)
 
     def add_listener(self, listener: Callable[[Committed], None]) -> Callable[[], None]:
-        def hear(batch: Committed) -> None:
-            if self.slip_in:
-                self.unheard.append(lambda: listener(batch))
+        def announce(batch: Committed) -> None:
+            if self.inserted_meanwhile:
+                self.unannounced.append(lambda: listener(batch))
             else:
                 listener(batch)
 
-        return super().add_listener(hear)
+        return super().add_listener(announce)
 
 
 async def test_an_event_read_before_its_commit_is_announced_is_delivered_once() -> None:
@@ -179,12 +179,12 @@ async def test_an_event_read_before_its_commit_is_announced_is_delivered_once() 
     seen: Recorder[Moved] = Recorder()
     async with InMemoryEventBus(storage) as bus:
         await bus.publish(Moved("rook", 1))
-        storage.slip_in = [Moved("rook", 2), Moved("rook", 3)]
-        bus.subscribe(Moved, noting(seen), name="book", start="beginning")
+        storage.inserted_meanwhile = [Moved("rook", 2), Moved("rook", 3)]
+        bus.subscribe(Moved, recording_handler(seen), name="book", start="beginning")
         await seen.reach(3)
         await spin_loop()
-        for hear in storage.unheard:
-            hear()
+        for announce in storage.unannounced:
+            announce()
         await bus.publish(Moved("rook", 4))
         await bus.drain(60)
         assert numbers(seen) == [1, 2, 3, 4]
@@ -196,10 +196,14 @@ async def test_selectors_apply_to_logged_events_as_to_live_ones(stored: Backend)
     bus = await stored.start_bus()
     await bus.publish_batch([Moved("rook", 1), NoteTaken(2), Jumped("knight", 3), Moved("rook", 4)])
     seen: dict[str, Recorder[Any]] = {name: Recorder() for name in ("class", "pattern", "where")}
-    bus.subscribe(Moved, noting(seen["class"]), name="class", start="beginning")
-    bus.subscribe("piece.j*", noting(seen["pattern"]), name="pattern", start="beginning")
+    bus.subscribe(Moved, recording_handler(seen["class"]), name="class", start="beginning")
+    bus.subscribe("piece.j*", recording_handler(seen["pattern"]), name="pattern", start="beginning")
     bus.subscribe(
-        Moved, noting(seen["where"]), name="where", start="beginning", where=lambda event: event.n > 3
+        Moved,
+        recording_handler(seen["where"]),
+        name="where",
+        start="beginning",
+        where=lambda event: event.n > 3,
     )
     await bus.drain(60)
     assert sorted(numbers(seen["class"])) == [1, 3, 4]

@@ -19,9 +19,9 @@ from tests.bus.support import ONE_ATTEMPT, Backend, Recorder, reports_of, statis
 async def test_a_handler_can_publish_from_the_first_delivery_of_a_backlog(
     stored: Backend, others: int
 ) -> None:
-    """If handlers ran while the bus still opens subscriptions, it would refuse what they publish.
+    """If handlers ran while the bus still opens subscriptions, it would reject what they publish.
 
-    Recorder in the trading demo, resumed after kill -9: deliveries failed with "the bus is starting".
+    Observed in the trading demo, restarted after kill -9: deliveries failed with "the bus is starting".
     """
     storage = stored.storage()
     assert storage is not None
@@ -45,8 +45,8 @@ async def test_a_handler_can_publish_from_the_first_delivery_of_a_backlog(
 
 @pytest.mark.skipif(sys.version_info < (3, 12), reason="Python has no eager tasks before 3.12")
 async def test_a_backlog_is_delivered_correctly_in_a_loop_with_eager_tasks(stored: Backend) -> None:
-    """Eager tasks run when they are created: the first deliveries were made inside ``start()``, where the bus
-    refused their publishes and did not recognise them as its own handlers.
+    """Eager tasks run when they are created: the first deliveries would run inside ``start()``, where the
+    bus rejects their publishes and does not recognise them as its own handlers.
     """
     storage = stored.storage()
     assert storage is not None
@@ -81,10 +81,10 @@ async def test_a_bus_starts_although_due_events_cannot_be_written_to_its_log_yet
     release_due = storage.release_due
     full = StorageUnavailableError(path="the disk", reason="full")
 
-    async def refuse(now: float) -> float | None:
+    async def fail(now: float) -> float | None:
         raise full
 
-    monkeypatch.setattr(storage, "release_due", refuse)
+    monkeypatch.setattr(storage, "release_due", fail)
     bus = InMemoryEventBus(event_storage=storage, clock=clock)
     troubles = reports_of(bus, StorageTrouble)
     seen: Recorder[int] = Recorder()

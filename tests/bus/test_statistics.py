@@ -1,4 +1,4 @@
-"""``get_statistics`` with the seed's keys, ``health``, and telemetry reports."""
+"""``get_statistics`` with the specified keys, ``health``, and telemetry reports."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from pabal.testing import VirtualClock
 from tests.bus.samples import Moved, NoteTaken
 from tests.bus.support import ONE_ATTEMPT, Backend, Recorder, reports_of, statistics_of
 
-SEED_KEYS = {
+SPECIFIED_KEYS = {
     "uptime_seconds",
     "events_published",
     "events_processed",
@@ -36,7 +36,7 @@ async def test_get_statistics_returns_every_specified_key_with_its_value(
 ) -> None:
     """Programs written against the specification read exactly these names."""
     bus = backend.make_bus(clock=clock, worker_count=3)
-    assert bus.get_statistics().keys() >= SEED_KEYS
+    assert bus.get_statistics().keys() >= SPECIFIED_KEYS
     release = asyncio.Event()
     calls: Recorder[int] = Recorder()
 
@@ -61,27 +61,35 @@ async def test_get_statistics_returns_every_specified_key_with_its_value(
         await bus.publish(Moved(f"piece-{n}", n))
     await calls.reach(5)
     await asyncio.sleep(0)
-    found = bus.get_statistics()
-    assert found["uptime_seconds"] == pytest.approx(5)
-    assert found["events_published"] == 5
-    assert found["events_processed"] == 2
-    assert found["events_failed"] == 2
-    assert found["queue_size"] == 2
-    assert found["retry_queue_size"] == 1
-    assert found["failed_events_count"] == 1
-    assert found["subscription_count"] == 1
-    assert found["is_running"] is True
-    assert found["worker_count"] == 3
-    assert found["avg_processing_time_ms"] >= 0
+    statistics = bus.get_statistics()
+    assert statistics["uptime_seconds"] == pytest.approx(5)
+    assert statistics["events_published"] == 5
+    assert statistics["events_processed"] == 2
+    assert statistics["events_failed"] == 2
+    assert statistics["queue_size"] == 2
+    assert statistics["retry_queue_size"] == 1
+    assert statistics["failed_events_count"] == 1
+    assert statistics["subscription_count"] == 1
+    assert statistics["is_running"] is True
+    assert statistics["worker_count"] == 3
+    assert statistics["avg_processing_time_ms"] >= 0
     release.set()
     await clock.advance(61)
     await bus.drain(60)
-    found = bus.get_statistics()
-    assert (found["queue_size"], found["retry_queue_size"]) == (0, 0)
-    assert (found["events_processed"], found["events_failed"], found["failed_events_count"]) == (3, 3, 2)
+    statistics = bus.get_statistics()
+    assert (statistics["queue_size"], statistics["retry_queue_size"]) == (0, 0)
+    assert (
+        statistics["events_processed"],
+        statistics["events_failed"],
+        statistics["failed_events_count"],
+    ) == (3, 3, 2)
     await bus.stop()
-    found = bus.get_statistics()
-    assert (found["is_running"], found["worker_count"], found["uptime_seconds"]) == (False, 0, 0.0)
+    statistics = bus.get_statistics()
+    assert (statistics["is_running"], statistics["worker_count"], statistics["uptime_seconds"]) == (
+        False,
+        0,
+        0.0,
+    )
 
 
 async def test_statistics_are_kept_per_subscription(backend: Backend) -> None:
@@ -98,11 +106,16 @@ async def test_statistics_are_kept_per_subscription(backend: Backend) -> None:
     bus.subscribe(Moved, bad, name="bad", retry=RetryPolicy(max_attempts=3, base_delay=0))
     await bus.publish_batch([Moved(f"piece-{n}", n) for n in range(10)])
     await bus.drain(60)
-    good_, bad_ = statistics_of(bus, "good"), statistics_of(bus, "bad")
-    assert (good_["state"], good_["handled"], good_["filtered"], good_["lag"]) == ("active", 8, 2, 0)
-    assert good_["avg_processing_time_ms"] >= 1.0
-    assert (bad_["handled"], bad_["failed_attempts"], bad_["retried"], bad_["parked"]) == (0, 30, 20, 10)
-    assert (bad_["in_flight"], bad_["retrying"]) == (0, 0)
+    of_good, of_bad = statistics_of(bus, "good"), statistics_of(bus, "bad")
+    assert (of_good["state"], of_good["handled"], of_good["filtered"], of_good["lag"]) == ("active", 8, 2, 0)
+    assert of_good["avg_processing_time_ms"] >= 1.0
+    assert (of_bad["handled"], of_bad["failed_attempts"], of_bad["retried"], of_bad["parked"]) == (
+        0,
+        30,
+        20,
+        10,
+    )
+    assert (of_bad["in_flight"], of_bad["retrying"]) == (0, 0)
 
 
 async def test_lag_counts_unfinished_events(backend: Backend) -> None:
@@ -173,7 +186,7 @@ async def test_health_goes_from_ok_to_degraded_to_failing(backend: Backend) -> N
 
 
 async def test_health_reports_a_subscription_with_many_waiting_retries(stored: Backend) -> None:
-    """A service that is down for hours can block a subscription for new events, while all looks well."""
+    """A service that is down for hours can block a subscription for new events, while health says ok."""
     bus = await stored.start_bus(clock=VirtualClock())
     tried: Recorder[int] = Recorder()
 
@@ -212,10 +225,10 @@ async def test_pending_work_of_a_missing_handler_is_reported_and_kept(stored: Ba
     assert any("'old-name'" in reason and "3" in reason for reason in health.reasons)
     seen: Recorder[int] = Recorder()
 
-    async def found(event: Moved) -> None:
+    async def note(event: Moved) -> None:
         seen.add(event.n)
 
-    bus.subscribe(Moved, found, name="old-name")
+    bus.subscribe(Moved, note, name="old-name")
     await bus.drain(60)
     assert seen == [0, 1, 2]
     assert bus.health().status == "ok"
@@ -249,7 +262,7 @@ async def test_reports_describe_failed_attempts_and_parked_events(backend: Backe
 async def test_a_listener_that_raises_is_removed_without_affecting_deliveries(
     backend: Backend, caplog: pytest.LogCaptureFixture, error: BaseException
 ) -> None:
-    """A broken metrics exporter must not stop deliveries; nor must ``pytest.fail``, which is no Exception."""
+    """A broken metrics exporter must not stop deliveries, nor must one that raises no Exception."""
     bus = await backend.start_bus()
     calls: list[Report] = []
 
@@ -291,10 +304,10 @@ async def test_a_listener_need_not_be_hashable_and_may_be_attached_twice(memory:
 
     bus = await memory.start_bus()
     counter = Counter()
-    take_off = bus.listen(counter)
+    remove = bus.listen(counter)
     bus.listen(counter)
-    take_off()
-    take_off()
+    remove()
+    remove()
 
     async def fail(event: Moved) -> None:
         raise NotRetryableError("no")

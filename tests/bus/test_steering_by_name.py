@@ -1,4 +1,4 @@
-"""Control goes by the durable name, whether or not anything is subscribed under it here."""
+"""Subscriptions are controlled by their durable name, whether or not anything here has it subscribed."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ async def test_an_unknown_subscription_name_raises_and_lists_the_known_ones(back
 
 
 async def test_a_subscription_without_a_handler_here_can_be_reset(stored: Backend) -> None:
-    """A new version of a program moves a cursor back before it subscribes."""
+    """A new version of a program could not move a cursor back before it subscribes."""
     seen: Recorder[Any] = Recorder()
 
     async def handle(event: Moved) -> None:
@@ -47,7 +47,7 @@ async def test_a_subscription_without_a_handler_here_can_be_reset(stored: Backen
 
 @pytest.mark.parametrize("to", ["beginnig", -1, True, 2.5, None, datetime(2026, 1, 1)])
 async def test_reset_rejects_an_invalid_position_and_moves_nothing(stored: Backend, to: Any) -> None:
-    """A bare TypeError would surface, or a typing error would deliver everything again."""
+    """A TypeError from inside would surface, or a typing error would deliver everything again."""
     bus = await stored.start_bus()
     seen: Recorder[Any] = Recorder()
     bus.subscribe(Moved, seen.add, name="clerk")
@@ -64,7 +64,7 @@ async def test_reset_rejects_an_invalid_position_and_moves_nothing(stored: Backe
 
 
 async def test_replay_rejects_a_naive_time(stored: Backend) -> None:
-    """It would mean a different time on each machine."""
+    """A naive time would mean a different moment on each machine."""
     bus = await stored.start_bus()
     bus.subscribe(Moved, lambda event: None, name="clerk")
     await bus.publish(Moved("rook", 1))

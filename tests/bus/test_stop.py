@@ -33,7 +33,7 @@ async def test_stop_without_a_log_handles_the_queued_events(memory: Backend) -> 
 async def test_stop_without_a_log_warns_about_unfinished_deliveries(
     memory: Backend, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Nothing may be lost silently: a warning says how many."""
+    """Deliveries would be lost silently; a warning says how many."""
     bus = await memory.start_bus(worker_count=1)
 
     async def hang(event: Moved) -> None:
@@ -50,7 +50,7 @@ async def test_stop_with_a_thousand_deliveries_in_flight_keeps_its_time_limit(st
     early.
     """
     count = 1000
-    budget = 1.0
+    limit = 1.0
     bus = await stored.start_bus(worker_count=count)
     entered: Recorder[int] = Recorder()
     finished: list[int] = []
@@ -68,29 +68,29 @@ async def test_stop_with_a_thousand_deliveries_in_flight_keeps_its_time_limit(st
     await bus.publish_batch([Moved(f"piece-{n}", n) for n in range(count)])
     await entered.reach(count)
     assert statistics_of(bus, "book")["in_flight"] == count
-    blocked = asyncio.create_task(_publish_until_refused(bus))
+    blocked = asyncio.create_task(_publish_until_rejected(bus))
     await spin_loop()
     asyncio.get_running_loop().call_later(0.1, release.set)
     started = time.perf_counter()
-    await bus.stop(timeout=budget)
-    assert time.perf_counter() - started <= budget + 5.0  # the promise: 0.5, on an idle machine
+    await bus.stop(timeout=limit)
+    assert time.perf_counter() - started <= limit + 5.0  # the promise: 0.5, on an idle machine
     assert sorted(finished) == list(range(1, count, 2))
     assert await asyncio.wait_for(blocked, LIMIT)
-    await bus.stop(timeout=budget)  # a second stop has nothing to do
+    await bus.stop(timeout=limit)  # a second stop has nothing to do
 
     bus = await stored.reopen(bus)
-    again: Recorder[int] = Recorder()
+    redelivered: Recorder[int] = Recorder()
 
     async def note(event: Moved) -> None:
-        again.add(event.n)
+        redelivered.add(event.n)
 
     bus.subscribe(Moved, note, name="book", where=lambda event: event.piece != "late")
     await bus.start()
     await bus.drain(20)
-    assert sorted(again) == list(range(0, count, 2)), "exactly the unfinished ones"
+    assert sorted(redelivered) == list(range(0, count, 2)), "exactly the unfinished ones"
 
 
-async def _publish_until_refused(bus: BaseEventBus) -> bool:
+async def _publish_until_rejected(bus: BaseEventBus) -> bool:
     try:
         while True:
             await bus.publish(Moved("late", -1))
@@ -151,7 +151,7 @@ async def test_a_handler_that_ignores_cancellation_does_not_block_the_stop(backe
     entered = asyncio.Event()
     end = asyncio.Event()
 
-    async def stubborn(event: Moved) -> None:
+    async def ignore_cancellation(event: Moved) -> None:
         entered.set()
         while not end.is_set():
             try:
@@ -159,7 +159,7 @@ async def test_a_handler_that_ignores_cancellation_does_not_block_the_stop(backe
             except asyncio.CancelledError:
                 continue
 
-    bus.subscribe(Moved, stubborn)
+    bus.subscribe(Moved, ignore_cancellation)
     await bus.publish(Moved("rook"))
     await entered.wait()
     await asyncio.wait_for(bus.stop(timeout=0.1), LIMIT)
@@ -195,7 +195,7 @@ async def test_stop_waits_for_a_running_handler_and_saves_its_progress(stored: B
 
 
 async def test_events_committed_during_a_stop_do_not_overtake_waiting_ones(stored: Backend) -> None:
-    """Another process may store events while a handler is waited for; its worker must not go on with them."""
+    """Another process may store events while the stop waits for a handler; its worker must not take them."""
     bus = await stored.start_bus()
     entered = asyncio.Event()
     release = asyncio.Event()
@@ -264,7 +264,7 @@ async def test_events_finished_behind_thousands_of_waiting_ones_are_saved(
         seen.add(event.piece)
 
     subscription = bus.subscribe(Moved, handle, name="book")
-    await bus.drain(60)  # it takes events as they are committed, and so holds more
+    await bus.drain(60)  # from now on it takes events as they are committed, and holds more of them
     await bus.publish_batch([Moved("blocked", n) for n in range(5000)])
     await bus.publish_batch([Moved(f"piece-{n}", n) for n in range(3)])
     await seen.reach(3)
@@ -304,7 +304,7 @@ async def test_stop_inside_a_handler_raises_instead_of_deadlocking(backend: Back
 
 
 async def test_a_stop_with_an_invalid_timeout_leaves_the_bus_running(backend: Backend) -> None:
-    """It raised after it had refused all publishing: the bus neither ran nor was stopped."""
+    """It would raise after closing the bus to publishers: the bus would neither run nor be stopped."""
     bus = await backend.start_bus()
     with pytest.raises(TypeError):
         await bus.stop(None)  # type: ignore[arg-type]

@@ -158,7 +158,7 @@ async def test_subscribe_rejects_a_name_that_is_already_in_use(backend: Backend)
 
 
 async def test_one_function_may_be_subscribed_under_two_names(backend: Backend) -> None:
-    """The name is the identity, not the function."""
+    """The name is the identity, not the function: one of the two would get no events."""
     bus = await backend.start_bus()
     seen: Recorder[Moved] = Recorder()
 
@@ -189,7 +189,7 @@ async def test_unsubscribe_accepts_a_subscription_or_id_and_returns_whether_it_e
     assert bus.unsubscribe(one)
     assert bus.unsubscribe(two.id)
     assert not bus.unsubscribe(one)
-    assert not bus.unsubscribe("sub-unheard-of")
+    assert not bus.unsubscribe("sub-unknown")
     await bus.publish(Moved("rook", 2))
     await bus.drain(60)
     assert numbers(seen) == [1, 1]
@@ -197,7 +197,7 @@ async def test_unsubscribe_accepts_a_subscription_or_id_and_returns_whether_it_e
 
 
 async def test_unsubscribe_rejects_a_name_or_a_handler(backend: Backend) -> None:
-    """A script that gave a name was told "it did not exist", and the handler went on being called."""
+    """Given a name, it would return "it did not exist", and the handler would still be called."""
     bus = await backend.start_bus()
 
     @bus.on(Moved, name="dead")
@@ -205,10 +205,10 @@ async def test_unsubscribe_rejects_a_name_or_a_handler(backend: Backend) -> None
 
     with pytest.raises(UsageError, match=r"'dead' is the name of a subscription; pass .*attached\(\)"):
         bus.unsubscribe("dead")
-    slips: list[Any] = [note, None, 1]
-    for slip in slips:
+    mistakes: list[Any] = [note, None, 1]
+    for mistake in mistakes:
         with pytest.raises(UsageError, match=r"is not a subscription; pass the one that subscribe"):
-            bus.unsubscribe(slip)
+            bus.unsubscribe(mistake)
     assert bus.get_statistics()["subscription_count"] == 1
 
 
@@ -246,7 +246,7 @@ async def test_subscriptions_made_before_the_start_receive_events(backend: Backe
 
 
 async def test_where_filters_events_with_a_float_field(backend: Backend) -> None:
-    """Events with a check at publish take another path through the bus; filters must hold there too."""
+    """Events that are checked when published take another path through the bus; filters must hold there."""
     bus = await backend.start_bus()
     seen: Recorder[Measured] = Recorder()
 

@@ -61,7 +61,7 @@ async def test_a_sync_handler_never_blocks_the_event_loop(backend: Backend) -> N
 
 
 async def test_sync_handlers_run_in_parallel(backend: Backend) -> None:
-    """There are as many threads as workers: with a single one, a slow handler would hold up the others."""
+    """There are as many threads as workers: with a single one, a slow handler would block the others."""
     bus = await backend.start_bus(worker_count=6)
     together = threading.Barrier(6, timeout=LIMIT)
     bus.subscribe(NoteTaken, lambda event: together.wait() and None, name="barrier", retry=ONE_ATTEMPT)
@@ -170,7 +170,7 @@ async def test_publish_threadsafe_works_in_the_loops_own_thread(backend: Backend
 
 
 async def test_drain_waits_for_events_published_from_threads(backend: Backend) -> None:
-    """To the thread, an event that it has handed over counts as published."""
+    """To the thread, its event is published; drain would return before it is handled."""
     bus = await backend.start_bus()
     seen: Recorder[int] = Recorder()
 
@@ -189,7 +189,7 @@ async def test_drain_waits_for_events_published_from_threads(backend: Backend) -
 
 
 async def test_an_event_published_by_a_sync_handler_carries_its_causation_id(backend: Backend) -> None:
-    """Causes are inherited in threads too."""
+    """Causation would be lost at every sync handler, since it runs in a thread of its own."""
     bus = await backend.start_bus()
     seen: Recorder[NoteTaken] = Recorder()
 
@@ -211,17 +211,15 @@ async def test_an_event_published_by_a_sync_handler_carries_its_causation_id(bac
 async def test_an_event_from_an_unrelated_thread_gets_no_causation_id_from_a_handler(
     backend: Backend,
 ) -> None:
-    """Both events are in one batch; each cause belongs to its publisher, not to the caller that woke the
-    loop.
-    """
+    """Both events are in one batch; a cause belongs to its publisher, not to whatever woke the loop."""
     bus = await backend.start_bus()
     seen: Recorder[NoteTaken] = Recorder()
 
     async def on_moved(event: Moved) -> None:
         bus.publish_threadsafe(NoteTaken(1))
-        stranger = threading.Thread(target=lambda: bus.publish_threadsafe(NoteTaken(2)))
-        stranger.start()
-        stranger.join()
+        other = threading.Thread(target=lambda: bus.publish_threadsafe(NoteTaken(2)))
+        other.start()
+        other.join()
 
     async def on_note_taken(event: NoteTaken) -> None:
         seen.add(event)
@@ -262,12 +260,12 @@ async def test_publishing_from_a_sync_handler_overtakes_threads_that_wait_for_ro
     """
     bus = await memory.start_bus(worker_count=1, max_queue_size=1)
     entered: Recorder[int] = Recorder()
-    handover = threading.Event()
+    may_publish = threading.Event()
     seen: Recorder[int] = Recorder()
 
     def on_moved(event: Moved) -> None:
         entered.add(event.n)
-        handover.wait(LIMIT)
+        may_publish.wait(LIMIT)
         bus.publish_threadsafe(NoteTaken(1000)).result(LIMIT)
 
     async def on_note_taken(event: NoteTaken) -> None:
@@ -279,7 +277,7 @@ async def test_publishing_from_a_sync_handler_overtakes_threads_that_wait_for_ro
     await entered.reach(1)
     futures = await run_in_thread(lambda: [bus.publish_threadsafe(NoteTaken(n)) for n in range(others)])
     await spin_loop()
-    handover.set()
+    may_publish.set()
     await bus.drain(LIMIT)
     assert await bus.dead_letters.list() == []
     assert all(future.result(LIMIT) for future in futures)
@@ -287,9 +285,7 @@ async def test_publishing_from_a_sync_handler_overtakes_threads_that_wait_for_ro
 
 
 async def test_threads_flooding_a_full_bus_cause_no_errors_and_lose_nothing(memory: Backend) -> None:
-    """The loop looks at the entries while threads add more: it must neither fail nor scan all of them per
-    event.
-    """
+    """The loop reads entries while threads add more: it must neither fail nor scan all for each event."""
     bus = await memory.start_bus(worker_count=1, max_queue_size=1)
     gate = asyncio.Event()
     seen: Recorder[Moved] = Recorder()
@@ -333,7 +329,7 @@ def _raised(work: Callable[[], Any]) -> BaseException | None:
 
 
 async def test_every_future_is_resolved_when_the_bus_stops_during_publishing(backend: Backend) -> None:
-    """Each future is resolved, as stored or refused: a thread may be waiting for it."""
+    """A thread may be waiting for a future that is never resolved as stored or rejected."""
     bus = await backend.start_bus()
     begun = threading.Event()
     outcomes: list[tuple[str, Future[Receipt] | None]] = []

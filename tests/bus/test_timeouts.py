@@ -96,7 +96,7 @@ async def test_the_watchdog_does_not_cancel_attempts_that_finish_in_time(
     assert len(failed) == 0
 
 
-def _numbered(n: int) -> Callable[[NoteTaken], bool]:
+def _has_number(n: int) -> Callable[[NoteTaken], bool]:
     return lambda event: event.n == n
 
 
@@ -117,7 +117,7 @@ async def test_deadlines_of_concurrent_attempts_expire_in_order(
 
     for n, seconds in enumerate((30.0, 10.0, 20.0)):
         bus.subscribe(
-            NoteTaken, hang, name=f"after-{seconds}", timeout=seconds, retry=ONE_ATTEMPT, where=_numbered(n)
+            NoteTaken, hang, name=f"after-{seconds}", timeout=seconds, retry=ONE_ATTEMPT, where=_has_number(n)
         )
     for n in range(3):
         await bus.publish(NoteTaken(n))
@@ -181,7 +181,7 @@ async def test_a_handler_that_returns_when_cancelled_counts_as_handled(
     seen: Recorder[int] = Recorder()
     entered = asyncio.Event()
 
-    async def patient(event: Moved) -> None:
+    async def return_when_cancelled(event: Moved) -> None:
         if event.n == 1:
             entered.set()
             try:
@@ -191,7 +191,7 @@ async def test_a_handler_that_returns_when_cancelled_counts_as_handled(
         await asyncio.sleep(0)
         seen.add(event.n)
 
-    bus.subscribe(Moved, patient, timeout=1.0, retry=ONE_ATTEMPT)
+    bus.subscribe(Moved, return_when_cancelled, timeout=1.0, retry=ONE_ATTEMPT)
     await bus.publish_batch([Moved("rook", n) for n in range(1, 4)])
     await entered.wait()
     await clock.advance(2)
@@ -207,14 +207,14 @@ async def test_a_handler_that_raises_cancelled_error_itself_is_retried(backend: 
     bus = await backend.start_bus(worker_count=1)
     seen: Recorder[int] = Recorder()
 
-    async def cancels(event: Moved) -> None:
+    async def cancel_own_task(event: Moved) -> None:
         seen.add(event.n)
         if event.n == 1 and len(seen) == 1:
             task = asyncio.ensure_future(asyncio.Event().wait())
             asyncio.get_running_loop().call_soon(task.cancel)
             await task
 
-    bus.subscribe(Moved, cancels, retry=RetryPolicy(max_attempts=2, base_delay=0))
+    bus.subscribe(Moved, cancel_own_task, retry=RetryPolicy(max_attempts=2, base_delay=0))
     await bus.publish_batch([Moved("rook", 1), Moved("rook", 2)])
     await bus.drain(60)
     assert seen == [1, 1, 2]

@@ -1,4 +1,4 @@
-"""Unclaimed work: of a subscription that was renamed, or left out of a new release."""
+"""Unclaimed work: that of a subscription that was renamed, or left out of a new release."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tests.bus.support import Backend, Recorder, numbers, reports_of
 async def test_a_renamed_handler_with_pending_work_is_reported_and_nothing_is_discarded(
     stored: Backend,
 ) -> None:
-    """Promise 28. After a refactoring, a night's orders would lie unhandled and unnoticed."""
+    """Promise 28. After a refactoring, a night's orders would stay unhandled and unnoticed."""
     handled: Recorder[Moved] = Recorder()
 
     async def handle(event: Moved) -> None:

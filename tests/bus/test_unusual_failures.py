@@ -26,15 +26,15 @@ class SilentError(Exception):
         raise RuntimeError("no words")
 
 
-class Unspeakable:
+class Unprintable:
     """A key whose ``repr`` raises."""
 
     def __repr__(self) -> str:
         raise RuntimeError("no name")
 
 
-async def _one_that_fails(backend: Backend, error: BaseException, **options: Any) -> Any:
-    """Handle 0, which raises, and 1 of another key, which must succeed; return the dead letter of 0."""
+async def _dead_letter_of(backend: Backend, error: BaseException, **options: Any) -> Any:
+    """Handle event 0, which raises, and 1 of another key, which must succeed; return the dead letter of 0."""
     bus = await backend.start_bus()
     seen: Recorder[Moved] = Recorder()
 
@@ -53,8 +53,8 @@ async def _one_that_fails(backend: Backend, error: BaseException, **options: Any
 
 
 async def test_an_error_whose_text_raises_is_parked_like_any_other(backend: Backend) -> None:
-    """The worker would end while recording the failure, and its key would stand still for ever."""
-    letter = await _one_that_fails(backend, SilentError())
+    """The worker would end while recording the failure, and its key would stay blocked for ever."""
+    letter = await _dead_letter_of(backend, SilentError())
     assert letter.attempts[0].error_type == "SilentError"
     assert "RuntimeError" in letter.attempts[0].message
 
@@ -63,23 +63,23 @@ async def test_an_error_with_undecodable_bytes_in_its_message_is_saved(
     backend: Backend,
 ) -> None:
     """Failures are stored as UTF-8: one such text would make every later save fail."""
-    letter = await _one_that_fails(backend, ValueError(f"no such file: {SURROGATE}"))
+    letter = await _dead_letter_of(backend, ValueError(f"no such file: {SURROGATE}"))
     assert letter.attempts[0].message == "no such file: \\udcff"
     assert "\\udcff" in letter.attempts[0].traceback
 
 
 async def test_a_very_long_error_message_is_truncated(backend: Backend) -> None:
     """An error that quotes a whole document would be written again with each further attempt."""
-    letter = await _one_that_fails(backend, ValueError("x" * 1_000_000))
+    letter = await _dead_letter_of(backend, ValueError("x" * 1_000_000))
     assert len(letter.attempts[0].message) < 20_000
 
 
 @pytest.mark.parametrize(
-    "key", [SURROGATE, Unspeakable(), (Unspeakable(), 1)], ids=["text", "object", "tuple"]
+    "key", [SURROGATE, Unprintable(), (Unprintable(), 1)], ids=["text", "object", "tuple"]
 )
 async def test_a_key_that_cannot_be_stored_as_text_can_be_parked(backend: Backend, key: Any) -> None:
     """A key is stored as text; a key without text must not end the worker, or make all saves fail."""
-    letter = await _one_that_fails(
+    letter = await _dead_letter_of(
         backend,
         ValueError(),
         on_exhausted="park_key",
@@ -92,12 +92,12 @@ async def test_generator_exit_raised_by_a_handler_fails_the_attempt_not_the_work
     backend: Backend,
 ) -> None:
     """GeneratorExit ends a worker closed from outside; raised by a handler, it would end a worker too."""
-    letter = await _one_that_fails(backend, GeneratorExit())
+    letter = await _dead_letter_of(backend, GeneratorExit())
     assert letter.attempts[0].error_type == "GeneratorExit"
 
 
 async def test_a_sync_handler_that_raises_stop_iteration_fails_like_any_other(backend: Backend) -> None:
-    """An asyncio future refuses StopIteration: the delivery would never end, not even when cancelled."""
+    """An asyncio future rejects StopIteration: the delivery would never end, not even when cancelled."""
     bus = await backend.start_bus()
 
     def first_of_none(event: NoteTaken) -> None:
@@ -111,7 +111,7 @@ async def test_a_sync_handler_that_raises_stop_iteration_fails_like_any_other(ba
 
 
 async def test_a_where_that_raises_stop_iteration_fails_only_its_wait_for_call(backend: Backend) -> None:
-    """The error must not reach the publisher, who knows nothing of the call that waits."""
+    """The error must not reach the publisher, which knows nothing of the call that waits."""
     bus = await backend.start_bus()
     waiting = asyncio.create_task(bus.wait_for(NoteTaken, where=lambda event: next(iter(()))))
     await asyncio.sleep(0)
@@ -199,20 +199,20 @@ async def test_health_reports_failing_when_a_worker_ends_by_an_internal_error(
     """Nothing else would show that the bus delivers less, or nothing."""
     bus = await local.start_bus(worker_count=2)
     assert bus.health().status == "ok"
-    asked: Recorder[int] = Recorder()
+    calls: Recorder[int] = Recorder()
 
-    def faulty(*arguments: Any) -> None:
-        asked.add(1)
+    def raise_fault(*arguments: Any) -> None:
+        calls.add(1)
         raise AssertionError("a fault")
 
-    monkeypatch.setattr(bus._engine.failures, "failed", faulty)
+    monkeypatch.setattr(bus._engine.failures, "failed", raise_fault)
 
     @bus.on(NoteTaken, name="failing")
     async def fail(event: NoteTaken) -> None:
         raise ValueError("no")
 
     await bus.publish(NoteTaken(1))
-    await asked.reach(1)
+    await calls.reach(1)
     await spin_loop(2)
     assert bus.health().status == "failing"
     assert "1 of 2 workers have ended" in bus.health().reasons[0]
@@ -241,19 +241,19 @@ class Fickle(DomainEvent):
 async def test_an_aggregate_id_that_raises_parks_only_its_own_event(
     local: Backend, fault: BaseException, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """After a change of the class, say: nothing else of its commit, or of the log behind it, would be
+    """After a change of the class, for example: nothing else of its commit, or later in the log, would be
     delivered.
     """
     monkeypatch.setattr(Fickle, "fault", None)
     bus = local.make_bus(worker_count=2)
 
-    def publishing_is_over(batch: object = None) -> None:
+    def begin_to_raise(batch: object = None) -> None:
         Fickle.fault = fault
 
     if isinstance(bus.storage, (SqliteEventStorage, InMemoryEventStorage)):
-        bus.storage.add_listener(publishing_is_over)  # called before the bus hears of the commit
+        bus.storage.add_listener(begin_to_raise)  # called before the bus learns of the commit
     else:
-        publishing_is_over()
+        begin_to_raise()
     await bus.start()
     for name in ("live", "behind"):
         seen: Recorder[Fickle] = Recorder()
@@ -273,12 +273,12 @@ async def test_an_aggregate_id_that_raises_parks_only_its_own_event(
             break
 
 
-async def _awaited() -> bool:
+async def _coroutine() -> bool:
     return False
 
 
-def _answer(event: Any) -> Any:
-    return _awaited()
+def _return_coroutine(event: Any) -> Any:
+    return _coroutine()
 
 
 @pytest.mark.parametrize("option", ["where", "ordering"])
@@ -289,7 +289,7 @@ async def test_a_sync_where_or_ordering_that_returns_a_coroutine_is_an_error(
     hold.
     """
     bus = await backend.start_bus()
-    options: dict[str, Any] = {option: _answer}
+    options: dict[str, Any] = {option: _return_coroutine}
     seen: Recorder[Moved] = Recorder()
 
     async def handle(event: Moved) -> None:
@@ -302,7 +302,7 @@ async def test_a_sync_where_or_ordering_that_returns_a_coroutine_is_an_error(
     (letter,) = await bus.dead_letters.list()
     assert f"{option} returned an awaitable" in letter.attempts[0].message
     if option == "where":
-        waiting = asyncio.create_task(bus.wait_for(Moved, where=_answer))
+        waiting = asyncio.create_task(bus.wait_for(Moved, where=_return_coroutine))
         await spin_loop()
         await bus.publish(Moved("rook", 2))
         with pytest.raises(SubscriptionError, match="where returned an awaitable"):

@@ -36,7 +36,7 @@ async def test_wait_for_without_a_receipt_ignores_earlier_events(backend: Backen
 
 
 async def test_since_finds_a_reaction_published_before_the_call(backend: Backend) -> None:
-    """A quick answer must not be missed if it is waited for only after the question was published."""
+    """A quick answer would be missed if the wait begins only after the question was published."""
     bus = await backend.start_bus()
 
     async def answer(event: Moved) -> None:
@@ -63,7 +63,7 @@ async def test_since_searches_earlier_events_and_then_waits_for_new_ones(backend
 
 
 async def test_since_excludes_the_receipts_own_event(backend: Backend) -> None:
-    """The caller waits for events after it."""
+    """The caller would get the event that it published itself, instead of one after it."""
     bus = await backend.start_bus()
     await bus.publish(Moved("rook", 1))
     receipt = await bus.publish(Moved("rook", 2))
@@ -72,7 +72,7 @@ async def test_since_excludes_the_receipts_own_event(backend: Backend) -> None:
 
 
 async def test_wait_for_raises_on_timeout(backend: Backend) -> None:
-    """It must leave nothing behind that would catch a later event."""
+    """It would wait for ever, or leave something behind that consumes a later event."""
     bus = await backend.start_bus()
     with pytest.raises(TimeoutError):
         await bus.wait_for(Moved, timeout=0.05)
@@ -81,7 +81,7 @@ async def test_wait_for_raises_on_timeout(backend: Backend) -> None:
 
 
 async def test_concurrent_wait_for_calls_all_get_the_same_event(backend: Backend) -> None:
-    """Each caller gets the event; waiting takes it away from none."""
+    """One caller would take the event away from the others."""
     bus = await backend.start_bus()
     waiting = [asyncio.create_task(bus.wait_for(Moved, timeout=10)) for _ in range(5)]
     waiting.append(asyncio.create_task(bus.wait_for(Jumped, timeout=10)))
@@ -110,7 +110,7 @@ async def test_wait_for_works_again_after_all_earlier_calls_have_returned(backen
 
 
 async def test_a_wait_for_timeout_names_the_event_waited_for(backend: Backend) -> None:
-    """A test that fails by the timeout would show an error without a message; ``where`` may raise its own."""
+    """The error would have no message to say what was missing; a TimeoutError of ``where`` is passed on."""
     bus = await backend.start_bus()
     with pytest.raises(
         TimeoutError, match=r"^no Moved or NoteTaken that was waited for came within 0\.01 s$"
@@ -119,10 +119,10 @@ async def test_a_wait_for_timeout_names_the_event_waited_for(backend: Backend) -
     with pytest.raises(TimeoutError, match=r"^no 'piece\.\*' that was waited for came"):
         await bus.wait_for("piece.*", timeout=0.01)
 
-    def late(event: Moved) -> bool:
+    def time_out(event: Moved) -> bool:
         raise TimeoutError("the clock of the piece")
 
-    waiting = asyncio.create_task(bus.wait_for(Moved, where=late, timeout=10))
+    waiting = asyncio.create_task(bus.wait_for(Moved, where=time_out, timeout=10))
     await spin_loop()
     await bus.publish(Moved("rook", 1))
     with pytest.raises(TimeoutError, match="the clock of the piece"):
@@ -151,7 +151,7 @@ async def test_wait_for_returns_a_registered_dataclass_as_itself(backend: Backen
 
 
 async def test_a_stop_makes_wait_for_raise(backend: Backend) -> None:
-    """No event comes any more; a plain cancellation would look like that of another caller."""
+    """No event comes any more: it would wait for ever, or look as if the caller had cancelled it."""
     bus = await backend.start_bus()
     waiting = asyncio.create_task(bus.wait_for(Moved))
     await spin_loop()
@@ -161,7 +161,7 @@ async def test_a_stop_makes_wait_for_raise(backend: Backend) -> None:
 
 
 async def test_wait_for_rejects_an_invalid_selector(backend: Backend) -> None:
-    """As in ``subscribe``: it could never match."""
+    """A selector that can never match would wait for ever."""
     bus = await backend.start_bus()
     with pytest.raises(SubscriptionError):
         await bus.wait_for(42, timeout=1)  # type: ignore[call-overload]
@@ -180,7 +180,7 @@ async def test_wait_for_without_a_log_raises_when_since_is_too_far_back(memory: 
 
 
 async def test_wait_for_with_a_log_searches_back_any_distance(stored: Backend) -> None:
-    """The log remembers everything."""
+    """The log has every event, so none may be out of reach."""
     bus = await stored.start_bus()
     receipt = await bus.publish(Moved("rook", 0))
     await bus.publish_batch([Moved("rook", n) for n in range(1, 3000)])

@@ -77,8 +77,8 @@ def test_a_snapshot_at_any_step_resumes_to_exactly_the_unfinished_positions(
         assert resumed.watermark == watermark
         if len(unfinished) <= most:
             assert frontier >= highest, "what is finished would come again"
-            again = {p for p in unfinished if p > frontier} | set(exceptions)
-            assert again == set(unfinished), "lost"
+            delivered_again = {p for p in unfinished if p > frontier} | set(exceptions)
+            assert delivered_again == set(unfinished), "lost"
 
 
 def test_one_unfinished_position_does_not_keep_finished_ones_in_memory() -> None:
@@ -97,8 +97,8 @@ def test_one_unfinished_position_does_not_keep_finished_ones_in_memory() -> None
 
 
 async def test_the_watermark_of_a_bus_follows_the_lowest_unfinished_event(stored: Backend) -> None:
-    """Promise 29. A thousand handlers end in random order; at every step the watermark says how far all are
-    done.
+    """Promise 29. A thousand handlers end in random order; at every step the watermark says up to where
+    all are done.
     """
     count = 1000
     bus = await stored.start_bus(worker_count=count)
@@ -147,15 +147,15 @@ async def test_events_finished_above_the_watermark_are_not_redelivered_after_a_r
     await seen.reach(98)
     await bus.stop(timeout=0.05)
     bus = await stored.reopen(bus)
-    again: Recorder[int] = Recorder()
+    redelivered: Recorder[int] = Recorder()
 
     async def note(event: Moved) -> None:
-        again.add(event.n)
+        redelivered.add(event.n)
 
     bus.subscribe(Moved, note, name="book")
     await bus.start()
     await bus.drain(60)
-    assert again == [0, 50]
+    assert redelivered == [0, 50]
 
 
 async def test_parked_and_filtered_events_advance_the_watermark(stored: Backend) -> None:

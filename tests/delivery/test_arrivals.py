@@ -1,4 +1,4 @@
-"""Deliveries in memory go straight to their handler until one has to wait; the difference must not show."""
+"""Deliveries in memory go directly to their handler until one has to wait; both paths behave the same."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Weighed(DomainEvent):
         return self.piece
 
 
-class Careless(DomainEvent):
+class WithoutAggregateId(DomainEvent):
     """An event whose ``aggregate_id`` raises."""
 
     n: int
@@ -83,7 +83,7 @@ async def test_order_per_key_holds_when_deliveries_switch_between_direct_and_que
 
 
 async def test_events_behind_a_waiting_handler_are_counted_and_other_lanes_continue() -> None:
-    """Promise 14. One slow key would hold up the batch that arrived with it."""
+    """Promise 14. One slow key would block the batch that arrived with it."""
     bus = InMemoryEventBus(worker_count=2)
     gate = asyncio.Event()
     seen: Recorder[int] = Recorder()
@@ -105,7 +105,7 @@ async def test_events_behind_a_waiting_handler_are_counted_and_other_lanes_conti
 
 
 async def test_with_one_worker_the_waiting_events_are_counted() -> None:
-    """With no second worker to sort the arrivals, they would be lost when the subscription ends."""
+    """With no second worker to sort the arrivals, they would stay in the queue when the subscription ends."""
     bus = InMemoryEventBus(worker_count=1)
     begun: Recorder[int] = Recorder()
     gate = asyncio.Event()
@@ -129,21 +129,21 @@ async def test_with_one_worker_the_waiting_events_are_counted() -> None:
 
 @pytest.mark.parametrize("waits", [False, True])
 async def test_a_failed_event_whose_aggregate_id_raises_is_parked_on_both_paths(waits: bool) -> None:
-    """An ``aggregate_id`` that raises would end the worker, and a quarter of the bus with it."""
+    """An ``aggregate_id`` that raises would end the worker that handles its event."""
     bus = InMemoryEventBus(worker_count=2)
 
-    async def handle(event: Careless) -> None:
+    async def handle(event: WithoutAggregateId) -> None:
         if waits:
             await asyncio.sleep(0)
         if event.n == 1:
             raise ValueError("not this one")
 
-    bus.subscribe(Careless, handle, name="careless", retry=RetryPolicy(max_attempts=1))
+    bus.subscribe(WithoutAggregateId, handle, name="sub", retry=RetryPolicy(max_attempts=1))
     async with bus:
         for n in range(4):
-            await bus.publish(Careless(n))
+            await bus.publish(WithoutAggregateId(n))
             await bus.drain(timeout=60)
         [letter] = await bus.dead_letters.list()
-        assert letter.event == Careless(1)
-        assert bus.get_statistics()["subscriptions"]["careless"]["handled"] == 3
+        assert letter.event == WithoutAggregateId(1)
+        assert bus.get_statistics()["subscriptions"]["sub"]["handled"] == 3
         assert bus.get_statistics()["queue_size"] == 0

@@ -1,4 +1,4 @@
-"""Rows that a subscription has yet to handle, but that are no longer in the log, or no longer for it."""
+"""Events that a subscription has yet to handle, but that were deleted or are no longer subscribed to."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ LATER = RetryPolicy(max_attempts=3, base_delay=1000.0, jitter=0.0)
 
 
 def delete(path: Path, condition: str) -> None:
-    """Delete rows, as only another program does."""
+    """Delete events from outside, as only another program does."""
     connection = sqlite3.connect(path, isolation_level=None)
     assert connection.execute(f"DELETE FROM events WHERE {condition}").rowcount > 0
     connection.close()
@@ -75,7 +75,7 @@ async def test_an_unfinished_event_no_longer_subscribed_to_counts_as_finished(
 
 
 async def test_deleted_events_behind_a_dead_letter_do_not_block_their_key(tmp_path: Path) -> None:
-    """Promise 25. The queue would stall, and later events of the key would wait until the next start."""
+    """Promise 25. The queue would stall, and later events of its key would wait until the next start."""
     path = tmp_path / "log.db"
     seen: Recorder[Any] = Recorder()
     broken = True
@@ -155,7 +155,7 @@ async def test_a_page_that_does_not_fit_is_continued_where_it_stopped(
 async def test_a_large_read_is_dispatched_in_parts_that_yield_to_the_event_loop(
     harness: Harness, small_buffers: None
 ) -> None:
-    """Handing over a long section in one go would keep every publisher and handler waiting."""
+    """Dispatching many events in one step would keep every publisher and handler waiting."""
     await harness.publish(*range(24))
     harness.handler.gated = ["A"]
     harness.handler.gate.clear()

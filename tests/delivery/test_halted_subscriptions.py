@@ -19,12 +19,12 @@ async def test_a_halted_subscription_does_not_keep_drain_waiting(stored: bool) -
     bus = InMemoryEventBus(event_storage=InMemoryEventStorage() if stored else None)
     seen: list[int] = []
 
-    async def refuse_two(event: TemperatureRead) -> None:
+    async def reject_two(event: TemperatureRead) -> None:
         seen.append(event.degrees)
         if event.degrees == 2:
             raise ValueError(event.degrees)
 
-    bus.subscribe(TemperatureRead, refuse_two, name="refuse-two", retry_count=0, on_exhausted="stop")
+    bus.subscribe(TemperatureRead, reject_two, name="reject-two", retry_count=0, on_exhausted="stop")
     await bus.start()
     await bus.publish_batch([TemperatureRead(degrees) for degrees in range(6)])
     await bus.drain(timeout=60)
@@ -37,12 +37,12 @@ async def test_a_halted_subscription_does_not_keep_drain_waiting(stored: bool) -
 async def test_controls_read_before_a_halt_was_recorded_do_not_resume_the_subscription(
     harness: Harness,
 ) -> None:
-    """A slow read of requests would take a halt not yet recorded for one that was resumed.
+    """A slow read of controls would take a halt not yet recorded for one that was resumed.
 
     The subscription would get its event once more for each such read.
     """
-    handler, gone_wrong = harness.handler, ValueError("poison")
-    handler.failures = {1: gone_wrong}
+    handler, poison = harness.handler, ValueError("poison")
+    handler.failures = {1: poison}
     harness.subscribe(retry=RetryPolicy(max_attempts=1), on_exhausted="stop")
     consumer = harness.bus._engine.consumers["sub"]
     controls = harness.bus._engine.feed.controls  # type: ignore[union-attr]
@@ -54,13 +54,13 @@ async def test_controls_read_before_a_halt_was_recorded_do_not_resume_the_subscr
     await harness.resume()
     await handler.entered.reach(2)
 
-    async def it_halts_again() -> None:
+    async def halt_again() -> None:
         handler.gate.set()
         await harness.clock.settle()
         assert controls._recorded_halts == {"sub": consumer.epoch}
 
-    harness.storage.after_call["read_controls"] = it_halts_again
+    harness.storage.after_call["read_controls"] = halt_again
     await controls.apply_requests()
     await harness.clock.settle()
-    assert handler.entered == [1, 1], "one publishing and one resume are two attempts"
+    assert handler.entered == [1, 1], "one publish and one resume make two attempts"
     assert statistics_of(harness.bus, "sub")["state"] == "halted"

@@ -1,4 +1,4 @@
-"""Changes around a subscription at the very moment when its handler runs."""
+"""Changes to a subscription or its bus at the moment when a handler runs."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from pabal.delivery.histogram import Histogram, quantiles
 
 
 async def test_middleware_added_by_a_handler_wraps_the_next_delivery() -> None:
-    """Slices on the fast path would bypass an audit or a lock that was already asked for."""
+    """Deliveries on the fast path would bypass an audit or a lock that is already in force."""
     storage = InMemoryEventStorage()
     seen: Recorder[int] = Recorder()
-    passed: Recorder[int] = Recorder()
+    audited: Recorder[int] = Recorder()
 
     async def audit(event: Any, context: Any, call_next: Any) -> Any:
-        passed.add(event.n)
+        audited.add(event.n)
         return await call_next()
 
     async def handle(event: Moved) -> None:
@@ -34,11 +34,11 @@ async def test_middleware_added_by_a_handler_wraps_the_next_delivery() -> None:
     async with bus:
         await bus.publish_batch([Moved(f"piece-{n}", n) for n in range(1, 8)])
     assert seen == [1, 2, 3, 4, 5, 6, 7]
-    assert passed == [4, 5, 6, 7]
+    assert audited == [4, 5, 6, 7]
 
 
 async def test_a_higher_number_added_during_a_delivery_waits_for_that_delivery() -> None:
-    """Promise 16. It would overtake the delivery under way, or wait for its end for ever."""
+    """Promise 16. It would overtake the running delivery, or wait for its end for ever."""
     storage = InMemoryEventStorage()
     order: Recorder[tuple[str, int]] = Recorder()
 
@@ -72,16 +72,16 @@ async def test_a_delivery_that_ends_after_its_lease_was_lost_is_not_recorded(
     await harness.handler.entered.reach(1)
     consumer = harness.bus._engine.consumers["sub"]
     await harness.storage.release_subscription("sub", consumer.epoch)
-    taken = await harness.storage.open_subscription("sub", "now")
-    assert taken is not None
+    elsewhere = await harness.storage.open_subscription("sub", "now")
+    assert elsewhere is not None
     harness.bus._engine.on_lease_lost(consumer)
     harness.handler.gate.set()
     await harness.handler.handled.reach(1)
     await harness.drain()
     [record] = await harness.storage.list_subscriptions()
-    assert (record.watermark, record.epoch) == (0, taken.epoch)
+    assert (record.watermark, record.epoch) == (0, elsewhere.epoch)
     assert harness.bus.get_statistics()["queue_size"] == 0
-    await harness.storage.release_subscription("sub", taken.epoch)
+    await harness.storage.release_subscription("sub", elsewhere.epoch)
     await harness.clock.advance(0.5)
     await harness.drain()
     assert numbers(harness.handler.handled) == [1, 1, 2]
@@ -89,7 +89,7 @@ async def test_a_delivery_that_ends_after_its_lease_was_lost_is_not_recorded(
 
 @pytest.mark.parametrize("stored", [False, True])
 async def test_workers_cancelled_from_outside_lose_no_stored_events(stored: bool) -> None:
-    """When ``asyncio.run`` ends, or a task group fails, a publisher would wake a worker that is gone."""
+    """When ``asyncio.run`` ends, or a task group fails, a publisher would wake a worker that has ended."""
     storage = InMemoryEventStorage() if stored else None
     seen: Recorder[int] = Recorder()
 
@@ -104,7 +104,7 @@ async def test_workers_cancelled_from_outside_lose_no_stored_events(stored: bool
     workers = [worker.task for worker in bus._engine.workers]
     for task in workers:
         task.cancel()
-    # In the turn of the loop in which they are cancelled, they still count as resting.
+    # In the iteration of the loop in which they are cancelled, they still count as idle.
     await bus.publish(Moved("a", 1))
     await asyncio.wait(workers)
     await bus.publish(Moved("a", 2))
@@ -117,10 +117,10 @@ async def test_workers_cancelled_from_outside_lose_no_stored_events(stored: bool
     await bus.stop()
 
 
-# -- events that cannot even be delivered -------------------------------------------------------------------
+# -- events that cannot be delivered ------------------------------------------------------------------------
 
 
-def puzzled_by(n: int, when: list[bool]) -> Any:
+def key_that_raises_for(n: int, when: list[bool]) -> Any:
     """Return an ordering function that raises for one event while ``when`` is true."""
 
     def key_of(event: Moved) -> str:
@@ -136,7 +136,7 @@ async def test_a_subscription_halted_at_an_undeliverable_event_continues_there_o
 ) -> None:
     """Promise 26. Parked although its subscription says stop, the event would be skipped."""
     when = [True]
-    harness.subscribe(ordering=puzzled_by(2, when), on_exhausted="stop")
+    harness.subscribe(ordering=key_that_raises_for(2, when), on_exhausted="stop")
     await harness.publish(1)
     await harness.publish(2, 3)
     await harness.drain()
@@ -152,9 +152,9 @@ async def test_a_subscription_halted_at_an_undeliverable_event_continues_there_o
 async def test_a_replay_halts_at_an_undeliverable_event_and_continues_once_fixed(
     harness: Harness,
 ) -> None:
-    """The rest of the range would be delivered without the event, as if the subscription did not halt."""
+    """The rest of the range would be delivered without that event, as if the subscription did not halt."""
     when = [False]
-    harness.subscribe(ordering=puzzled_by(2, when), on_exhausted="stop")
+    harness.subscribe(ordering=key_that_raises_for(2, when), on_exhausted="stop")
     await harness.publish(1, 2, 3)
     await harness.drain()
     when[0] = True
@@ -182,7 +182,7 @@ async def test_a_higher_number_does_not_wait_for_an_event_undeliverable_to_a_low
     async def follow(event: Moved) -> None:
         seen.add(event.n)
 
-    harness.subscribe(ordering=puzzled_by(2, [True]), on_exhausted="park", priority=1)
+    harness.subscribe(ordering=key_that_raises_for(2, [True]), on_exhausted="park", priority=1)
     harness.bus.subscribe(Moved, follow, name="second", priority=2)
     await harness.drain()
     await harness.publish(1)
@@ -193,7 +193,7 @@ async def test_a_higher_number_does_not_wait_for_an_event_undeliverable_to_a_low
 
 
 async def test_discarding_a_retry_releases_the_higher_number(harness: Harness) -> None:
-    """Promise 16. They wait for an attempt that was called off."""
+    """Promise 16. It would wait for ever for an attempt that was cancelled."""
     seen: Recorder[int] = Recorder()
 
     async def follow(event: Moved) -> None:
@@ -222,10 +222,10 @@ async def test_discarding_a_retry_releases_the_higher_number(harness: Harness) -
 async def test_a_dead_letter_discarded_while_its_retry_runs_is_counted_once(stored: bool) -> None:
     """Subtracted twice, the number of dead letters would fall below zero, as if there were room."""
     gate, entered = asyncio.Event(), asyncio.Event()
-    refuses = True
+    failing = True
 
     async def handle(event: Moved) -> None:
-        if refuses:
+        if failing:
             raise ValueError("no")
         entered.set()
         await gate.wait()
@@ -236,7 +236,7 @@ async def test_a_dead_letter_discarded_while_its_retry_runs_is_counted_once(stor
         await bus.publish_batch([Moved("a", 1), Moved("b", 2)])
         await bus.drain(60)
         first, _ = await bus.dead_letters.list()
-        refuses = False
+        failing = False
         await bus.dead_letters.retry(first.id)
         await entered.wait()
         await bus.dead_letters.discard(first.id)

@@ -51,7 +51,7 @@ async def test_a_pause_during_opening_takes_effect_and_loses_nothing(harness: Ha
 async def test_a_pause_during_a_replay_takes_effect_and_the_replay_continues_afterwards(
     harness: Harness, moment: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Two replays of one range would run side by side after the resume, and deliver everything twice."""
+    """Two replays of one range would run concurrently after the resume, and deliver everything twice."""
     monkeypatch.setattr(replaying, "_PAGE", 2)
     harness.subscribe()
     await harness.publish(1, 2, 3, 4, 5)
@@ -96,7 +96,7 @@ async def test_a_pause_interrupts_a_replay_that_waits_for_room(
 
 
 async def test_a_retry_due_during_a_replay_is_counted_separately(harness: Harness) -> None:
-    """CallCount as part of the replayed range, the retry would stay unfinished in the log."""
+    """Counted as part of the replayed range, the retry would stay unfinished in the log."""
     harness.handler.failures = {1: ConnectionError("not yet")}
     harness.subscribe()
     await harness.publish(1)
@@ -117,7 +117,7 @@ async def test_a_retry_due_during_a_replay_is_counted_separately(harness: Harnes
 
 @pytest.mark.parametrize("moment", ["queued_positions", "read_positions"])
 async def test_a_pause_while_a_queue_is_read_back_keeps_its_order(harness: Harness, moment: str) -> None:
-    """Promise 25. The queue behind a dead letter would be lost, doubled, or overtaken by newer events."""
+    """Promise 25. The queue behind a dead letter would be lost, duplicated, or overtaken by newer events."""
     harness.handler.failures = {1: NotRetryableError("never")}
     harness.subscribe()
     await harness.publish(1, 2, 3)
@@ -220,7 +220,7 @@ async def test_a_subscription_unsubscribed_before_its_resume_is_not_opened_again
     await harness.handler.handled.reach(1)
     await harness.clock.settle()
     [record] = await harness.bus.subscriptions.list()
-    assert record.owner is None, "somebody else may have it"
+    assert record.owner is None, "another process may open it"
     harness.subscribe()
     await harness.publish(2)
     await harness.drain()
@@ -238,12 +238,12 @@ async def test_a_subscription_lost_during_its_reset_returns_once_it_is_free(harn
     await harness.clock.settle()
     # As after an expired lease: another process has opened it and released it again.
     await harness.storage.release_subscription("sub", consumer.epoch)
-    taken = await harness.storage.open_subscription("sub", "now")
-    assert taken is not None
+    elsewhere = await harness.storage.open_subscription("sub", "now")
+    assert elsewhere is not None
     harness.handler.gate.set()
     await asyncio.gather(resetting, return_exceptions=True)
     assert statistics_of(harness.bus, "sub")["state"] == "standby"
-    await harness.storage.release_subscription("sub", taken.epoch)
+    await harness.storage.release_subscription("sub", elsewhere.epoch)
     await harness.clock.advance(0.5)
     await harness.drain()
     assert statistics_of(harness.bus, "sub")["state"] == "active"
@@ -256,17 +256,17 @@ async def test_a_caller_waiting_for_a_save_gets_its_error_when_the_bus_stops(har
     harness.subscribe()
     await harness.publish(1)
     await harness.drain()
-    refused = partial(_raise, OSError("a cable was pulled"))
-    harness.storage.after_call["save_progress"] = refused
+    fail = partial(_raise, OSError("a cable was pulled"))
+    harness.storage.after_call["save_progress"] = fail
     await harness.publish(2)
     await harness.handler.handled.reach(2)
     await harness.clock.settle()
-    replaying_ = asyncio.ensure_future(harness.bus.subscriptions.replay("sub"))
+    replay = asyncio.ensure_future(harness.bus.subscriptions.replay("sub"))
     await harness.clock.settle()
-    harness.storage.after_call["save_progress"] = refused
+    harness.storage.after_call["save_progress"] = fail
     await harness.bus.stop()
     with pytest.raises(OSError, match="cable"):
-        await replaying_
+        await replay
 
 
 async def test_a_pause_at_the_moment_of_a_stop_holds_after_the_next_start(harness: Harness) -> None:
@@ -321,8 +321,8 @@ async def _raise(error: Exception) -> None:
 
 
 async def test_a_subscription_unsubscribed_while_it_is_reopened_is_released_once(harness: Harness) -> None:
-    """It was opened again although it was unsubscribed: ``stop()`` raised AssertionError, and a call that
-    retried one of its dead letters waited for ever.
+    """It would be opened again although it was unsubscribed: ``stop()`` would raise AssertionError, and
+    a call that retries one of its dead letters would wait for ever.
     """
     subscription = harness.subscribe()
     await harness.publish(1)

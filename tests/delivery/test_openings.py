@@ -26,8 +26,8 @@ class Knocked(DomainEvent):
     event_type: ClassVar[str] = "openings-test.knocked"
 
 
-class AnswersLater(InMemoryEventStorage):
-    """A storage that opens a subscription at the call, but returns only when told to."""
+class DelayedOpenings(InMemoryEventStorage):
+    """A storage that opens a subscription at the call, but returns only at ``answer()``."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -54,8 +54,8 @@ class AnswersLater(InMemoryEventStorage):
 
 @pytest.mark.parametrize("taken", [False, True])
 async def test_a_subscription_opened_at_the_moment_of_a_stop_is_released(taken: bool) -> None:
-    """No bus would hold the subscription, and none could open it, for the life of the storage."""
-    storage, clock = AnswersLater(), VirtualClock()
+    """Nobody would use the subscription, and no bus could open it for the life of the storage."""
+    storage, clock = DelayedOpenings(), VirtualClock()
     if taken:
         assert await storage.open_subscription("late", "now") is not None
     bus = InMemoryEventBus(storage, worker_count=1, clock=clock)
@@ -75,18 +75,18 @@ async def test_a_subscription_opened_at_the_moment_of_a_stop_is_released(taken: 
     bus.subscribe(Knocked, handle_late, name="late")
     stopping = asyncio.create_task(bus.stop())
     await clock.settle()
-    # The answer comes in the same turn of the loop in which the bus cancels calls that still wait.
+    # The answer comes in the same iteration of the loop in which the bus cancels calls that still wait.
     bus._engine.workers[0].task.add_done_callback(lambda _: storage.answer())
     leave.set()
     await stopping
     assert (storage.answers[0][1] is None) == taken
-    assert storage.is_free("late") != taken, "what somebody else holds is not given back"
+    assert storage.is_free("late") != taken, "what another holder has is not released"
 
 
 @pytest.mark.parametrize("taken", [False, True])
 async def test_a_subscription_unsubscribed_while_it_is_opened_is_released(taken: bool) -> None:
     """Opened for a subscription that has ended, it would be blocked until the process ends."""
-    storage, clock, seen = AnswersLater(), VirtualClock(), Recorder[str]()
+    storage, clock, seen = DelayedOpenings(), VirtualClock(), Recorder[str]()
     if taken:
         assert await storage.open_subscription("late", "now") is not None
 
@@ -112,7 +112,7 @@ async def test_a_subscription_unsubscribed_while_it_is_opened_is_released(taken:
 
 async def test_a_name_subscribed_and_unsubscribed_during_its_release_stays_free() -> None:
     """A subscription that waits for the name may have ended meanwhile; then it must not keep the name."""
-    storage, clock = AnswersLater(), VirtualClock()
+    storage, clock = DelayedOpenings(), VirtualClock()
     bus = InMemoryEventBus(storage, clock=clock)
     entered, leave = asyncio.Event(), asyncio.Event()
 
@@ -136,7 +136,7 @@ async def test_a_name_subscribed_and_unsubscribed_during_its_release_stays_free(
 
 async def test_an_unsubscribed_standby_subscription_is_never_opened() -> None:
     """It would be opened at some later time, for a handler that was unsubscribed."""
-    storage, clock = AnswersLater(), VirtualClock()
+    storage, clock = DelayedOpenings(), VirtualClock()
     cursor = await storage.open_subscription("door", "now")
     assert cursor is not None
     bus = InMemoryEventBus(storage, clock=clock)
@@ -157,16 +157,16 @@ async def test_an_unexpected_error_in_opening_is_logged_and_affects_no_other_sub
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     """An unforeseen exception would vanish with its task, and the silence would have no visible cause."""
-    storage, clock, seen = AnswersLater(), VirtualClock(), Recorder[str]()
+    storage, clock, seen = DelayedOpenings(), VirtualClock(), Recorder[str]()
 
     async def handle(event: Knocked) -> None:
         seen.add(event.event_id)
 
     bus = InMemoryEventBus(storage, clock=clock)
-    bus.subscribe(Knocked, handle, name="well")
+    bus.subscribe(Knocked, handle, name="healthy")
     await bus.start()
     storage.later = True
-    bus.subscribe(Knocked, handle, name="ill")
+    bus.subscribe(Knocked, handle, name="failing")
     storage.answers[0][0].set_exception(ZeroDivisionError("a bug"))
     await clock.settle()
     assert "a background task of the bus failed" in caplog.text
@@ -184,14 +184,14 @@ async def test_a_bus_whose_start_fails_for_lack_of_disk_space_can_start_later(
     async def handle(event: Knocked) -> None:
         seen.add(event.event_id)
 
-    def refuse(slots: int) -> int:
+    def fail(slots: int) -> int:
         raise StorageUnavailableError(path="log.db", reason="no space left")
 
     async with SqliteEventStorage(tmp_path / "log.db", durability="normal") as storage:
         bus = InMemoryEventBus(storage)
         bus.subscribe(Knocked, handle, name="door")
         with monkeypatch.context() as patch:
-            patch.setattr(storage.journal, "reserve", refuse)
+            patch.setattr(storage.journal, "reserve", fail)
             with pytest.raises(StorageUnavailableError):
                 await bus.start()
         assert not bus.is_running
@@ -200,39 +200,39 @@ async def test_a_bus_whose_start_fails_for_lack_of_disk_space_can_start_later(
         assert len(seen) == 1
 
 
-class SavesLate(InMemoryEventStorage):
+class DelayedSave(InMemoryEventStorage):
     """A storage that delays the first save, like a server with too many requests."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.asked = asyncio.Event()
-        self.goes_on = asyncio.Event()
+        self.begun = asyncio.Event()
+        self.may_continue = asyncio.Event()
 
     async def save_progress(self, changes: Sequence[Progress]) -> list[str]:
-        if not self.asked.is_set():
-            self.asked.set()
-            await self.goes_on.wait()
+        if not self.begun.is_set():
+            self.begun.set()
+            await self.may_continue.wait()
         return await super().save_progress(changes)
 
 
 async def test_progress_being_saved_when_a_subscription_ends_is_saved_before_its_release() -> None:
-    """Promise 27. After the release the save would be refused, and a dead letter would be lost."""
-    storage, taken = SavesLate(), Recorder[Knocked]()
+    """Promise 27. After the release the save would be rejected, and a dead letter would be lost."""
+    storage, taken = DelayedSave(), Recorder[Knocked]()
 
-    async def refuse(event: Knocked) -> None:
+    async def reject(event: Knocked) -> None:
         raise NotRetryableError("nobody is at home")
 
     async def take(event: Knocked) -> None:
         taken.add(event)
 
     async with InMemoryEventBus(storage) as bus:
-        ended = bus.subscribe(Knocked, refuse, name="door")
+        ended = bus.subscribe(Knocked, reject, name="door")
         await bus.publish(Knocked())
-        await storage.asked.wait()
+        await storage.begun.wait()
         bus.unsubscribe(ended)
         bus.subscribe(Knocked, take, name="door")
         await spin_loop()
-        storage.goes_on.set()
+        storage.may_continue.set()
         await bus.publish(Knocked())
         await taken.reach(1)
         await bus.drain(60)
@@ -241,8 +241,8 @@ async def test_progress_being_saved_when_a_subscription_ends_is_saved_before_its
 
 
 async def test_a_rejected_save_does_not_end_a_subscription_reopened_since() -> None:
-    """It would stand by for ever for a lease that it holds itself."""
-    storage, taken = SavesLate(), Recorder[Knocked]()
+    """It would wait in standby for ever for a lease that it holds itself."""
+    storage, taken = DelayedSave(), Recorder[Knocked]()
 
     async def take(event: Knocked) -> None:
         taken.add(event)
@@ -250,27 +250,27 @@ async def test_a_rejected_save_does_not_end_a_subscription_reopened_since() -> N
     async with InMemoryEventBus(storage) as bus:
         bus.subscribe(Knocked, take, name="door")
         await bus.publish(Knocked())
-        await storage.asked.wait()
+        await storage.begun.wait()
         consumer = bus._engine.consumers["door"]
         await bus._engine.feed.leases.reopen(consumer)  # type: ignore[union-attr]
-        storage.goes_on.set()
+        storage.may_continue.set()
         await bus.publish(Knocked())
         await bus.drain(60)
         assert bus.get_statistics()["subscriptions"]["door"]["state"] == "active"
 
 
-def _ring(bus: InMemoryEventBus, *names: str) -> None:
+def _subscribe_all(bus: InMemoryEventBus, *names: str) -> None:
     async def handle(event: Knocked) -> None: ...
 
     for name in names:
         bus.subscribe(Knocked, handle, name=name)
 
 
-async def _starting_three() -> tuple[InMemoryEventBus, AnswersLater, asyncio.Task[None]]:
-    """Return a bus that has asked to open three subscriptions and waits for the answers."""
-    storage = AnswersLater()
+async def _starting_three() -> tuple[InMemoryEventBus, DelayedOpenings, asyncio.Task[None]]:
+    """Return a bus whose start has called for three subscriptions to be opened and waits for them."""
+    storage = DelayedOpenings()
     bus = InMemoryEventBus(storage)
-    _ring(bus, "front", "back", "side")
+    _subscribe_all(bus, "front", "back", "side")
     storage.later = True
     starting = asyncio.create_task(bus.start())
     await spin_loop(20)
@@ -288,10 +288,10 @@ async def test_start_opens_its_subscriptions_concurrently() -> None:
 
 
 async def test_a_failed_start_releases_the_subscriptions_it_opened() -> None:
-    """The others would be held by no one, and the next start would stand by for itself."""
+    """The others would stay held without a holder, and the next start would stand by for ever."""
     bus, storage, starting = await _starting_three()
-    refused, cursor = storage.answers.pop(1)
-    refused.set_exception(StorageUnavailableError(path="log.db", reason="no"))
+    failed, cursor = storage.answers.pop(1)
+    failed.set_exception(StorageUnavailableError(path="log.db", reason="no"))
     storage.answer()
     with pytest.raises(StorageUnavailableError):
         await starting
@@ -304,10 +304,10 @@ async def test_a_failed_start_releases_the_subscriptions_it_opened() -> None:
 
 async def test_a_pause_requested_while_other_subscriptions_are_opened_takes_effect() -> None:
     """A pause would be lost if it came after the answer but before the subscription's turn."""
-    storage = AnswersLater()
+    storage = DelayedOpenings()
     assert await storage.open_subscription("front", "now") is not None
     bus = InMemoryEventBus(storage)
-    _ring(bus, "front", "back")
+    _subscribe_all(bus, "front", "back")
     storage.later = True
     starting = asyncio.create_task(bus.start())
     await spin_loop(20)

@@ -21,7 +21,7 @@ _DAY = 24 * _HOUR
 
 @given(st.lists(st.floats(1e-7, 1e4), min_size=1), st.floats(0.01, 1.0))
 def test_a_quantile_is_within_a_sixteenth_of_the_exact_one(durations: list[float], share: float) -> None:
-    """The p99 on the page would differ from that of the handlers."""
+    """The p99 on the dashboard would differ from that of the handlers."""
     histogram = Histogram()
     for seconds in durations:
         histogram.add(seconds)
@@ -32,7 +32,7 @@ def test_a_quantile_is_within_a_sixteenth_of_the_exact_one(durations: list[float
 
 
 def test_recent_durations_drop_those_older_than_a_minute() -> None:
-    """A slow minute in the morning would stay on the page all day."""
+    """A slow minute in the morning would stay on the dashboard all day."""
     histogram = Histogram()
     histogram.add(1.0, 5)
     assert sum(histogram.recent(0.0).values()) == 5
@@ -51,11 +51,11 @@ async def test_a_busy_bus_records_samples_often_and_an_idle_one_rarely() -> None
     recorded: list[Sample] = []
     record = storage.record_sample
 
-    async def note(sample: Sample) -> None:
+    async def record_and_keep(sample: Sample) -> None:
         recorded.append(sample)
         await record(sample)
 
-    storage.record_sample = note  # type: ignore[method-assign]
+    storage.record_sample = record_and_keep  # type: ignore[method-assign]
     async with InMemoryEventBus(event_storage=storage, clock=clock) as bus:
 
         async def handle(event: Tick) -> None: ...
@@ -72,7 +72,7 @@ async def test_a_busy_bus_records_samples_often_and_an_idle_one_rarely() -> None
         assert {sample.handled for sample in recorded[1:]} == {0}
         await bus.publish(Tick("A", 2))
         await bus.drain()
-    assert recorded[-1].handled == 1, "the last seconds are noted at the end"
+    assert recorded[-1].handled == 1, "the last seconds are recorded at the end"
 
 
 async def test_samples_count_failed_attempts_from_the_first_one_on(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -104,7 +104,7 @@ def sample(at: int, source: str = "a", handled: int = 20) -> Sample:
 
 
 async def test_samples_are_thinned_after_a_day_and_deleted_after_a_week(tmp_path: Path) -> None:
-    """The log would grow for ever by samples alone."""
+    """The log would grow for ever from samples alone."""
     async with SqliteEventStorage(tmp_path / "log.db", durability="normal") as storage:
         start = 1_700_000_100 * 1_000_000
         for step in range(60):  # ten minutes

@@ -1,4 +1,4 @@
-"""While the storage refuses some calls, the engine waits, reports it, and loses nothing."""
+"""While the storage fails some calls, the engine waits, reports it, and loses nothing."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ class FailingStorage(InMemoryEventStorage):
         super().__init__()
         self.failures: dict[str, Exception] = {}
         self.lost: list[str] = []
-        self.tried: Recorder[str] = Recorder()
+        self.calls: Recorder[str] = Recorder()
 
     def _check(self, call: str) -> None:
-        self.tried.add(call)
+        self.calls.add(call)
         if call in self.failures:
             raise self.failures[call]
 
@@ -56,7 +56,7 @@ class FailingStorage(InMemoryEventStorage):
 
     def tries(self, call: str) -> int:
         """Return how often a call was made."""
-        return sum(one == call for one in self.tried)
+        return sum(one == call for one in self.calls)
 
 
 async def test_progress_that_cannot_be_saved_is_kept_and_saved_later() -> None:
@@ -81,7 +81,7 @@ async def test_progress_that_cannot_be_saved_is_kept_and_saved_later() -> None:
         await bus.publish(Moved(f"p{n}", n))
     await seen.reach(4)
     await trouble.reach(1)
-    await bus.publish(Moved("p4", 4))  # events go on meanwhile, and add to the unsaved progress
+    await bus.publish(Moved("p4", 4))  # handling continues meanwhile, and adds to the unsaved progress
     await seen.reach(5)
 
     assert bus.health().status == "failing"
@@ -89,18 +89,18 @@ async def test_progress_that_cannot_be_saved_is_kept_and_saved_later() -> None:
     tries = storage.tries("save")
     await clock.advance(1.0)
     assert storage.tries("save") > tries
-    assert storage.tries("save") < tries + 10, "it waits longer from time to time"
+    assert storage.tries("save") < tries + 10, "it waits longer after each failure"
 
     storage.failures.clear()
     await clock.advance(6.0)
     await bus.drain(timeout=None, retries=False)
-    assert bus.health().status == "degraded", "there is a dead letter, but no trouble any more"
+    assert bus.health().status == "degraded", "there is a dead letter, but no storage trouble any more"
     await bus.stop()
 
-    again: Recorder[int] = Recorder()
+    redelivered: Recorder[int] = Recorder()
 
     async def handle_again(event: Moved) -> None:
-        again.add(event.n)
+        redelivered.add(event.n)
 
     bus = InMemoryEventBus(storage, clock=clock)
     bus.subscribe(Moved, handle_again, name="mover", retry=patient)
@@ -108,7 +108,7 @@ async def test_progress_that_cannot_be_saved_is_kept_and_saved_later() -> None:
         assert [letter.event.n for letter in await bus.dead_letters.list()] == [1]
         await clock.advance(100.0)
         await bus.drain(timeout=None)
-    assert again == [2]
+    assert redelivered == [2]
 
 
 async def test_an_unexpected_storage_error_is_logged_and_saving_continues(
@@ -244,4 +244,4 @@ async def test_periodic_work_ends_as_soon_as_a_bus_begins_to_stop() -> None:
     assert (storage.tries("renew"), len(storage._samples)) == (renewed, sampled)
     leave.set()
     await stopping
-    assert len(storage._samples) == sampled + 1, "the last seconds are noted at the end"
+    assert len(storage._samples) == sampled + 1, "the last seconds are recorded at the end"

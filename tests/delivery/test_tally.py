@@ -1,4 +1,4 @@
-"""The number of dead letters, which health and statistics tell, though counting them takes a while."""
+"""The number of dead letters in health and statistics stays correct although counting takes a while."""
 
 from __future__ import annotations
 
@@ -19,39 +19,41 @@ from pabal.ports.storage import EventStorage, SubscriptionRecord
 from pabal.testing import VirtualClock
 
 
-def told(bus: InMemoryEventBus) -> int:
+def dead_letter_count(bus: InMemoryEventBus) -> int:
     return int(bus.get_statistics()["failed_events_count"])
 
 
-def once_counted(storage: EventStorage, act: Callable[[], Awaitable[object]]) -> None:
-    """Have something done when the storage has counted next, and nobody has its answer yet."""
-    vault: Any = storage
-    count = vault.list_subscriptions
+def after_next_count(storage: EventStorage, act: Callable[[], Awaitable[object]]) -> None:
+    """Run an action after the storage's next count, before the caller gets its result."""
+    patched: Any = storage
+    count = patched.list_subscriptions
 
     async def count_and_act() -> list[SubscriptionRecord]:
-        vault.list_subscriptions = count
+        patched.list_subscriptions = count
         records: list[SubscriptionRecord] = await count()
         await act()
         return records
 
-    vault.list_subscriptions = count_and_act
+    patched.list_subscriptions = count_and_act
 
 
-async def busy(stored: Backend, **options: Any) -> tuple[InMemoryEventBus, EventStorage, GatedHandler]:
-    """Run a bus on which one subscription can be reset while another handles."""
+async def start_with_two_subscriptions(
+    stored: Backend, **options: Any
+) -> tuple[InMemoryEventBus, EventStorage, GatedHandler]:
+    """Start a bus on which one subscription can be reset while another handles events."""
     bus = await stored.start_bus(worker_count=2)
     assert isinstance(bus, InMemoryEventBus)
     assert bus.storage is not None
     handler, idle = GatedHandler(), GatedHandler()
     bus.subscribe(Moved, handler, name="sub", **options)
     bus.subscribe(Moved, idle, name="idle")
-    await bus.drain(60)  # both are open: no other bus can have one before
+    await bus.drain(60)  # both are open, so that no other bus can open one first
     return bus, bus.storage, handler
 
 
 async def test_a_dead_letter_parked_during_counting_is_counted(stored: Backend) -> None:
-    """Health said ok, and statistics told of none, until they were counted again: mostly after a restart."""
-    bus, storage, handler = await busy(stored)
+    """Health would say ok, and statistics show none, until the next count: mostly after a restart."""
+    bus, storage, handler = await start_with_two_subscriptions(stored)
     handler.failures = {1: NotRetryableError("never")}
     parked: Recorder[int] = Recorder()
 
@@ -59,22 +61,22 @@ async def test_a_dead_letter_parked_during_counting_is_counted(stored: Backend) 
         await bus.publish(Moved("A", 1))
         await handler.entered.reach(1)
         await spin_loop()
-        parked.add(told(bus))
+        parked.add(dead_letter_count(bus))
 
-    once_counted(storage, park)
+    after_next_count(storage, park)
     await bus.subscriptions.reset("idle", "now")
     await bus.drain(60)
     assert parked == [1]
-    assert told(bus) == len(await bus.dead_letters.list()) == 1
+    assert dead_letter_count(bus) == len(await bus.dead_letters.list()) == 1
     assert bus.health().status == "degraded"
 
 
 async def test_an_unsaved_dead_letter_is_counted_once(stored: Backend) -> None:
-    """It is in no answer of the storage, but will be: counted there alone, it was forgotten."""
-    bus, storage, handler = await busy(stored)
+    """The storage's count does not include it yet: it would be left out, or counted twice."""
+    bus, storage, handler = await start_with_two_subscriptions(stored)
     handler.failures = {1: NotRetryableError("never"), 2: NotRetryableError("never")}
-    vault: Any = storage
-    save = vault.save_progress
+    patched: Any = storage
+    save = patched.save_progress
     saving, go_on = asyncio.Event(), asyncio.Event()
 
     async def save_late(changes: Any) -> Any:
@@ -82,7 +84,7 @@ async def test_an_unsaved_dead_letter_is_counted_once(stored: Backend) -> None:
         await go_on.wait()
         return await save(changes)
 
-    vault.save_progress = save_late
+    patched.save_progress = save_late
     await bus.publish(Moved("A", 1))
     await saving.wait()
     counting = asyncio.create_task(bus._engine.tally.count())
@@ -92,66 +94,66 @@ async def test_an_unsaved_dead_letter_is_counted_once(stored: Backend) -> None:
     go_on.set()
     await counting
     await bus.drain(60)
-    assert told(bus) == len(await bus.dead_letters.list()) == 2
+    assert dead_letter_count(bus) == len(await bus.dead_letters.list()) == 2
 
 
-@pytest.mark.parametrize("way_out", ["retry", "discard"])
+@pytest.mark.parametrize("action", ["retry", "discard"])
 async def test_a_dead_letter_retried_or_discarded_during_counting_is_not_counted(
-    stored: Backend, way_out: str
+    stored: Backend, action: str
 ) -> None:
-    """Health told of dead letters that were gone, or statistics of fewer than there were."""
-    bus, storage, handler = await busy(stored)
+    """Health would report dead letters that are gone, or statistics show fewer than there are."""
+    bus, storage, handler = await start_with_two_subscriptions(stored)
     handler.failures = {n: NotRetryableError("never") for n in (1, 2)}
     await bus.publish_batch([Moved("A", 1), Moved("B", 2)])
     await bus.drain(60)
     handler.failures.clear()
     first, _ = await bus.dead_letters.list()
-    doing: list[asyncio.Task[int]] = []
+    tasks: list[asyncio.Task[int]] = []
 
     async def act() -> None:
-        doing.append(asyncio.create_task(getattr(bus.dead_letters, way_out)(first.id)))
+        tasks.append(asyncio.create_task(getattr(bus.dead_letters, action)(first.id)))
         await spin_loop()
 
-    once_counted(storage, act)
+    after_next_count(storage, act)
     await bus.subscriptions.reset("idle", "now")
-    await doing[0]
+    await tasks[0]
     await bus.drain(60)
-    assert told(bus) == len(await bus.dead_letters.list()) == 1
+    assert dead_letter_count(bus) == len(await bus.dead_letters.list()) == 1
 
 
 async def test_a_bus_that_takes_over_a_subscription_counts_its_dead_letters(stored: Backend) -> None:
-    """Its health said ok, and once they were retried statistics told of fewer dead letters than none."""
-    first, storage, handler = await busy(stored)
+    """Its health would say ok, and after their retry statistics would show a negative number."""
+    first, storage, handler = await start_with_two_subscriptions(stored)
     handler.failures = {n: NotRetryableError("never") for n in (1, 2)}
     second = InMemoryEventBus(stored.storage() if stored.kind == "sqlite" else storage, worker_count=1)
-    clerk_there = GatedHandler()
-    second.subscribe(Moved, clerk_there, name="sub")
+    second_handler = GatedHandler()
+    second.subscribe(Moved, second_handler, name="sub")
     async with second:
         await first.publish_batch([Moved("A", 1), Moved("B", 2)])
         await first.drain(60)
         await first.stop()
         await until(lambda: statistics_of(second, "sub")["state"] == "active")
         await second.drain(60)
-        assert told(second) == 2
+        assert dead_letter_count(second) == 2
         assert await second.dead_letters.retry("all") == 2
         await second.drain(60)
-        assert (told(second), second.health().status) == (0, "ok")
+        assert (dead_letter_count(second), second.health().status) == (0, "ok")
 
 
 async def test_a_bus_that_never_ran_reports_no_negative_number_of_dead_letters(harness: Harness) -> None:
-    """A script that tidies up without handling anything printed a figure below zero."""
+    """A script that discards dead letters without handling anything would print a negative number."""
     harness.handler.failures = {1: NotRetryableError("never")}
     harness.subscribe(on_exhausted="park")
     await harness.publish(1)
     await harness.drain()
     bus = InMemoryEventBus(harness.storage)
     assert await bus.clear_failed_events() == 1
-    assert told(bus) == 0
+    assert dead_letter_count(bus) == 0
 
 
 async def test_the_number_of_queued_events_is_correct_while_they_are_delivered(stored: Backend) -> None:
-    """A subscription would halt for want of room that there is."""
-    bus, _, handler = await busy(stored, on_exhausted="park_key")
+    """A subscription would halt for lack of room although there is some."""
+    bus, _, handler = await start_with_two_subscriptions(stored, on_exhausted="park_key")
     handler.failures = {1: NotRetryableError("never")}
     await bus.publish_batch([Moved("A", n) for n in range(1, 9)])
     await bus.drain(60)
@@ -174,7 +176,7 @@ async def test_the_number_of_queued_events_is_correct_while_they_are_delivered(s
 async def test_a_retry_that_succeeds_during_a_pause_reduces_the_dead_letter_count(
     harness: Harness, discarded: bool
 ) -> None:
-    """Health told of a dead letter that was gone, for as long as the subscription was paused."""
+    """Health would report a dead letter that is gone, for as long as the subscription is paused."""
     handler = harness.handler
     handler.failures = {n: NotRetryableError("never") for n in (1, 2)}
     harness.subscribe(on_exhausted="park")
@@ -191,10 +193,10 @@ async def test_a_retry_that_succeeds_during_a_pause_reduces_the_dead_letter_coun
     handler.gate.set()
     await handler.handled.reach(1)
     await harness.clock.settle()
-    assert told(harness.bus) == len(await harness.bus.dead_letters.list()) == 1
+    assert dead_letter_count(harness.bus) == len(await harness.bus.dead_letters.list()) == 1
     await harness.resume()
     await harness.drain()
-    assert told(harness.bus) == 1
+    assert dead_letter_count(harness.bus) == 1
 
 
 async def test_dead_letters_of_other_processes_are_counted_within_seconds(on_disk: Backend) -> None:
@@ -210,8 +212,8 @@ async def test_dead_letters_of_other_processes_are_counted_within_seconds(on_dis
     await worker.drain(60)
     await clock.advance(3.0)
     await web.drain(60)
-    assert (told(web), web.health().status) == (2, "degraded")
+    assert (dead_letter_count(web), web.health().status) == (2, "degraded")
     assert await worker.clear_failed_events() == 2
     await clock.advance(3.0)
     await web.drain(60)
-    assert (told(web), web.health().status) == (0, "ok")
+    assert (dead_letter_count(web), web.health().status) == (0, "ok")

@@ -19,27 +19,27 @@ def _plain() -> None:
     raise ValueError("two\nlines")
 
 
-def _noted() -> None:
+def _with_note() -> None:
     error = LookupError("gone")
     error.add_note("look elsewhere")
     raise error
 
 
-def _caused() -> None:
+def _with_cause() -> None:
     try:
         _plain()
     except ValueError as error:
         raise ConnectionError("because of it") from error
 
 
-def _during() -> None:
+def _with_context() -> None:
     try:
         _plain()
     except ValueError:
         raise ConnectionError("meanwhile")  # noqa: B904 - the context is what is tested
 
 
-def _hidden() -> None:
+def _from_none() -> None:
     try:
         _plain()
     except ValueError:
@@ -54,11 +54,13 @@ def _syntax() -> None:
     compile("a b", "text", "exec")
 
 
-def _deep() -> None:
-    _deep()
+def _recursive() -> None:
+    _recursive()
 
 
-@pytest.mark.parametrize("fail", [_plain, _noted, _caused, _during, _hidden, _group, _syntax, _deep])
+@pytest.mark.parametrize(
+    "fail", [_plain, _with_note, _with_cause, _with_context, _from_none, _group, _syntax, _recursive]
+)
 def test_the_traceback_text_equals_that_of_the_standard_library(fail: Callable[[], None]) -> None:
     """A dead letter would not say what went wrong, or where."""
     for _ in range(2):
@@ -73,17 +75,17 @@ def test_an_error_that_was_never_raised_has_a_text() -> None:
 
 
 def test_the_number_of_cached_stacks_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Code generated for each call would fill the memory with its tracebacks."""
+    """Code that is generated for each call would fill the memory with its tracebacks."""
     monkeypatch.setattr(tracebacks, "_known", {})
     for number in range(1000):
-        code = compile(f"raise ValueError({number})", f"made up {number}", "exec")
-        with pytest.raises(ValueError) as caught:  # noqa: PT011 - made up, too
+        code = compile(f"raise ValueError({number})", f"generated {number}", "exec")
+        with pytest.raises(ValueError) as caught:  # noqa: PT011 - generated, too
             exec(code)
         assert traceback_text(caught.value) == "".join(traceback.format_exception(caught.value))
     assert len(tracebacks._known) <= tracebacks._KNOWN_MOST
 
 
-class _Locked:
+class _LockedLoader:
     """A loader whose source cannot be read, for example because its archive was replaced."""
 
     def get_source(self, name: str) -> str:
@@ -92,7 +94,7 @@ class _Locked:
 
 async def test_an_error_whose_traceback_cannot_be_formatted_is_parked() -> None:
     """The worker would end in the middle: the delivery would never finish, and ``drain`` would hang."""
-    loader = _Locked()
+    loader = _LockedLoader()
     module: dict[str, Any] = {
         "__name__": "archived",
         "__loader__": loader,

@@ -1,4 +1,4 @@
-"""What an application writes is understood by its own type checkers, and its mistakes are found by them."""
+"""Type checkers accept the code that applications write, and find the mistakes in it."""
 
 import json
 import re
@@ -155,7 +155,7 @@ class Note:
 
 
 bus: BaseEventBus = EventBusFactory.from_url("memory://")
-told: EventBus = bus
+as_protocol: EventBus = bus
 
 
 @bus.on(Lit, name="one", where=lambda event: event.lamp == "hall", ordering=lambda event: event.lamp)
@@ -231,7 +231,7 @@ def _module(tmp_path: Path, code: str) -> Path:
 def test_mypy_accepts_correct_application_code_and_finds_the_mistakes(
     module: Path, code: str, request: pytest.FixtureRequest
 ) -> None:
-    """Positional constructors would be errors in every application, or handlers of another event none."""
+    """Positional constructors would be errors in every application, or handlers of a wrong event none."""
     kept = getattr(request.config, "cache", None)
     cache = kept.mkdir("mypy") if kept else module.parent
     command = [
