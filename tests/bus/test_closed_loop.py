@@ -21,16 +21,16 @@ class CutShortError(Exception):
 class InterruptedHandler:
     """A handler that leaves events unfinished, in every possible way, when the loop ends."""
 
-    def __init__(self, behavior: str) -> None:
-        self.behavior = behavior
+    def __init__(self, behaviour: str) -> None:
+        self.behaviour = behaviour
         self.handled: list[int] = []
         self.begun = asyncio.Event()
 
     async def handle(self, event: NoteTaken) -> None:
         self.begun.set()
-        if self.behavior == "waits":
+        if self.behaviour == "waits":
             await asyncio.Event().wait()
-        if self.behavior == "fails":
+        if self.behaviour == "fails":
             raise ValueError("later")
         self.handled.append(event.n)
 
@@ -61,13 +61,13 @@ def run_and_drop(work: Callable[[], Coroutine[Any, Any, None]]) -> None:
 
 
 @pytest.mark.parametrize("run", [run_and_cancel, run_and_drop])
-@pytest.mark.parametrize("behavior", ["handles", "waits", "fails"])
+@pytest.mark.parametrize("behaviour", ["handles", "waits", "fails"])
 @pytest.mark.parametrize("restarted", ["same bus", "same storage", "same file"])
 def test_events_left_unfinished_by_a_closed_loop_are_delivered_after_a_restart(
-    tmp_path: Path, run: Any, behavior: str, restarted: str
+    tmp_path: Path, run: Any, behaviour: str, restarted: str
 ) -> None:
     """After an exception had ended ``asyncio.run``, a later ``stop()`` would raise "Event loop is closed"."""
-    handler = InterruptedHandler(behavior)
+    handler = InterruptedHandler(behaviour)
     storage = SqliteEventStorage(tmp_path / "log.db")
     bus = bus_on(storage, handler)
 
@@ -79,7 +79,7 @@ def test_events_left_unfinished_by_a_closed_loop_are_delivered_after_a_restart(
 
     async def continue_later() -> None:
         nonlocal bus, storage
-        handler.behavior = "handles"
+        handler.behaviour = "handles"
         await bus.stop()
         await bus.stop()
         if restarted == "same file":
@@ -139,7 +139,7 @@ def test_stop_and_drain_do_not_wait_for_calls_of_a_closed_loop(tmp_path: Path) -
         raise CutShortError
 
     async def continue_later() -> None:
-        handler.behavior = "handles"
+        handler.behaviour = "handles"
         async with asyncio.timeout(LIMIT):
             await bus.stop()
             async with bus:
@@ -164,7 +164,7 @@ def test_a_bus_without_a_log_does_not_wait_for_workers_of_a_closed_loop() -> Non
         raise CutShortError
 
     async def continue_later() -> None:
-        handler.behavior = "handles"
+        handler.behaviour = "handles"
         async with asyncio.timeout(LIMIT):
             await bus.stop(timeout=10 * LIMIT)
             async with bus:
