@@ -29,19 +29,19 @@ from pabal.testing import VirtualClock
 from tests.cqrs.support import CqrsOrder, Fulfilment, PlaceOrder, make_commands
 
 ORDERS = {"o-1": Decimal(10), "o-2": Decimal(20), "unpaid": Decimal(1000), "bad": Decimal(30)}
-"""Two are shipped, one is never paid and times out, and one is cancelled because its payment is refused."""
+"""Two are shipped, one is never paid and times out, and one is cancelled because its payment is rejected."""
 NEVER = 1 << 30
 
 
-class MortalStorage(SqliteEventStorage):
-    """Die before, during or after a given write."""
+class CrashingStorage(SqliteEventStorage):
+    """Kill the process before, during or after a given write."""
 
     points = 0
-    dies_at = NEVER
+    crash_at = NEVER
 
     def _point(self) -> None:
         self.points += 1
-        if self.points == self.dies_at:
+        if self.points == self.crash_at:
             os.kill(os.getpid(), signal.SIGKILL)
 
     def _around(self, write: Callable[[], Any]) -> Any:
@@ -57,25 +57,25 @@ class MortalStorage(SqliteEventStorage):
         return finish()
 
     def append_streams(self, changes: Any) -> Any:
-        return self._around(lambda: super(MortalStorage, self).append_streams(changes))
+        return self._around(lambda: super(CrashingStorage, self).append_streams(changes))
 
     def append_events(self, events: Any) -> Any:
-        return self._around(lambda: super(MortalStorage, self).append_events(events))
+        return self._around(lambda: super(CrashingStorage, self).append_events(events))
 
     async def schedule_event(self, event: Any, due_at: float) -> None:
-        await self._around(lambda: super(MortalStorage, self).schedule_event(event, due_at))
+        await self._around(lambda: super(CrashingStorage, self).schedule_event(event, due_at))
 
     async def release_due(self, now: float) -> Any:
-        return await self._around(lambda: super(MortalStorage, self).release_due(now))
+        return await self._around(lambda: super(CrashingStorage, self).release_due(now))
 
     async def save_progress(self, changes: Any) -> Any:
-        return await self._around(lambda: super(MortalStorage, self).save_progress(changes))
+        return await self._around(lambda: super(CrashingStorage, self).save_progress(changes))
 
 
-async def play(path: Path, dies_at: int) -> int:
+async def run_shop(path: Path, crash_at: int) -> int:
     """Run the shop to its end; return how many points it passed."""
-    storage = MortalStorage(path, durability="normal")
-    storage.dies_at = dies_at
+    storage = CrashingStorage(path, durability="normal")
+    storage.crash_at = crash_at
     clock = VirtualClock(start=time.time())  # retries left by a crash are due by the machine's time
     bus = InMemoryEventBus(storage, clock=clock, seed=1)
     commands = make_commands(bus)
@@ -128,13 +128,13 @@ async def end_state(path: Path) -> list[str]:
     return sorted(rows)
 
 
-def play_in_a_process(path: Path, dies_at: int) -> bool:
+def survives(path: Path, crash_at: int) -> bool:
     """Run the shop in a forked process; return whether it reached its end rather than died."""
     pid = os.fork()
     if pid == 0:
         code = 1
         try:
-            asyncio.run(play(path, dies_at))
+            asyncio.run(run_shop(path, crash_at))
             code = 0
         except BaseException:
             traceback.print_exc()
@@ -145,13 +145,13 @@ def play_in_a_process(path: Path, dies_at: int) -> bool:
     if os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL:
         return False
     if status:
-        raise AssertionError(f"the shop failed, killed at point {dies_at}: status {status}")
+        raise AssertionError(f"the shop failed, killed at point {crash_at}: status {status}")
     return True
 
 
 def run(rounds: int, seed: int) -> dict[str, Any]:
     """Run ``rounds`` rounds; return what happened, and which rounds ended differently."""
-    chance = random.Random(seed)
+    rng = random.Random(seed)
     with tempfile.TemporaryDirectory(prefix="pabal-processes-") as name:
         folder = Path(name)
         # Keep the main process free of threads, because it forks: anything that needs one runs in a child.
@@ -159,18 +159,18 @@ def run(rounds: int, seed: int) -> dict[str, Any]:
         kills, different = 0, []
         for number in range(rounds):
             path = folder / f"{number}.db"
-            first = number % points + 1 if rounds >= points else chance.randint(1, points)
-            for dies_at in (first, chance.choice((NEVER, chance.randint(1, points)))):
-                kills += not play_in_a_process(path, dies_at)
-            if not play_in_a_process(path, NEVER):
-                raise AssertionError("killed by somebody else")
+            first = number % points + 1 if rounds >= points else rng.randint(1, points)
+            for crash_at in (first, rng.choice((NEVER, rng.randint(1, points)))):
+                kills += not survives(path, crash_at)
+            if not survives(path, NEVER):
+                raise AssertionError("killed by something else")
             if _state_of(path) != expected:
                 different.append(number)
         return {"rounds": rounds, "points": points, "kills": kills, "different": different}
 
 
 def _measure(path: Path) -> tuple[list[str], int]:
-    points = _in_a_process(lambda: asyncio.run(play(path, NEVER)))
+    points = _in_a_process(lambda: asyncio.run(run_shop(path, NEVER)))
     return _state_of(path), points
 
 

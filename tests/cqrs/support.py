@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from decimal import Decimal
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import msgspec
 
@@ -141,6 +141,11 @@ def make_commands(bus_or_storage: object) -> CommandBus:
         (await work.edit(orders, command.order)).cancel(command.reason)
 
     return commands
+
+
+async def stored_types(storage: Any) -> list[str]:
+    """Return the event types on the log, in order."""
+    return [envelope.event.event_type async for envelope in storage.read()]
 
 
 class Fulfilment(ProcessManager):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 from decimal import Decimal
 from pathlib import Path
 from typing import Any, ClassVar
@@ -33,15 +32,6 @@ from tests.cqrs.support import (
     PlaceOrder,
     make_commands,
 )
-
-
-@pytest.fixture(params=["memory", "sqlite"])
-async def storage(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Any]:
-    made: Any = InMemoryEventStorage()
-    if request.param == "sqlite":
-        made = SqliteEventStorage(tmp_path / "shop.db", durability="normal")
-    yield made
-    await made.aclose()
 
 
 class Shop:

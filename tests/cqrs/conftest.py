@@ -1,0 +1,18 @@
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pabal import InMemoryEventStorage, SqliteEventStorage
+
+
+@pytest.fixture(params=["memory", "sqlite"])
+async def storage(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Any]:
+    made: Any = InMemoryEventStorage()
+    if request.param == "sqlite":
+        made = SqliteEventStorage(tmp_path / "shop.db", durability="normal")
+    yield made
+    await made.aclose()
