@@ -27,7 +27,7 @@ def _export(kind: Any) -> dict[str, Any]:
     return export_schema()
 
 
-def _found(before: Any, after: Any) -> list[SchemaFinding]:
+def _findings(before: Any, after: Any) -> list[SchemaFinding]:
     with registry.isolated():
         snapshot = _export(before)
     with registry.isolated():
@@ -69,7 +69,7 @@ LONGER_PAIR: Any = msgspec.defstruct("Pair", [("a", int), ("b", int, 3)], array_
         (tuple[UUID, ...], tuple[str, ...], (UUID(int=7),)),
     ],
 )
-async def test_what_is_read_though_it_grew_at_its_end_or_became_text_is_no_failure(
+async def test_appended_defaults_and_uuids_changed_to_text_are_no_failure(
     before: Any, after: Any, value: Any
 ) -> None:
     """The check would fail over a new NamedTuple field with a default, although old events are readable."""
@@ -92,7 +92,7 @@ async def test_what_is_read_though_it_grew_at_its_end_or_became_text_is_no_failu
         (tuple[int], tuple[int, int], (1,)),
     ],
 )
-async def test_what_cannot_be_read_of_fields_in_order_is_a_failure(
+async def test_a_positional_type_that_cannot_read_old_values_is_a_failure(
     before: Any, after: Any, value: Any
 ) -> None:
     """The application would start, and park every event stored before."""
@@ -127,9 +127,9 @@ async def test_what_cannot_be_read_of_fields_in_order_is_a_failure(
         (dict[str, Any], dict[str, Any] | None),
     ],
 )
-def test_what_still_takes_all_old_values_inside_is_no_failure(before: Any, after: Any) -> None:
+def test_a_nested_type_that_accepts_all_old_values_is_no_failure(before: Any, after: Any) -> None:
     """The check would fail over a new optional field, and demand a useless new version and upcaster."""
-    assert _found(before, after) == []
+    assert _findings(before, after) == []
 
 
 @pytest.mark.parametrize(
@@ -145,9 +145,9 @@ def test_what_still_takes_all_old_values_inside_is_no_failure(before: Any, after
         (dict[str, GROWN], dict[str, OLD], "object"),
     ],
 )
-def test_what_takes_less_inside_is_a_failure(before: Any, after: Any, kind: str) -> None:
+def test_a_nested_type_that_accepts_fewer_values_is_a_failure(before: Any, after: Any, kind: str) -> None:
     """The application would start, and park every event stored before."""
-    (finding,) = _found(before, after)
+    (finding,) = _findings(before, after)
     assert (finding.level, finding.field) == ("failure", "to")
     assert finding.problem == f"its type {kind} no longer accepts all stored values"
 
@@ -179,14 +179,14 @@ def test_what_takes_less_inside_is_a_failure(before: Any, after: Any, kind: str)
         ),
     ],
 )
-def test_other_keys_of_a_mapping_are_a_failure(before: Any, after: Any, problem: str) -> None:
+def test_a_mapping_type_that_rejects_old_keys_is_a_failure(before: Any, after: Any, problem: str) -> None:
     """The check would call stored events readable, and every one of them would be parked."""
-    (finding,) = _found(before, after)
+    (finding,) = _findings(before, after)
     assert (finding.level, finding.field, finding.problem) == ("failure", "to", problem)
 
 
 @pytest.mark.parametrize("kind", [dict[int, int], dict[str, int], dict[UUID, OLD], dict[str, Any], dict])
-def test_a_snapshot_that_does_not_tell_the_keys_of_a_mapping_is_no_failure(kind: Any) -> None:
+def test_a_snapshot_without_the_key_types_of_a_mapping_is_no_failure(kind: Any) -> None:
     """Every check against a snapshot of an older version would fail, although nothing changed."""
     with registry.isolated():
         snapshot = _export(kind)
@@ -194,27 +194,27 @@ def test_a_snapshot_that_does_not_tell_the_keys_of_a_mapping_is_no_failure(kind:
         assert [each for each in check_schema(snapshot) if each.event_type == "schema-nested.moved"] == []
 
 
-def test_text_that_became_a_moment_is_a_failure() -> None:
+def test_changing_text_to_a_datetime_is_a_failure() -> None:
     """The stored values may be any text, and the check would call all of it readable."""
-    (finding,) = _found(str, datetime)
+    (finding,) = _findings(str, datetime)
     assert finding.problem == "its type changed from string to string (date-time)"
-    (finding,) = _found(str | None, datetime | None)
+    (finding,) = _findings(str | None, datetime | None)
     assert finding.problem == "its type changed from string | null to string (date-time) | null"
 
 
-def test_moments_are_described_as_such_wherever_they_stand() -> None:
-    """Another program would send text that is not a time, and be refused."""
-    moment = {"type": "string", "format": "date-time"}
+def test_the_exported_schema_marks_datetimes_at_any_depth() -> None:
+    """Another program would send text that is not a time, and its event would be rejected."""
+    date_time = {"type": "string", "format": "date-time"}
     stay: Any = msgspec.defstruct("Stay", [("since", datetime), ("seen", set[datetime] | None, None)])
     kind: Any = tuple[datetime, int] | dict[str, stay] | None
     with registry.isolated():
         schema = _export(kind)["events"]["schema-nested.moved"]["schema"]
     pair, mapping, _ = schema["properties"]["to"]["anyOf"]
-    assert pair["prefixItems"] == [moment, {"type": "integer"}]
+    assert pair["prefixItems"] == [date_time, {"type": "integer"}]
     assert mapping["additionalProperties"] == {"$ref": "#/$defs/Stay"}
     fields = schema["$defs"]["Stay"]["properties"]
-    assert fields["since"] == moment
-    assert fields["seen"]["anyOf"][0]["items"] == moment
+    assert fields["since"] == date_time
+    assert fields["seen"]["anyOf"][0]["items"] == date_time
 
 
 # -- times of the day -------------------------------------------------------------------------------------
@@ -247,9 +247,9 @@ SHOP_OF_TEXT: Any = msgspec.defstruct(
         (LOCAL, AWARE),
     ],
 )
-def test_text_and_times_of_the_day_are_not_the_same(before: Any, after: Any) -> None:
+def test_changing_between_text_times_and_datetimes_is_a_failure(before: Any, after: Any) -> None:
     """The application would start, and park every event whose text is not a time."""
-    (finding,) = _found(before, after)
+    (finding,) = _findings(before, after)
     assert (finding.level, finding.field) == ("failure", "to")
 
 
@@ -265,13 +265,13 @@ def test_text_and_times_of_the_day_are_not_the_same(before: Any, after: Any) -> 
         (SHOP, SHOP),
     ],
 )
-def test_a_time_that_takes_all_it_took_is_no_failure(before: Any, after: Any) -> None:
+def test_a_time_type_that_accepts_all_old_values_is_no_failure(before: Any, after: Any) -> None:
     """The check would fail, although old values are still readable."""
-    assert _found(before, after) == []
+    assert _findings(before, after) == []
 
 
-def test_a_time_of_the_day_is_described_as_it_is_stored() -> None:
-    """Another program would send any text, or be told that a time without an offset is wrong."""
+def test_the_exported_schema_describes_a_time_of_day_as_it_is_stored() -> None:
+    """Another program would send any text, or reject a time without an offset."""
     with registry.isolated():
         schema = _export(SHOP)["events"]["schema-nested.moved"]["schema"]
     opens = schema["$defs"]["Shop"]["properties"]["opens"]
@@ -279,11 +279,11 @@ def test_a_time_of_the_day_is_described_as_it_is_stored() -> None:
     assert {each["type"] for each in opens["anyOf"]} == {"string"}
 
 
-def _of_at_least(least: int) -> Any:
+def _at_least(least: int) -> Any:
     return Annotated[int, msgspec.Meta(ge=least)]
 
 
-POSITIVE: Any = _of_at_least(1)
+POSITIVE: Any = _at_least(1)
 
 
 def _up_to(longest: int) -> Any:
@@ -293,22 +293,22 @@ def _up_to(longest: int) -> Any:
 @pytest.mark.parametrize(
     ("before", "after"),
     [
-        (_of_at_least(1), int),
-        (_of_at_least(1), _of_at_least(0)),
-        (_of_at_least(1), float),
+        (_at_least(1), int),
+        (_at_least(1), _at_least(0)),
+        (_at_least(1), float),
         (_up_to(8), str),
         (_up_to(8), _up_to(9)),
         (Annotated[str, msgspec.Meta(pattern="^a")], str),
-        (_of_at_least(1) | None, int | None),
+        (_at_least(1) | None, int | None),
         (tuple[POSITIVE, ...], tuple[int, ...]),
         (dict[str, POSITIVE], dict[str, int]),
     ],
     ids=str,
 )
 def test_a_limit_may_be_loosened_but_not_tightened(before: Any, after: Any) -> None:
-    """The check would fail although everything is readable, and advise to widen the type, as was done."""
-    assert _found(before, after) == []
-    (finding,) = _found(after, before)
+    """The check would fail although everything is readable, and advise to widen a type that was widened."""
+    assert _findings(before, after) == []
+    (finding,) = _findings(after, before)
     assert finding.level == "failure"
 
 
@@ -321,8 +321,8 @@ class Boxed(msgspec.Struct, Generic[T], frozen=True):
 
 def test_a_field_may_be_a_generic_struct() -> None:
     """Defining its event class would end in "AttributeError: __struct_config__"."""
-    assert _found(Boxed[int], Boxed[int]) == []
-    (finding,) = _found(Boxed[int], Boxed[str])
+    assert _findings(Boxed[int], Boxed[int]) == []
+    (finding,) = _findings(Boxed[int], Boxed[str])
     assert finding.level == "failure"
     with registry.isolated():
         described = _export(Boxed[datetime])["events"]["schema-nested.moved"]["schema"]["$defs"]

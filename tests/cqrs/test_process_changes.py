@@ -28,7 +28,9 @@ from tests.cqrs.support import Fulfilment, OrderPaid, OrderPlaced, PlaceOrder, R
 from tests.cqrs.test_processes import Shop
 
 
-async def test_processes_that_do_not_fit_into_memory_are_read_again(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_process_instances_evicted_from_the_cache_are_loaded_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """With many orders at a time, all but the last would start over or stall."""
     monkeypatch.setattr(process_runner, "_MAX_CACHED_INSTANCES", 1)
     shop = Shop(InMemoryEventStorage())
@@ -40,8 +42,8 @@ async def test_processes_that_do_not_fit_into_memory_are_read_again(monkeypatch:
             assert await shop.history(f"o-{number}") == ("placed", "paid", "shipped")
 
 
-async def test_what_a_new_release_takes_no_more_is_left_aside() -> None:
-    """The answer to a command of an older release would be retried until it is parked."""
+async def test_a_rejection_of_a_command_that_a_new_release_dropped_is_ignored() -> None:
+    """The rejection of an older release's command would be retried until it is parked."""
     shop = Shop(InMemoryEventStorage())
     async with shop.bus:
         await shop.commands.execute(PlaceOrder("o-1"))
@@ -66,7 +68,7 @@ class Remind(Command[None]):
 
 
 class Reminder(ProcessManager):
-    """Set a timeout in the first step, and leave it alone in later ones."""
+    """Set a timeout in the first step, and do not change it in later ones."""
 
     process_type: ClassVar[str] = "cqrs_reminder"
     rejections = (RefusedError,)
@@ -85,7 +87,7 @@ class Reminder(ProcessManager):
         self.send(Remind(self.key))
 
 
-async def reminding(refuse: bool) -> tuple[InMemoryEventBus, VirtualClock, list[str]]:
+async def start_reminders(reject: bool) -> tuple[InMemoryEventBus, VirtualClock, list[str]]:
     """Return a running bus with the process above, and the list of orders that were reminded."""
     clock, reminded = VirtualClock(), []
     bus = InMemoryEventBus(InMemoryEventStorage(), clock=clock)
@@ -94,7 +96,7 @@ async def reminding(refuse: bool) -> tuple[InMemoryEventBus, VirtualClock, list[
 
     @commands.handles(Remind)
     async def remind(command: Remind) -> None:
-        if refuse:
+        if reject:
             raise RefusedError("not now")
         reminded.append(command.order)
 
@@ -104,9 +106,9 @@ async def reminding(refuse: bool) -> tuple[InMemoryEventBus, VirtualClock, list[
     return bus, clock, reminded
 
 
-async def test_a_timeout_that_later_steps_leave_alone_comes_once_and_at_its_time() -> None:
-    """If each step published it again, it would come several times; if each moved it, too late."""
-    bus, clock, reminded = await reminding(refuse=False)
+async def test_a_timeout_that_later_steps_do_not_change_fires_once_and_on_time() -> None:
+    """If each step published it again, it would fire several times; if each moved it, too late."""
+    bus, clock, reminded = await start_reminders(reject=False)
     await bus.publish(OrderPlaced("o-1"))
     await bus.drain(timeout=None)
     await clock.advance(30)
@@ -131,7 +133,7 @@ class SymbolListed(DomainEvent):
     symbol: Symbol
 
 
-async def test_a_timeout_finds_an_instance_whose_key_is_a_member_of_an_enum() -> None:
+async def test_a_timeout_reaches_an_instance_whose_key_is_an_enum_member() -> None:
     """An enum's value and its format differ: after a restart, no timeout or rejection would reach it."""
 
     class Listing(ProcessManager):
@@ -143,7 +145,7 @@ async def test_a_timeout_finds_an_instance_whose_key_is_a_member_of_an_enum() ->
             self.set_timeout("late", 60)
 
         @on_timeout("late")
-        def came_late(self, event: object) -> None:
+        def timed_out(self, event: object) -> None:
             self.late = True
 
     storage, clock = InMemoryEventStorage(), VirtualClock()
@@ -169,9 +171,9 @@ async def test_a_timeout_finds_an_instance_whose_key_is_a_member_of_an_enum() ->
                 await processes.load(Listing, 5)  # type: ignore[arg-type]
 
 
-async def test_a_refusal_that_no_method_hears_of_is_no_success() -> None:
-    """The rejection would be lost: the process would wait forever, and nobody would see why."""
-    bus, clock, reminded = await reminding(refuse=True)
+async def test_a_rejection_without_an_on_rejected_method_becomes_a_dead_letter() -> None:
+    """The rejection would be lost: the process would wait forever, and no operator would see why."""
+    bus, clock, reminded = await start_reminders(reject=True)
     await bus.publish(OrderPlaced("o-1"))
     await bus.drain(timeout=None)
     await clock.advance(60)
@@ -182,7 +184,7 @@ async def test_a_refusal_that_no_method_hears_of_is_no_success() -> None:
     await bus.stop()
 
 
-def test_a_state_that_is_taken_no_more_is_told_with_what_helps() -> None:
+def test_the_error_for_an_undecodable_state_advises_what_applies_to_states() -> None:
     """The error advised to write an upcaster, which states do not have, and to fix a correct payload."""
     before = Reminder("o-1")
     before.heard = 3
@@ -198,7 +200,7 @@ def test_a_state_that_is_taken_no_more_is_told_with_what_helps() -> None:
         Counted.codec.restore(Counted("o-1"), stored)
 
 
-async def test_an_older_release_keeps_what_a_newer_one_has_stored_beside() -> None:
+async def test_an_older_release_keeps_attributes_stored_by_a_newer_one() -> None:
     """During a rolling release, each step of an old process would drop the attributes of the new version."""
 
     def newer() -> type[ProcessManager]:
@@ -226,20 +228,20 @@ async def test_an_older_release_keeps_what_a_newer_one_has_stored_beside() -> No
 
     storage = InMemoryEventStorage()
     found: Any = None
-    for made in (newer(), older(), older(), newer()):
+    for process_class in (newer(), older(), older(), newer()):
         bus, commands = InMemoryEventBus(storage), CommandBus()
         commands.use(Idempotency(bus))
         processes = ProcessManagers(bus, commands)
-        processes.add(made)
+        processes.add(process_class)
         async with bus:
             await bus.publish(OrderPlaced("o-1", Decimal("1.50")))
             await bus.drain(timeout=30)
             assert await bus.dead_letters.list() == []
-            found = await processes.load(made, "o-1")
+            found = await processes.load(process_class, "o-1")
     assert (found.heard, found.lines) == (2, (Decimal("1.50"), Decimal("1.50")))
 
 
-async def test_a_step_costs_the_same_however_many_came_before() -> None:
+async def test_the_memory_a_step_needs_does_not_grow_with_earlier_steps() -> None:
     """Each step copied the causes of all earlier ones: after 10,000 steps, it took five times as long."""
 
     class Counting(ProcessManager):

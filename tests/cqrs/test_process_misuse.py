@@ -67,7 +67,7 @@ async def _run(process: type[ProcessManager], *sent: Any) -> tuple[list[str], li
     return handled, [letter.attempts[-1].message for letter in letters]
 
 
-async def test_a_command_is_not_taken_for_its_namesake_of_another_module() -> None:
+async def test_a_command_is_not_confused_with_a_namesake_of_another_module() -> None:
     """A command for payment would be sent to shipping, whose command has the same fields."""
 
     class Cancelling(ProcessManager):
@@ -77,14 +77,14 @@ async def test_a_command_is_not_taken_for_its_namesake_of_another_module() -> No
         def placed(self, event: OrderPlaced) -> None:
             self.send(CancelPayment(order=event.order))
 
-    handled, [told] = await _run(Cancelling, CancelShipping, CancelPayment)
+    handled, [message] = await _run(Cancelling, CancelShipping, CancelPayment)
     assert handled == []
-    assert "shop.payment.Cancel, which is stored under the same name as shop.shipping.Cancel" in told
+    assert "shop.payment.Cancel, which is stored under the same name as shop.shipping.Cancel" in message
 
 
-async def test_what_was_refused_is_told_to_the_method_for_that_command() -> None:
+async def test_a_rejection_reaches_the_method_for_that_command() -> None:
     """The compensation of another command would run instead of that of the rejected one."""
-    heard: list[str] = []
+    received: list[str] = []
 
     class Compensating(ProcessManager):
         process_type = "cqrs_compensating"
@@ -96,14 +96,14 @@ async def test_what_was_refused_is_told_to_the_method_for_that_command() -> None
 
         @on_rejected(StopPayment)
         def not_paid(self, event: CommandRejected) -> None:
-            heard.append(event.command_class)
+            received.append(event.command_class)
 
         @on_rejected(StopShipping)
         def not_shipped(self, event: CommandRejected) -> None:
-            heard.append("shipping")
+            received.append("shipping")
 
     assert await _run(Compensating, StopShipping, StopPayment) == (["shop.payment"], [])
-    assert heard == ["payment.cancel"]
+    assert received == ["payment.cancel"]
     with pytest.raises(ProcessDefinitionError, match="two commands named Cancel"):
 
         class Confusing(ProcessManager):
@@ -112,7 +112,7 @@ async def test_what_was_refused_is_told_to_the_method_for_that_command() -> None
 
 
 @pytest.mark.parametrize("seconds", [-1.0, -9e10, -1e300, float("-inf")])
-async def test_a_timeout_in_the_past_comes_at_once(seconds: float) -> None:
+async def test_a_timeout_in_the_past_fires_at_once(seconds: float) -> None:
     """The step would be stored with an invalid date, and its key would stay parked."""
 
     class Overdue(ProcessManager):
@@ -129,7 +129,7 @@ async def test_a_timeout_in_the_past_comes_at_once(seconds: float) -> None:
     assert await _run(Overdue, StopShipping) == (["shop.shipping"], [])
 
 
-def test_a_process_type_that_could_be_read_as_type_and_key_is_refused() -> None:
+def test_a_process_type_that_contains_a_slash_is_rejected() -> None:
     """Key b/c of process a, and key c of process a/b, would share their steps."""
     with pytest.raises(ProcessDefinitionError, match="leave the / out"):
 
@@ -138,7 +138,7 @@ def test_a_process_type_that_could_be_read_as_type_and_key_is_refused() -> None:
 
 
 @pytest.mark.parametrize("seconds", [1e12, 1e300, float("inf"), float("nan")])
-def test_a_timeout_that_no_calendar_has_is_refused_when_it_is_set(seconds: float) -> None:
+def test_set_timeout_rejects_a_timeout_beyond_the_last_date(seconds: float) -> None:
     """The step would be stored, but could never be carried out: its key would stay parked."""
 
     class Waiting(ProcessManager):
@@ -156,7 +156,7 @@ def test_a_timeout_that_no_calendar_has_is_refused_when_it_is_set(seconds: float
 
 
 @pytest.mark.parametrize("seconds", ["60", None, timedelta(minutes=1)])
-def test_a_timeout_that_is_no_number_is_told(seconds: Any) -> None:
+def test_set_timeout_rejects_a_timeout_that_is_not_a_number(seconds: Any) -> None:
     """The mistake would surface in a dead letter, as an error about comparing timedelta and float."""
 
     class Waiting(ProcessManager):
@@ -173,8 +173,8 @@ def test_a_timeout_that_is_no_number_is_told(seconds: Any) -> None:
         Waiting("o-1").take(OrderPlaced("o-1"))
 
 
-def test_a_timeout_that_no_method_takes_is_not_cancelled_in_silence() -> None:
-    """With a misspelt name, nothing would be cancelled, and the timeout would come after all."""
+def test_cancel_timeout_rejects_a_name_that_no_method_handles() -> None:
+    """With a misspelt name, nothing would be cancelled, and the timeout would fire after all."""
 
     class Cancelling(ProcessManager):
         @starts(OrderPlaced, key="order")
@@ -189,7 +189,7 @@ def test_a_timeout_that_no_method_takes_is_not_cancelled_in_silence() -> None:
 
 
 @pytest.mark.parametrize(
-    ("mark", "told"),
+    ("decorate", "message"),
     [
         (lambda: starts(key="order"), "@starts names no event class"),
         (lambda: reacts("order.placed", key="order"), "@reacts takes event classes, not 'order.placed'"),  # type: ignore[arg-type]
@@ -199,14 +199,14 @@ def test_a_timeout_that_no_method_takes_is_not_cancelled_in_silence() -> None:
         (lambda: on_rejected(OrderPlaced), "@on_rejected takes classes of Command"),
     ],
 )
-def test_a_mark_that_marks_nothing_is_refused(mark: Any, told: str) -> None:
+def test_process_decorators_reject_missing_and_invalid_arguments(decorate: Any, message: str) -> None:
     """The method would never be called, or fail with an internal error, without saying why."""
-    with pytest.raises(ProcessDefinitionError, match=told):
-        mark()
+    with pytest.raises(ProcessDefinitionError, match=message):
+        decorate()
 
 
 @pytest.mark.parametrize(
-    ("attributes", "told"),
+    ("attributes", "message"),
     [
         ({"rejections": [RefusedError]}, "must be a tuple of exception classes"),
         ({"rejections": (RefusedError("no"),)}, "must be a tuple of exception classes"),
@@ -214,13 +214,15 @@ def test_a_mark_that_marks_nothing_is_refused(mark: Any, told: str) -> None:
         ({"process_type": ""}, "process_type is ''; it must be text"),
     ],
 )
-def test_what_a_process_says_of_itself_wrongly_is_refused(attributes: dict[str, Any], told: str) -> None:
+def test_a_process_class_with_an_invalid_attribute_is_rejected(
+    attributes: dict[str, Any], message: str
+) -> None:
     """With a list of rejections, every rejection would be parked with a TypeError instead of compensated."""
-    with pytest.raises(ProcessDefinitionError, match=told):
+    with pytest.raises(ProcessDefinitionError, match=message):
         type("Selling", (ProcessManager,), {"__module__": __name__, **attributes})
 
 
-def test_a_process_of_which_nothing_would_ever_come_is_refused_when_it_is_added() -> None:
+def test_add_rejects_a_process_with_unreachable_methods_and_the_where_option() -> None:
     """It would be subscribed and ignore every event, without any error."""
 
     class Endless(ProcessManager):
@@ -250,18 +252,18 @@ def test_a_process_of_which_nothing_would_ever_come_is_refused_when_it_is_added(
         processes.add(Fine, where=bool)
 
 
-async def test_a_key_that_an_event_does_not_have_is_told_with_where_it_stands() -> None:
+async def test_a_key_the_event_lacks_is_reported_with_the_method_that_names_it() -> None:
     """Each event would be parked with an AttributeError that does not point to the mistake."""
 
     class Misspelt(ProcessManager):
         @starts(OrderPlaced, key="ordr")
         def placed(self, event: OrderPlaced) -> None: ...
 
-    _, [told] = await _run(Misspelt)
-    assert "has no attribute 'ordr'; correct the key= of placed()" in told
+    _, [message] = await _run(Misspelt)
+    assert "has no attribute 'ordr'; correct the key= of placed()" in message
 
 
-async def test_a_state_that_holds_itself_is_told_as_one_that_cannot_be_stored() -> None:
+async def test_a_state_that_contains_itself_is_reported_as_not_storable() -> None:
     """The dead letter would say RecursionError, and not which process."""
 
     class Circling(ProcessManager):
@@ -271,12 +273,12 @@ async def test_a_state_that_holds_itself_is_told_as_one_that_cannot_be_stored() 
         def placed(self, event: OrderPlaced) -> None:
             self.seen.append(self.seen)
 
-    _, [told] = await _run(Circling)
-    assert "process manager" in told
-    assert "its state cannot be stored" in told
+    _, [message] = await _run(Circling)
+    assert "process manager" in message
+    assert "its state cannot be stored" in message
 
 
-def test_a_method_that_would_never_run_is_refused() -> None:
+def test_async_and_generator_process_methods_are_rejected() -> None:
     """A method that yields its commands would send none: the step would be stored without a decision."""
     with pytest.raises(ProcessDefinitionError, match=r"placed\(\) is async or a generator"):
 

@@ -57,7 +57,7 @@ class Shop:
         return (await self.orders.load(order)).history
 
 
-async def test_events_lead_to_commands_and_these_to_events_until_the_end(storage: Any) -> None:
+async def test_a_process_turns_events_into_commands_until_it_ends(storage: Any) -> None:
     """An order would be placed, and nothing would follow."""
     shop = Shop(storage)
     async with shop.bus:
@@ -81,13 +81,13 @@ async def test_a_timeout_survives_a_restart(storage: Any) -> None:
         await shop.commands.execute(PlaceOrder("o-1", Decimal(1000)))
         await shop.settle()
         await shop.clock.advance(30)
-    later = VirtualClock(start=shop.clock.time())
-    shop = Shop(storage, later)
+    clock = VirtualClock(start=shop.clock.time())
+    shop = Shop(storage, clock)
     async with shop.bus:
-        await later.advance(29)
+        await clock.advance(29)
         await shop.settle()
         assert await shop.history("o-1") == ("placed",)
-        await later.advance(2)
+        await clock.advance(2)
         await _until(shop, "o-1", ("placed", "cancelled"))
         process = await shop.processes.load(Fulfilment, "o-1")
         assert process is not None
@@ -118,7 +118,7 @@ async def test_a_cancelled_timeout_does_nothing(storage: Any) -> None:
         assert await shop.history("o-1") == ("placed", "paid", "shipped")
 
 
-async def test_a_refused_command_is_compensated(storage: Any) -> None:
+async def test_a_rejected_command_is_compensated(storage: Any) -> None:
     """A process would hang at the first rejection, or send the same command forever."""
     shop = Shop(storage)
     await shop.orders.update("o-1", lambda order: order.place(Decimal(10)))
@@ -136,7 +136,7 @@ async def test_a_refused_command_is_compensated(storage: Any) -> None:
         assert await shop.bus.dead_letters.list() == []
 
 
-async def test_an_event_delivered_again_sends_nothing_again(storage: Any) -> None:
+async def test_a_redelivered_event_sends_no_command_again(storage: Any) -> None:
     """After a crash, an order would be paid twice."""
     shop = Shop(storage)
     async with shop.bus:
@@ -149,7 +149,7 @@ async def test_an_event_delivered_again_sends_nothing_again(storage: Any) -> Non
         assert await shop.history("o-1") == ("placed", "paid", "shipped")
 
 
-async def test_an_event_of_no_instance_is_left_aside(storage: Any) -> None:
+async def test_an_event_without_an_instance_is_ignored(storage: Any) -> None:
     """A payment for an unknown order would start a process in the middle."""
     shop = Shop(storage)
     async with shop.bus:
@@ -159,7 +159,7 @@ async def test_an_event_of_no_instance_is_left_aside(storage: Any) -> None:
         assert await shop.processes.load(Fulfilment, "stray") is None
 
 
-async def test_an_instance_that_another_process_began_is_taken_up_where_that_left_it(storage: Any) -> None:
+async def test_an_instance_started_by_another_process_continues_from_its_stored_state(storage: Any) -> None:
     """A process that had found no such instance earlier would keep believing so, and drop its events."""
     here, there = Shop(storage), Shop(storage)
     async with here.bus:
@@ -176,8 +176,8 @@ async def test_an_instance_that_another_process_began_is_taken_up_where_that_lef
         assert found.steps[:2] == ("placed", "paid")
 
 
-async def test_a_process_whose_first_steps_were_trimmed_goes_on(tmp_path: Path) -> None:
-    """Its next event would be refused forever, and all later events of its key would queue behind it."""
+async def test_a_process_whose_first_steps_were_trimmed_continues(tmp_path: Path) -> None:
+    """Its next event would be rejected forever, and all later events of its key would queue behind it."""
     placed = OrderPlaced("o-1", Decimal(2000))
     async with SqliteEventStorage(tmp_path / "shop.db", durability="normal") as storage:
         shop = Shop(storage)
@@ -195,8 +195,8 @@ async def test_a_process_whose_first_steps_were_trimmed_goes_on(tmp_path: Path) 
             assert found.steps == ("placed", "placed", "placed")
 
 
-async def test_a_process_of_which_all_steps_were_trimmed_can_begin_anew(tmp_path: Path) -> None:
-    """A customer's second order would be refused forever because the first one was trimmed."""
+async def test_a_process_whose_steps_were_all_trimmed_can_start_again(tmp_path: Path) -> None:
+    """A customer's second order would be rejected forever because the first one was trimmed."""
     async with SqliteEventStorage(tmp_path / "shop.db", durability="normal") as storage:
         shop = Shop(storage)
         async with shop.bus:
@@ -216,7 +216,7 @@ async def test_a_process_of_which_all_steps_were_trimmed_can_begin_anew(tmp_path
             assert found.steps == ("placed", "placed")
 
 
-async def test_timeouts_count_by_the_clock_of_the_bus_though_nobody_passes_it_on() -> None:
+async def test_timeouts_use_the_clock_of_the_bus_by_default() -> None:
     """A test with a virtual clock on its bus would advance it for years without a timeout."""
 
     class Dunning(ProcessManager):
@@ -242,16 +242,16 @@ async def test_timeouts_count_by_the_clock_of_the_bus_though_nobody_passes_it_on
         assert dunning.ended
 
 
-async def test_a_command_nobody_handles_parks_its_event_and_goes_on_once_somebody_does(storage: Any) -> None:
+async def test_an_event_parked_for_a_missing_command_handler_can_be_retried(storage: Any) -> None:
     """A forgotten handler would make the process lose a step."""
 
-    class Lonely(Command[None]):
+    class Unhandled(Command[None]):
         order: str
 
     class Asking(ProcessManager):
         @starts(OrderPlaced, key="order")
         def placed(self, event: OrderPlaced) -> None:
-            self.send(Lonely(event.order))
+            self.send(Unhandled(event.order))
 
     bus = InMemoryEventBus(storage)
     commands = CommandBus()
@@ -264,8 +264,8 @@ async def test_a_command_nobody_handles_parks_its_event_and_goes_on_once_somebod
         (letter,) = await bus.dead_letters.list()
         assert letter.attempts[-1].error_type.endswith(HandlerNotFoundError.__name__)
 
-        @commands.handles(Lonely)
-        async def lonely(command: Lonely) -> None:
+        @commands.handles(Unhandled)
+        async def handle(command: Unhandled) -> None:
             handled.append(command.order)
 
         await bus.dead_letters.retry(letter.id)
@@ -273,7 +273,7 @@ async def test_a_command_nobody_handles_parks_its_event_and_goes_on_once_somebod
     assert handled == ["o-1"]
 
 
-def test_what_cannot_work_is_refused_when_defined() -> None:
+def test_an_invalid_process_class_is_rejected_when_defined() -> None:
     """The mistake would surface with the first event, or as state lost at a restart."""
     with pytest.raises(ProcessDefinitionError, match="count has no default"):
 
@@ -301,7 +301,7 @@ def test_what_cannot_work_is_refused_when_defined() -> None:
             async def waits(self, event: OrderPlaced) -> None: ...
 
 
-def test_a_process_runs_only_where_commands_are_handled_once() -> None:
+def test_process_managers_require_idempotency_a_log_and_a_handled_event() -> None:
     """A crash could make commands be handled twice, without any warning."""
     bus = InMemoryEventBus(InMemoryEventStorage())
     with pytest.raises(UsageError, match="use\\(Idempotency"):
@@ -312,8 +312,8 @@ def test_a_process_runs_only_where_commands_are_handled_once() -> None:
         ProcessManagers(bus, make_commands(bus)).add(ProcessManager)
 
 
-def test_what_a_step_does_wrong_is_told() -> None:
-    """The state would be restored differently, or a timeout never come."""
+def test_a_step_rejects_unknown_timeouts_invalid_commands_and_unstorable_state() -> None:
+    """The state would be restored differently, or a timeout never fire."""
 
     class Careless(ProcessManager):
         count: int = 0
@@ -341,7 +341,7 @@ def test_what_a_step_does_wrong_is_told() -> None:
     assert careless.take(object()) is False
 
 
-async def test_a_key_that_is_no_text_is_told_where_its_event_is_parked() -> None:
+async def test_a_dead_letter_names_the_process_whose_key_is_not_text() -> None:
     """The dead letter would mention an operation between types, not the process whose key is a number."""
 
     class Numbered(ProcessManager):

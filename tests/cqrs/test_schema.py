@@ -34,7 +34,7 @@ class Side(StrEnum):
 
 
 @pytest.fixture(autouse=True)
-def _forgotten_classes() -> Iterator[None]:
+def _isolated_registry() -> Iterator[None]:
     with registry.isolated():
         yield
 
@@ -58,7 +58,7 @@ def _define(event_type: str = "schema-test.order", version: int = 1, **fields: A
     return made
 
 
-def _of(document: dict[str, Any], *names: str) -> dict[str, Any]:
+def _restricted_to(document: dict[str, Any], *names: str) -> dict[str, Any]:
     return {**document, "events": {name: document["events"][name] for name in names}}
 
 
@@ -69,13 +69,13 @@ def _check(snapshot: dict[str, Any]) -> list[SchemaFinding]:
 def _problems(before: dict[str, Any], after: dict[str, Any], *, version: int = 1) -> list[SchemaFinding]:
     with registry.isolated():
         _define(**before)
-        snapshot = _of(export_schema(), "schema-test.order")
+        snapshot = _restricted_to(export_schema(), "schema-test.order")
     _define(version=version, **after)
     return _check(snapshot)
 
 
-def test_payloads_of_real_events_fit_the_exported_schema() -> None:
-    """Other programs would refuse events from the log."""
+def test_event_payloads_validate_against_the_exported_schema() -> None:
+    """Other programs would reject events from the log."""
     cls = _define(order=str, amount=Decimal, to=Address, side=(Side, Side.BUY), tags=(tuple[str, ...], ()))
     described = export_schema()["events"]["schema-test.order"]
     assert (described["version"], described["aggregate_type"]) == (1, None)
@@ -86,14 +86,14 @@ def test_payloads_of_real_events_fit_the_exported_schema() -> None:
     assert not validator.is_valid({"order": 5})
 
 
-def test_the_export_is_the_same_each_time_and_leaves_out_pabals_own_events() -> None:
+def test_the_export_is_deterministic_and_omits_pabals_own_events() -> None:
     """A committed file would change without a reason."""
     _define(order=str)
     assert export_schema() == export_schema()
     assert not [name for name in export_schema()["events"] if name.startswith("pabal.")]
 
 
-def test_nothing_changed_is_nothing_found() -> None:
+def test_unchanged_event_classes_have_no_findings() -> None:
     """A build would fail for no reason."""
     fields = {"order": str, "to": Address, "side": (Side, Side.BUY)}
     assert _problems(fields, fields) == []
@@ -122,7 +122,7 @@ def test_nothing_changed_is_nothing_found() -> None:
         ({"note": (str, "")}, {"note": str}, "note", "lost its default"),
     ],
 )
-def test_what_keeps_stored_events_from_being_read_is_a_failure(
+def test_a_change_that_makes_stored_events_unreadable_is_a_failure(
     before: dict[str, Any], after: dict[str, Any], field: str, problem: str
 ) -> None:
     """The application would start, and park every event stored before."""
@@ -145,21 +145,21 @@ def test_what_keeps_stored_events_from_being_read_is_a_failure(
         ({"order": str}, {"order": (str, "none")}),
     ],
 )
-def test_what_still_takes_every_old_value_is_no_failure(
+def test_a_change_that_accepts_every_old_value_is_no_failure(
     before: dict[str, Any], after: dict[str, Any]
 ) -> None:
     """A harmless change would fail the build, until people ignore the check."""
     assert _problems(before, after) == []
 
 
-def test_a_plain_type_takes_what_an_enum_of_it_took() -> None:
-    """The check would advise to widen the type, as was done."""
+def test_replacing_an_enum_with_its_plain_type_is_no_failure() -> None:
+    """The check would advise to widen a type that was just widened."""
     before = {"side": Side, "how": Literal["a", "b"], "size": Literal[1, 2], "mixed": Literal["a", 1]}
     found = _problems(before, {"side": str, "how": str, "size": int, "mixed": str})
     assert [(each.level, each.field) for each in found] == [("failure", "mixed")]
 
 
-def test_a_member_less_in_an_enum_is_a_failure_and_one_more_is_not() -> None:
+def test_removing_an_enum_member_is_a_failure_and_adding_one_is_not() -> None:
     """Events with the removed member could not be read."""
     fewer, more = StrEnum("Fewer", ["BUY"]), StrEnum("More", ["BUY", "SELL"])
     assert _problems({"side": fewer}, {"side": more}) == []
@@ -168,7 +168,7 @@ def test_a_member_less_in_an_enum_is_a_failure_and_one_more_is_not() -> None:
     assert finding.level == "failure"
 
 
-def test_a_raised_version_needs_its_upcasters_and_then_allows_everything() -> None:
+def test_a_raised_version_needs_its_upcasters_and_then_allows_any_change() -> None:
     """Following the check's advice would not satisfy the check."""
     with registry.isolated():
         (finding,) = _problems({"amount": int}, {"amount": str}, version=3)
@@ -180,7 +180,7 @@ def test_a_raised_version_needs_its_upcasters_and_then_allows_everything() -> No
     assert finding.level == "note"
     with registry.isolated():
         _define("schema-test.back", version=2, order=str)
-        snapshot = _of(export_schema(), "schema-test.back")
+        snapshot = _restricted_to(export_schema(), "schema-test.back")
     _define("schema-test.back", version=1, order=str)
     (finding,) = [each for each in _check(snapshot) if each.event_type == "schema-test.back"]
     assert "went back from 2 to 1" in finding.problem
@@ -190,14 +190,14 @@ def test_a_removed_event_type_is_a_failure_and_a_new_one_a_note() -> None:
     """A class deleted too early would make its events unreadable."""
     with registry.isolated():
         _define("schema-test.gone", order=str)
-        snapshot = _of(export_schema(), "schema-test.gone")
+        snapshot = _restricted_to(export_schema(), "schema-test.gone")
     _define("schema-test.fresh", order=str)
     fresh, gone = _check(snapshot)
     assert (fresh.event_type, fresh.level) == ("schema-test.fresh", "note")
     assert (gone.event_type, gone.level) == ("schema-test.gone", "failure")
 
 
-def test_a_snapshot_that_is_none_is_told() -> None:
+def test_check_schema_rejects_a_document_that_is_not_a_snapshot() -> None:
     """A wrong file would look like a log without events."""
     others: list[Any] = [{}, {"format": 99}, []]
     for other in others:
@@ -229,7 +229,7 @@ class DoorOpened(DomainEvent):
 """
 
 
-def test_the_commands_write_a_snapshot_and_check_against_it(module: Path) -> None:
+def test_schema_export_writes_a_snapshot_that_schema_check_compares_with(module: Path) -> None:
     """A build could not check its events with one command."""
     module.write_text(_SOURCE.format(field="by: str"))
     assert _run("export", "schema_test_events", "--output", "events.json").exit_code == 0
@@ -250,7 +250,7 @@ def test_the_commands_write_a_snapshot_and_check_against_it(module: Path) -> Non
     assert (report["ok"], found) == (False, {"by", "by_whom"})
 
 
-def test_a_check_that_cannot_be_made_ends_with_two(module: Path) -> None:
+def test_schema_commands_that_cannot_run_exit_with_status_two(module: Path) -> None:
     """A build would mistake a missing file for a passed check."""
     module.write_text(_SOURCE.format(field="by: str"))
     Path("broken.json").write_text("{")
