@@ -149,7 +149,7 @@ async def stored_types(storage: Any) -> list[str]:
 
 
 class Fulfilment(ProcessManager):
-    """Pay placed orders, ship paid ones, and cancel those that time out or are refused."""
+    """Pay placed orders, ship paid ones, and cancel those that time out or are rejected."""
 
     process_type: ClassVar[str] = "cqrs_fulfilment"
     rejections = (RefusedError,)
@@ -182,7 +182,7 @@ class Fulfilment(ProcessManager):
         self.end()
 
     @on_rejected(PayOrder, ShipOrder)
-    def refused(self, event: object) -> None:
-        self.steps = (*self.steps, "refused")
-        self.send(CancelOrder(self.key, "refused"))
+    def rejected(self, event: object) -> None:
+        self.steps = (*self.steps, "rejected")
+        self.send(CancelOrder(self.key, "rejected"))
         self.end()

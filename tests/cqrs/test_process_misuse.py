@@ -50,7 +50,7 @@ async def _run(process: type[ProcessManager], *sent: Any) -> tuple[list[str], li
 
     async def handle(command: Any) -> None:
         handled.append(type(command).__module__)
-        if command.order == "refused":
+        if command.order == "rejected":
             raise RefusedError("no")
 
     for command_class in sent:
@@ -92,7 +92,7 @@ async def test_a_rejection_reaches_the_method_for_that_command() -> None:
 
         @starts(OrderPlaced, key="order")
         def placed(self, event: OrderPlaced) -> None:
-            self.send(StopPayment(order="refused"))
+            self.send(StopPayment(order="rejected"))
 
         @on_rejected(StopPayment)
         def not_paid(self, event: CommandRejected) -> None:
@@ -108,7 +108,7 @@ async def test_a_rejection_reaches_the_method_for_that_command() -> None:
 
         class Confusing(ProcessManager):
             @on_rejected(CancelPayment, CancelShipping)
-            def refused(self, event: CommandRejected) -> None: ...
+            def rejected(self, event: CommandRejected) -> None: ...
 
 
 @pytest.mark.parametrize("seconds", [-1.0, -9e10, -1e300, float("-inf")])
@@ -234,7 +234,7 @@ def test_add_rejects_a_process_with_unreachable_methods_and_the_where_option() -
         def placed(self, event: OrderPlaced) -> None: ...
 
         @on_rejected(StopPayment)
-        def refused(self, event: CommandRejected) -> None: ...
+        def rejected(self, event: CommandRejected) -> None: ...
 
     class Fine(ProcessManager):
         @starts(OrderPlaced, key="order")

@@ -127,7 +127,7 @@ async def test_a_rejected_command_is_compensated(storage: Any) -> None:
         await shop.settle()
         process = await shop.processes.load(Fulfilment, "o-1")
         assert process is not None
-        assert (process.steps, process.ended) == (("placed", "refused"), True)
+        assert (process.steps, process.ended) == (("placed", "rejected"), True)
         assert await shop.history("o-1") == ("placed", "cancelled", "cancelled")
         head = await storage.head()
         await shop.bus.subscriptions.reset("process:cqrs_fulfilment", "beginning")

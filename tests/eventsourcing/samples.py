@@ -65,7 +65,7 @@ class Account(Aggregate):
         self.deposit(amount)
         raise OverdrawnError("after recording")
 
-    def let_happen(self, event: object) -> None:
+    def record_event(self, event: object) -> None:
         self.record(event)
 
     @applies(Deposited)

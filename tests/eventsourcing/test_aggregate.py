@@ -44,7 +44,7 @@ def test_a_command_records_events_and_changes_the_state() -> None:
     assert (account.version, account.stored_version, account.balance) == (2, 0, Decimal(3))
 
 
-def test_a_broken_rule_leaves_nothing_recorded() -> None:
+def test_a_rejected_command_records_nothing() -> None:
     """A rejected command would be stored nevertheless."""
     account = Account("a")
     with pytest.raises(OverdrawnError):
@@ -54,7 +54,7 @@ def test_a_broken_rule_leaves_nothing_recorded() -> None:
     assert account.balance == FIVE
 
 
-def test_a_command_that_raises_after_it_recorded_leaves_nothing_recorded() -> None:
+def test_a_command_that_raises_after_recording_discards_its_events() -> None:
     """Half a command would be stored."""
     account = Account("a")
     account.deposit(FIVE)
@@ -66,18 +66,20 @@ def test_a_command_that_raises_after_it_recorded_leaves_nothing_recorded() -> No
 
 
 @pytest.mark.parametrize(
-    ("event", "error", "words"),
+    ("event", "error", "message"),
     [
         (Stray(), EventWithoutAggregateError, "without aggregate_id"),
         (Deposited("b", FIVE), EventOfOtherAggregateError, "belongs to account/b, but account/a recorded it"),
         (Unapplied("a"), EventNotAppliedError, r"no @applies\(Unapplied\)"),
     ],
 )
-def test_an_event_that_does_not_fit_is_refused(event: object, error: type[Exception], words: str) -> None:
+def test_record_rejects_an_event_that_the_aggregate_cannot_own_or_apply(
+    event: object, error: type[Exception], message: str
+) -> None:
     """An event would be stored that no later load can apply, or in another aggregate's history."""
     account = Account("a")
-    with pytest.raises(error, match=words):
-        account.let_happen(event)
+    with pytest.raises(error, match=message):
+        account.record_event(event)
     assert (account.version, account.pending) == (0, ())
     account.deposit(FIVE)
 
@@ -103,7 +105,7 @@ def test_an_applier_that_fails_spoils_the_aggregate() -> None:
         fragile.happen()
 
 
-def test_methods_and_pattern_matching_make_the_same_state() -> None:
+def test_applies_methods_and_pattern_matching_give_the_same_state() -> None:
     """One of the two styles would lose events."""
     events = [Deposited("a", FIVE), Withdrawn("a", Decimal(2))]
     assert Account("a").replay(events).balance == MatchedAccount("a").replay(events).balance == Decimal(3)
@@ -159,7 +161,7 @@ def test_a_subclass_overrides_an_applier_by_its_name() -> None:
     assert Account("a").replay([Deposited("a", FIVE)]).balance == FIVE
 
 
-def test_a_class_made_after_its_base_was_used_still_takes_what_derives_from_an_event() -> None:
+def test_a_subclass_defined_after_its_base_was_used_applies_derived_events() -> None:
     """The base would cache its own method for the derived event, and both classes would use that."""
     with registry.isolated():
 
@@ -178,11 +180,11 @@ def test_a_class_made_after_its_base_was_used_still_takes_what_derives_from_an_e
         assert Doubled("a").replay([BonusDeposited("a", FIVE)]).balance == 2 * FIVE
 
 
-def test_every_aggregate_has_its_own_list() -> None:
+def test_each_aggregate_has_its_own_copy_of_a_list_default() -> None:
     """The state of one aggregate would be shared by all others, which then decide by it."""
 
     class Basket(Aggregate):
-        goods: list[str] = []  # noqa: RUF012 - as one writes it
+        goods: list[str] = []  # noqa: RUF012 - as users write it
         kinds: ClassVar[list[str]] = []
 
     class Hamper(Basket):
@@ -200,11 +202,11 @@ def test_every_aggregate_has_its_own_list() -> None:
     assert Bare("c-1").goods is None
 
 
-def test_two_appliers_for_one_event_are_refused() -> None:
+def test_two_appliers_for_one_event_are_rejected() -> None:
     """One of them would silently never run."""
     with pytest.raises(AggregateDefinitionError, match="both apply Deposited"):
 
-        class Torn(Aggregate):
+        class Ambiguous(Aggregate):
             @applies(Deposited)
             def _one(self, event: Deposited) -> None: ...
 
@@ -212,7 +214,7 @@ def test_two_appliers_for_one_event_are_refused() -> None:
             def _two(self, event: Deposited) -> None: ...
 
 
-def test_an_asynchronous_method_is_refused() -> None:
+def test_an_async_method_of_an_aggregate_is_rejected() -> None:
     """An aggregate would wait for I/O in the middle of a decision."""
     with pytest.raises(AggregateDefinitionError, match="cannot be async"):
 
@@ -220,15 +222,15 @@ def test_an_asynchronous_method_is_refused() -> None:
             async def ask(self) -> None: ...
 
 
-@pytest.mark.parametrize("marked", [(), ("Deposited",)])
-def test_a_mark_without_an_event_class_is_refused(marked: tuple[object, ...]) -> None:
+@pytest.mark.parametrize("arguments", [(), ("Deposited",)])
+def test_applies_rejects_arguments_that_are_not_event_classes(arguments: tuple[object, ...]) -> None:
     """With a mistyped decorator, the event would have no effect."""
     with pytest.raises(AggregateDefinitionError, match=r"write @applies\(OrderPlaced\)"):
-        applies(*marked)  # type: ignore[arg-type]
+        applies(*arguments)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("identity", ["", None, 5])
-def test_an_id_that_is_no_text_is_refused(identity: object) -> None:
+def test_an_aggregate_id_that_is_not_text_is_rejected(identity: object) -> None:
     """Events would be stored under an id that cannot be looked up."""
     with pytest.raises(AggregateDefinitionError, match="must be text"):
         Account(identity)  # type: ignore[arg-type]
@@ -244,7 +246,7 @@ def test_the_domain_layer_loads_neither_asyncio_nor_a_database() -> None:
     assert done.stdout.strip() == "[]"
 
 
-def test_what_applies_an_event_records_none() -> None:
+def test_recording_an_event_while_applying_one_is_rejected() -> None:
     """Appliers run at every load, so each load would record the event once more."""
 
     class Echoing(Account):

@@ -30,7 +30,7 @@ class Journal(Projection):
         )
 
 
-async def test_a_projection_learns_where_an_event_stands_and_its_script_may_hold_triggers(
+async def test_a_projection_method_sees_the_envelope_and_its_tables_may_have_triggers(
     tmp_path: Path,
 ) -> None:
     """A read model that links to the log needs the position; a script may contain triggers."""

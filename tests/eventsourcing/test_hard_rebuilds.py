@@ -33,7 +33,7 @@ def _execute(sql: str, tx: Statements) -> None:
     tx.execute(sql)
 
 
-async def test_a_lower_version_leaves_alone_what_is_built_of_a_higher_one(
+async def test_a_lower_version_does_not_touch_tables_of_a_higher_one_under_construction(
     storage: SqliteEventStorage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """During a rolling release, each version would drop the other's tables repeatedly, and neither finish."""
@@ -55,7 +55,7 @@ async def test_a_lower_version_leaves_alone_what_is_built_of_a_higher_one(
     assert positions == [10, 20, 30, 40, 50]
 
 
-async def test_views_and_triggers_of_the_application_outlive_a_rebuild(storage: SqliteEventStorage) -> None:
+async def test_views_and_triggers_of_the_application_survive_a_rebuild(storage: SqliteEventStorage) -> None:
     """A view on the tables would make every rebuild, and each new version, fail at its end."""
     await _store(storage, 3)
     made = (
@@ -83,7 +83,7 @@ async def test_views_and_triggers_of_the_application_outlive_a_rebuild(storage: 
         assert await balances.rows(BALANCES) == [("a0", 2, 1), ("a1", 0, 1), ("a2", 1, 1)]
 
 
-async def test_triggers_between_the_tables_of_a_projection_are_built_anew(
+async def test_triggers_between_the_tables_of_a_projection_are_recreated_by_a_rebuild(
     storage: SqliteEventStorage,
 ) -> None:
     """They would be set aside like foreign triggers, and write into tables that are no longer there."""
@@ -119,7 +119,7 @@ def _with_tables(script: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("more", "told"),
+    ("more", "message"),
     [
         ("CREATE INDEX by_account ON {odd} (account)", "begin the name of each index"),
         ("CREATE TRIGGER t AFTER INSERT ON {odd} BEGIN SELECT 1; END", "begin the name of each index"),
@@ -127,13 +127,13 @@ def _with_tables(script: str) -> None:
         ("CREATE TABLE IF NOT EXISTS other (account TEXT)", "table other would not be rebuilt"),
     ],
 )
-def test_what_no_rebuild_could_make_is_refused_with_the_class(more: str, told: str) -> None:
+def test_tables_that_a_rebuild_could_not_recreate_are_rejected(more: str, message: str) -> None:
     """The mistake would surface with the first new version, in production."""
-    with pytest.raises(ProjectionDefinitionError, match=told):
+    with pytest.raises(ProjectionDefinitionError, match=message):
         _with_tables(f"CREATE TABLE {{odd}} (account TEXT); {more};")
 
 
-def test_a_trigger_may_write_where_only_the_file_has_a_table() -> None:
+def test_a_trigger_may_write_into_a_table_of_the_application() -> None:
     """The application's own tables do not exist when the class is defined."""
     _with_tables(
         "CREATE TABLE {odd} (account TEXT); CREATE TRIGGER {odd}_told AFTER INSERT ON {odd} BEGIN "
@@ -151,7 +151,7 @@ class OtherBalances(Balances):
         tx.execute("INSERT INTO {totals} VALUES (?)", (amount,))
 
 
-async def test_other_tables_of_one_version_are_left_alone_while_they_are_built(
+async def test_a_class_with_other_tables_of_the_same_version_does_not_touch_a_build(
     storage: SqliteEventStorage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each would drop the other's tables repeatedly, and neither start would ever finish."""
@@ -173,7 +173,7 @@ async def test_other_tables_of_one_version_are_left_alone_while_they_are_built(
     assert positions == [10, 20, 30, 40, 50]
 
 
-async def test_a_table_that_is_new_without_a_new_version_is_told_at_the_start(
+async def test_start_rejects_changed_tables_without_a_new_version(
     storage: SqliteEventStorage,
 ) -> None:
     """It would stop at its next event over a missing table, with the advice to fix its method."""

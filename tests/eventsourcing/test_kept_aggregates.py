@@ -36,8 +36,8 @@ def _balance(account: Account) -> Decimal:
     return account.balance
 
 
-async def test_what_was_saved_is_seen_by_the_next_update(storage: AnyStorage) -> None:
-    """Rules would be checked against the previous state, and refuse allowed changes forever."""
+async def test_the_next_update_sees_what_save_stored(storage: AnyStorage) -> None:
+    """Rules would be checked against the previous state, and reject allowed changes forever."""
     accounts = Repository(Account, storage)
     await accounts.update("a", _deposit)
     account = await accounts.load("a")
@@ -47,7 +47,7 @@ async def test_what_was_saved_is_seen_by_the_next_update(storage: AnyStorage) ->
     assert await accounts.update("a", lambda account: account.withdraw(Decimal(10))) == Decimal(0)
 
 
-async def test_a_copy_that_was_loaded_beside_an_edit_does_not_outlive_it(storage: AnyStorage) -> None:
+async def test_a_copy_cached_during_an_edit_is_dropped_when_the_edit_is_stored(storage: AnyStorage) -> None:
     """An update that changes nothing, during an edit, would leave the state before the edit in the cache."""
     accounts = Repository(Account, storage)
     async with accounts.edit("a") as account:
@@ -56,7 +56,7 @@ async def test_a_copy_that_was_loaded_beside_an_edit_does_not_outlive_it(storage
     assert await accounts.update("a", _balance) == ONE
 
 
-async def test_two_who_ask_a_unit_of_work_for_one_aggregate_at_a_time_get_the_same(
+async def test_concurrent_edits_of_one_aggregate_in_a_unit_of_work_share_it(
     storage: AnyStorage,
 ) -> None:
     """Events recorded by one of them would be lost silently."""
@@ -68,7 +68,7 @@ async def test_two_who_ask_a_unit_of_work_for_one_aggregate_at_a_time_get_the_sa
     assert (await accounts.load("a")).balance == Decimal(2)
 
 
-async def test_what_cannot_be_stored_is_told_to_who_wanted_it_alone(storage: AnyStorage) -> None:
+async def test_an_event_that_cannot_be_stored_fails_only_its_own_update(storage: AnyStorage) -> None:
     """Callers that only read, or edited at the same time, would get an error about another caller's event."""
     accounts = Repository(Account, storage)
     await accounts.update("a", _deposit)
@@ -79,7 +79,7 @@ async def test_what_cannot_be_stored_is_told_to_who_wanted_it_alone(storage: Any
             account.deposit(ONE)
 
     results = await asyncio.gather(
-        accounts.update("a", lambda account: account.let_happen(Deposited("a", too_large))),
+        accounts.update("a", lambda account: account.record_event(Deposited("a", too_large))),
         accounts.update("a", _balance),
         edit(),
         return_exceptions=True,
@@ -97,7 +97,9 @@ class _NoRoomForSnapshots(InMemoryEventStorage):
         raise StorageUnavailableError(path=self.path, reason="the disk is full")
 
 
-async def test_a_snapshot_that_cannot_be_saved_fails_nobody(caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_snapshot_that_cannot_be_saved_does_not_fail_the_change(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     """The events are stored: callers that get an error would repeat the change."""
     async with _NoRoomForSnapshots() as storage:
         accounts = Repository(Account, storage, snapshot_every=1)
@@ -112,7 +114,7 @@ async def test_a_snapshot_that_cannot_be_saved_fails_nobody(caplog: pytest.LogCa
         assert "no snapshot is saved" in caplog.text
 
 
-async def test_an_id_that_has_no_utf8_form_is_called_just_that(storage: AnyStorage) -> None:
+async def test_an_id_that_cannot_be_encoded_as_utf_8_is_rejected(storage: AnyStorage) -> None:
     """A client's invalid text would make an operator restore a backup of an intact log."""
     accounts = Repository(Account, storage, snapshot_every=1)
     for attempt in (accounts.load("\ud800"), accounts.exists("\ud800"), accounts.update("\ud800", _deposit)):
@@ -121,14 +123,16 @@ async def test_an_id_that_has_no_utf8_form_is_called_just_that(storage: AnyStora
     assert await accounts.update("계좌", _deposit) == ONE
 
 
-async def test_what_is_recorded_after_a_block_is_not_stored_with_the_next_one(storage: AnyStorage) -> None:
+async def test_events_recorded_after_an_edit_or_update_are_not_stored_by_the_next_one(
+    storage: AnyStorage,
+) -> None:
     """Code that kept the aggregate by mistake would have its events stored with the next change."""
     accounts = Repository(Account, storage)
     async with accounts.edit("a") as account:
         account.deposit(ONE)
     account.deposit(Decimal(100))
-    async with accounts.edit("a") as next_one:
-        assert next_one.balance == ONE
+    async with accounts.edit("a") as next_account:
+        assert next_account.balance == ONE
     kept = await accounts.update("a", lambda account: account)
     kept.deposit(Decimal(100))
     assert await accounts.update("a", _deposit) == Decimal(2)
@@ -139,21 +143,21 @@ async def test_what_is_recorded_after_a_block_is_not_stored_with_the_next_one(st
     assert (await accounts.load("a")).balance == Decimal(3)
 
 
-async def test_what_is_recorded_beside_a_change_comes_into_no_snapshot(storage: AnyStorage) -> None:
+async def test_events_recorded_outside_a_change_are_not_in_its_snapshot(storage: AnyStorage) -> None:
     """Every load, in every process, would start from a state that no event has caused."""
     accounts = Repository(Account, storage, snapshot_every=1)
     kept = await accounts.update("a", lambda account: account)
     change = asyncio.create_task(accounts.update("a", _deposit))
-    await asyncio.sleep(0)  # it has decided, and its event is being stored
+    await asyncio.sleep(0)  # its event is being stored
     kept.deposit(Decimal(100))
     await change
     assert (await Repository(Account, storage, snapshot_every=1).load("a")).balance == ONE
 
 
-async def test_a_block_never_decides_by_events_that_are_on_their_way(
+async def test_an_edit_waits_for_events_that_are_still_being_stored(
     storage: AnyStorage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Another writer may store as many events first: the block would be based on events that never were."""
+    """Another writer may store as many events first: the edit would be based on events that never were."""
     append, holds = storage.append_streams, [asyncio.Event(), asyncio.Event()]
     first, second = holds
     is_sent = asyncio.Event()
@@ -196,10 +200,10 @@ async def test_a_block_never_decides_by_events_that_are_on_their_way(
         assert balance >= 0
 
 
-async def test_a_snapshot_holds_nothing_that_a_block_has_recorded_meanwhile(
+async def test_a_snapshot_of_an_update_excludes_events_of_a_concurrent_edit(
     storage: AnyStorage, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """An update whose event was just stored would save the block's uncommitted state in its snapshot."""
+    """An update whose event was just stored would save the edit's uncommitted state in its snapshot."""
     accounts = Repository(Account, storage, snapshot_every=1)
     await accounts.update("a", _deposit)
 
@@ -218,8 +222,10 @@ async def test_a_snapshot_holds_nothing_that_a_block_has_recorded_meanwhile(
     assert "cannot be used" not in caplog.text
 
 
-async def test_a_refusal_counts_only_where_nobody_else_has_changed_the_aggregate(storage: AnyStorage) -> None:
-    """A change that another process has made possible would be refused forever, as no append conflicts."""
+async def test_an_update_that_rejects_or_reads_stale_state_is_repeated_on_fresh_state(
+    storage: AnyStorage,
+) -> None:
+    """A change that another process has made possible would be rejected forever, as no append conflicts."""
     here, elsewhere = Repository(Account, storage), Repository(Account, storage)
     await here.update("a", _deposit)
     await elsewhere.update("a", lambda account: account.deposit(Decimal(100)))
@@ -232,19 +238,19 @@ async def test_a_refusal_counts_only_where_nobody_else_has_changed_the_aggregate
     assert await here.update("b", _balance, must_exist=True) == ONE
 
 
-async def test_an_update_that_is_cancelled_is_not_made_again(
+async def test_a_cancelled_update_is_not_retried_after_a_conflict(
     storage: AnyStorage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A conflict would make it decide again, and the caller that timed out would wait on."""
     here, elsewhere = Repository(Account, storage), Repository(Account, storage)
     await here.update("a", _deposit)
-    append, holds, goes_on = storage.append_streams, [True], asyncio.Event()
+    append, holds, resume = storage.append_streams, [True], asyncio.Event()
     is_sent = asyncio.Event()
 
     async def held(requests: list[StreamAppend]) -> list[int]:
         if holds and holds.pop():
             is_sent.set()
-            await goes_on.wait()
+            await resume.wait()
         return await append(requests)
 
     monkeypatch.setattr(storage, "append_streams", held)
@@ -252,34 +258,34 @@ async def test_an_update_that_is_cancelled_is_not_made_again(
     await is_sent.wait()
     await elsewhere.update("a", _deposit)
     update.cancel()
-    goes_on.set()
+    resume.set()
     with pytest.raises(asyncio.CancelledError):
         await update
     assert (await elsewhere.load("a")).balance == Decimal(2)
 
 
 @pytest.mark.parametrize("kind", ["edit", "update", "unit of work"])
-async def test_an_event_that_is_stored_already_is_not_counted_twice(storage: AnyStorage, kind: str) -> None:
+async def test_an_event_that_is_already_stored_is_not_applied_twice(storage: AnyStorage, kind: str) -> None:
     """The log stores an id once; the cached copy would apply the event twice, and decide by that."""
     accounts = Repository(Account, storage)
     known = Deposited("a", ONE, event_id="0192f0c1-0000-7000-8000-000000000001")
-    await accounts.update("a", lambda account: account.let_happen(known))
+    await accounts.update("a", lambda account: account.record_event(known))
     if kind == "update":
-        await accounts.update("a", lambda account: account.let_happen(known))
+        await accounts.update("a", lambda account: account.record_event(known))
     elif kind == "edit":
         async with accounts.edit("a") as account:
-            account.let_happen(known)
+            account.record_event(known)
     else:
         async with UnitOfWork(storage) as work:
             (await work.edit(accounts, "b")).deposit(ONE)
-            (await work.edit(accounts, "a")).let_happen(known)
+            (await work.edit(accounts, "a")).record_event(known)
             (await work.edit(accounts, "c")).deposit(ONE)
     assert await accounts.update("a", _balance) == (await accounts.load("a")).balance == ONE
     async with accounts.edit("a") as account:
         assert (account.version, account.deposit(ONE)) == (1, Decimal(2))
 
 
-async def test_a_repository_in_use_by_another_event_loop_says_so(storage: AnyStorage) -> None:
+async def test_a_repository_used_from_two_event_loops_raises_a_usage_error(storage: AnyStorage) -> None:
     """Each would wait forever for changes of the other, whose loop cannot wake it."""
     accounts = Repository(Account, storage)
     await accounts.update("a", _deposit)

@@ -19,14 +19,16 @@ from tests.eventsourcing.samples import Account, Deposited
 ONE = Decimal(1)
 
 
-async def test_of_changes_that_go_together_only_the_one_with_a_known_id_fails(storage: AnyStorage) -> None:
+async def test_of_updates_stored_together_only_the_one_with_a_used_event_id_fails(
+    storage: AnyStorage,
+) -> None:
     """The error would reach a caller whose change was valid, and the invalid change look stored."""
     accounts = Repository(Account, storage)
     used = Deposited("b", Decimal(7))
     await storage.store_event(used)
 
     def repeat(account: Account) -> None:
-        account.let_happen(Deposited("a", Decimal(9), event_id=used.event_id))
+        account.record_event(Deposited("a", Decimal(9), event_id=used.event_id))
 
     results = await asyncio.gather(
         accounts.update("a", lambda account: account.deposit(ONE)),
@@ -40,7 +42,7 @@ async def test_of_changes_that_go_together_only_the_one_with_a_known_id_fails(st
     assert (loaded.balance, loaded.version) == (Decimal(2), 2)
 
 
-async def test_a_change_that_goes_alone_and_does_not_fit_is_refused(storage: AnyStorage) -> None:
+async def test_an_update_whose_event_is_too_large_raises_instead_of_retrying(storage: AnyStorage) -> None:
     """If it were taken for a conflict, it would be retried forever."""
     storage.max_payload_bytes = 200
     accounts = Repository(Account, storage)
@@ -50,7 +52,7 @@ async def test_a_change_that_goes_alone_and_does_not_fit_is_refused(storage: Any
     assert await accounts.update("a", lambda account: account.deposit(ONE)) == ONE
 
 
-async def test_an_aggregate_on_its_way_to_the_log_stays_in_memory(storage: AnyStorage) -> None:
+async def test_an_aggregate_whose_events_are_being_stored_stays_in_the_cache(storage: AnyStorage) -> None:
     """If it were loaded again, changes would be decided without its newest events: a conflict, or worse."""
     accounts = Repository(Account, storage, keep=1)
     names = [name for name in "abc" for _ in range(5)]
@@ -60,10 +62,10 @@ async def test_an_aggregate_on_its_way_to_the_log_stays_in_memory(storage: AnySt
     for name in "abc":
         assert (await accounts.load(name)).balance == Decimal(5)
     await accounts.update("d", lambda account: account.deposit(ONE))
-    assert len(accounts.cache) == 1, "those that are stored have given way"
+    assert len(accounts.cache) == 1, "aggregates whose events are stored are evicted"
 
 
-async def test_a_copy_that_was_replaced_takes_nothing_along(storage: AnyStorage) -> None:
+async def test_discarding_a_replaced_copy_keeps_the_fresh_one(storage: AnyStorage) -> None:
     """A change that fails late would evict the valid copy that was loaded in the meantime."""
     accounts = Repository(Account, storage)
     await accounts.update("a", lambda account: account.deposit(ONE))
@@ -78,8 +80,8 @@ async def test_a_copy_that_was_replaced_takes_nothing_along(storage: AnyStorage)
     assert await accounts.update("a", lambda account: account.deposit(ONE)) == Decimal(3)
 
 
-async def test_a_future_in_place_of_a_result_is_refused_like_a_coroutine(storage: AnyStorage) -> None:
-    """A caller that forgets to await would be told that its change is stored, with a future as result."""
+async def test_update_rejects_a_function_that_returns_a_future(storage: AnyStorage) -> None:
+    """A caller that forgets to await would believe that its change is stored, with a future as result."""
     accounts = Repository(Account, storage)
 
     def later(account: Account) -> Any:
@@ -91,7 +93,7 @@ async def test_a_future_in_place_of_a_result_is_refused_like_a_coroutine(storage
     assert await storage.head() == 0
 
 
-async def test_an_aggregate_whose_first_events_were_trimmed_is_not_loaded(tmp_path: Path) -> None:
+async def test_loading_an_aggregate_whose_first_events_were_trimmed_raises(tmp_path: Path) -> None:
     """Half a history would give a wrong balance that looks right."""
     async with SqliteEventStorage(tmp_path / "log.db") as storage:
         accounts = Repository(Account, storage)
@@ -107,7 +109,7 @@ async def test_an_aggregate_whose_first_events_were_trimmed_is_not_loaded(tmp_pa
 
 
 @pytest.mark.parametrize("how", ["update", "async update", "edit", "save", "unit of work"])
-async def test_an_aggregate_of_which_all_was_trimmed_says_so(tmp_path: Path, how: str) -> None:
+async def test_changing_an_aggregate_whose_events_were_all_trimmed_raises(tmp_path: Path, how: str) -> None:
     """The error would advise to load and retry, with the same result each time."""
     async with SqliteEventStorage(tmp_path / "log.db") as storage:
         for _ in range(2):
@@ -142,7 +144,7 @@ async def test_an_aggregate_of_which_all_was_trimmed_says_so(tmp_path: Path, how
         assert await accounts.update("b", lambda account: account.deposit(ONE)) == last + ONE
 
 
-async def test_a_new_aggregate_that_somebody_else_began_is_a_conflict(storage: AnyStorage) -> None:
+async def test_a_new_aggregate_that_another_writer_created_is_a_conflict(storage: AnyStorage) -> None:
     """Callers that retry conflicts would give up at one that the next attempt resolves."""
     accounts = Repository(Account, storage)
 
@@ -166,26 +168,28 @@ async def test_an_aggregate_without_events_gets_no_snapshot(storage: AnyStorage)
     assert (await Repository(Account, storage, snapshot_when_slower=0.0).load("a")).balance == ONE
 
 
-async def test_a_storm_over_many_aggregates_leaves_as_many_in_memory_as_are_kept(storage: AnyStorage) -> None:
+async def test_concurrent_updates_of_many_aggregates_leave_only_keep_of_them_cached(
+    storage: AnyStorage,
+) -> None:
     """Memory use would stay at its peak until an uncached aggregate is loaded."""
     accounts = Repository(Account, storage, keep=3, snapshot_every=1)
     names = [f"a{number}" for number in range(40)]
     await asyncio.gather(*(accounts.update(name, lambda account: account.deposit(ONE)) for name in names))
     assert len(accounts.cache) == 3
     saved = [await storage.load_snapshot("account", name) for name in names]
-    assert None not in saved, "those that gave way had their snapshots taken before"
+    assert None not in saved, "evicted aggregates had their snapshots taken before"
 
 
-async def test_how_much_a_storm_costs_grows_with_its_size_alone(
+async def test_the_cost_of_concurrent_updates_grows_linearly_with_their_number(
     storage: AnyStorage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each of 8,000 updates would look at all 8,000 aggregates, and block the event loop for 40 s."""
-    looked = 0
+    checks = 0
     is_settled = vars(CachedAggregate)["is_settled"].fget
 
     def count(live: CachedAggregate[Any]) -> bool:
-        nonlocal looked
-        looked += 1
+        nonlocal checks
+        checks += 1
         return bool(is_settled(live))
 
     monkeypatch.setattr(CachedAggregate, "is_settled", property(count))
@@ -193,4 +197,4 @@ async def test_how_much_a_storm_costs_grows_with_its_size_alone(
     await asyncio.gather(
         *(accounts.update(f"a{number}", lambda account: account.deposit(ONE)) for number in range(200))
     )
-    assert looked < 200 * 10
+    assert checks < 200 * 10

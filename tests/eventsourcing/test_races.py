@@ -15,7 +15,7 @@ ROUNDS = int(os.environ.get("PABAL_RACE_ROUNDS", "300"))
 """How often each of the two writers changes the aggregate; `make test-races` runs 10,000."""
 
 
-async def test_two_writers_racing_on_one_aggregate_lose_nothing(tmp_path: Path) -> None:
+async def test_two_writers_racing_on_one_aggregate_lose_no_event(tmp_path: Path) -> None:
     """Two processes that change one aggregate would overwrite each other, or leave a gap in its versions."""
 
     async def write(storage: SqliteEventStorage) -> None:
