@@ -1,4 +1,4 @@
-"""Projection classes: mistakes are refused at their definition, and they can run in memory."""
+"""Projection classes: mistakes are rejected when a class is defined, and projections can run in memory."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ ONE = Decimal(1)
         ({"tables": "CREATE TABLE {t} (a)", "ignores": (5,)}, "ignores is .* a tuple"),
     ],
 )
-def test_a_class_that_cannot_work_is_refused_when_it_is_defined(
+def test_an_invalid_projection_class_is_rejected_when_defined(
     namespace: dict[str, Any], message: str
 ) -> None:
     """The mistake would surface when the application starts, or as wrong rows."""
@@ -52,15 +52,15 @@ def test_a_class_that_cannot_work_is_refused_when_it_is_defined(
         type("Wrong", (Projection,), namespace)
 
 
-def test_tables_with_many_comments_are_looked_at_once() -> None:
+def test_scanning_tables_with_many_comments_takes_linear_time() -> None:
     """Each comment doubled the time, so that an import would take hours."""
     tables = "CREATE TABLE {t} (a);" + "/* a */ -- b\n" * 200 + "CREATE INDEX {t}_a ON {t} (a)"
     method = projects(Deposited)(lambda self, event, tx: None)
-    made: Any = type("Commented", (Projection,), {"tables": tables, "_m": method})
-    assert InMemoryProjection(made).rows("SELECT * FROM {t}") == []
+    projection: Any = type("Commented", (Projection,), {"tables": tables, "_m": method})
+    assert InMemoryProjection(projection).rows("SELECT * FROM {t}") == []
 
 
-def test_methods_that_cannot_work_are_refused() -> None:
+def test_async_and_duplicate_methods_and_invalid_projects_are_rejected() -> None:
     """An async method would never run; of two methods for one event, one would be ignored."""
     with pytest.raises(ProjectionDefinitionError, match="plain def"):
 
@@ -106,8 +106,8 @@ def test_a_subclass_overrides_a_method_by_its_name() -> None:
 
 
 @pytest.mark.parametrize("sql", ["SELECT nothing FROM {balances}", "DELETE FROM {balances}"])
-def test_what_cannot_be_asked_of_the_tables_is_told_in_memory_as_from_a_file(sql: str) -> None:
-    """A test would pass with a query that is refused in production."""
+def test_rows_rejects_an_invalid_query_in_memory_as_on_a_file(sql: str) -> None:
+    """A test would pass with a query that fails in production."""
     model = InMemoryProjection(Balances, [Deposited("a", Decimal(5))])
     with pytest.raises(UsageError, match="it takes one SELECT"):
         model.rows(sql)
@@ -125,8 +125,8 @@ def test_a_projection_runs_in_memory() -> None:
 @pytest.mark.parametrize(
     "sql", ['PRAGMA "query_only" = OFF', "PRAGMA query_only = OFF", "BEGIN", "SAVEPOINT s"]
 )
-def test_rows_leave_the_tables_in_memory_as_they_were(sql: str) -> None:
-    """A later statement could write, or the next event be refused, unlike on a file."""
+def test_rows_rejects_statements_that_change_the_in_memory_connection(sql: str) -> None:
+    """A later statement could write, or the next event be rejected, unlike on a file."""
     model = InMemoryProjection(Balances, [Deposited("a", Decimal(5))])
     with pytest.raises(UsageError, match="one SELECT"):
         model.rows(sql)
@@ -137,24 +137,24 @@ def test_rows_leave_the_tables_in_memory_as_they_were(sql: str) -> None:
 
 
 @pytest.mark.parametrize("sql", ["COMMIT", "PRAGMA query_only = ON"])
-def test_a_method_is_refused_in_memory_what_it_is_refused_on_a_file(sql: str) -> None:
+def test_an_in_memory_projection_rejects_statements_that_a_file_rejects(sql: str) -> None:
     """A test would pass for a projection that stops at its first event in production."""
 
-    class Meddling(Projection):
+    class Interfering(Projection):
         tables = "CREATE TABLE {meddled} (a)"
 
         @projects(Deposited)
         def _deposited(self, event: Deposited, tx: ProjectionTransaction) -> None:
             tx.execute(sql)
 
-    model = InMemoryProjection(Meddling)
+    model = InMemoryProjection(Interfering)
     for _ in range(2):
         with pytest.raises(ProjectionHandlerError, match="not allowed inside transact"):
             model.apply(Deposited("a", ONE))
     assert model.rows("SELECT * FROM {meddled}") == []
 
 
-def test_in_memory_a_failing_method_leaves_nothing_and_unknown_events_are_told() -> None:
+def test_in_memory_a_failing_method_leaves_no_rows_and_unknown_events_raise() -> None:
     """A test would pass although the projection fails on the real log."""
     model = InMemoryProjection(Choosy)
     with pytest.raises(ProjectionHandlerError, match=r"stopped before position 1: .*bad account"):
@@ -164,7 +164,7 @@ def test_in_memory_a_failing_method_leaves_nothing_and_unknown_events_are_told()
     assert model.rows("SELECT * FROM {choosy}") == []
 
 
-def test_in_memory_a_method_that_ends_the_test_leaves_nothing_either() -> None:
+def test_in_memory_a_method_that_skips_the_test_leaves_no_rows() -> None:
     """Half of its effects would remain, and all later events fail inside a transaction."""
 
     class Ending(Balances):
@@ -182,7 +182,7 @@ def test_in_memory_a_method_that_ends_the_test_leaves_nothing_either() -> None:
     assert ending.rows(BALANCES) == [("a", 2, 2)]
 
 
-def test_a_handler_of_a_base_class_takes_its_subclasses() -> None:
+def test_a_method_for_a_base_class_receives_events_of_its_subclasses() -> None:
     """Events of a new subclass would be missed by a projection of the whole family."""
 
     class Accounts(Projection):
@@ -199,7 +199,7 @@ def test_a_handler_of_a_base_class_takes_its_subclasses() -> None:
     ) == [("a",)]
 
 
-def test_a_projection_is_tested_in_one_sentence() -> None:
+def test_a_scenario_compares_the_rows_of_a_projection() -> None:
     """A wrong row would be reported without saying which, or not at all."""
     scenario = given(Balances, Deposited("a", Decimal(5)), Withdrawn("a", Decimal(2)))
     scenario.then_rows(BALANCES, ("a", 3, 2))

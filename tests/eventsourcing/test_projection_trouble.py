@@ -1,4 +1,4 @@
-"""Projections with a full disk or a locked file, and callers that wait for them in vain."""
+"""Projections with a full disk or a locked file, and with callers whose waits fail."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ async def storage(tmp_path: Path) -> AsyncIterator[SqliteEventStorage]:
 
 class Bulky(Projection):
     tables = """
-        -- what takes much room; /* all of it */
+        -- takes a lot of space; /* all of it */
         CREATE TABLE {bulky} (number INTEGER NOT NULL, padding TEXT NOT NULL);  -- for each event
     """
 
@@ -46,31 +46,31 @@ async def _limit(storage: SqliteEventStorage, pages: int) -> None:
     await storage.transact(limit)
 
 
-async def test_a_projection_goes_on_once_a_full_disk_has_room_again(
+async def test_a_projection_continues_once_a_full_disk_has_space_again(
     storage: SqliteEventStorage, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Promise 37. It would stop for good, and blame the application's handler."""
-    tried_again = asyncio.Event()
+    retried = asyncio.Event()
 
-    def hear(record: logging.LogRecord) -> bool:
+    def notice_retry(record: logging.LogRecord) -> bool:
         if "tries again" in record.getMessage():
-            tried_again.set()
+            retried.set()
         return True
 
-    caplog.handler.addFilter(hear)
+    caplog.handler.addFilter(notice_retry)
     async with Bulky(storage) as bulky:
         await bulky.reached(await storage.store_event(Stray(1)), timeout=30)
         await _limit(storage, 8)
         position = await storage.store_event(Stray(500_000))
         async with asyncio.timeout(30):
-            await tried_again.wait()
+            await retried.wait()
         assert bulky.is_running
         await _limit(storage, 1_000_000)
         await bulky.reached(position, timeout=30)
         assert await bulky.rows("SELECT number FROM {bulky}") == [(1,), (500_000,)]
 
 
-async def test_a_full_disk_is_told_of_as_such_where_tables_are_made(storage: SqliteEventStorage) -> None:
+async def test_creating_tables_on_a_full_disk_raises_storage_unavailable(storage: SqliteEventStorage) -> None:
     """An operator would look for a mistake in the tables."""
     await storage.store_events([Stray(500_000)])
     await _limit(storage, 8)
@@ -81,7 +81,7 @@ async def test_a_full_disk_is_told_of_as_such_where_tables_are_made(storage: Sql
         assert await bulky.rows("SELECT number FROM {bulky}") == [(500_000,)]
 
 
-async def test_waits_that_are_given_up_leave_nothing(storage: SqliteEventStorage) -> None:
+async def test_cancelled_and_timed_out_waits_leave_no_waiters(storage: SqliteEventStorage) -> None:
     """Requests for a position that is never reached would fill the memory of an idle process."""
     async with Bulky(storage) as bulky:
         for _ in range(10):
@@ -94,7 +94,7 @@ async def test_waits_that_are_given_up_leave_nothing(storage: SqliteEventStorage
         assert bulky._waiters._waiting == []
 
 
-def test_statements_that_differ_with_each_event_are_not_all_kept() -> None:
+def test_the_cache_of_statements_is_bounded() -> None:
     """A method that writes values into its statements would slowly fill the memory."""
     known: dict[str, str] = {}
     with closing(sqlite3.connect(":memory:")) as connection:
@@ -106,7 +106,7 @@ def test_statements_that_differ_with_each_event_are_not_all_kept() -> None:
     assert len(known) <= 1_000
 
 
-async def test_a_failed_rebuild_leaves_nothing_on_a_full_disk(storage: SqliteEventStorage) -> None:
+async def test_a_rebuild_that_fails_on_a_full_disk_drops_its_tables(storage: SqliteEventStorage) -> None:
     """An abandoned rebuild would take the space that is missing, and hold back trimming."""
     await storage.store_events([Stray(100_000) for _ in range(10)])
     async with Bulky(storage, batch=2) as bulky:
@@ -117,7 +117,7 @@ async def test_a_failed_rebuild_leaves_nothing_on_a_full_disk(storage: SqliteEve
         assert await bulky.rows("SELECT count(*) FROM {bulky}") == [(10,)]
 
 
-async def test_a_rebuild_whose_progress_cannot_be_shown_leaves_nothing(storage: SqliteEventStorage) -> None:
+async def test_a_rebuild_whose_progress_callback_fails_drops_its_tables(storage: SqliteEventStorage) -> None:
     """A closed terminal would leave half a model, which holds back trimming."""
     await storage.store_event(Stray(1))
 
@@ -130,7 +130,7 @@ async def test_a_rebuild_whose_progress_cannot_be_shown_leaves_nothing(storage: 
         assert await storage.query("SELECT generation, is_live FROM pabal_projections") == [(1, 1)]
 
 
-async def test_a_locked_file_is_tried_again_where_another_process_has_rebuilt(
+async def test_reloading_after_another_process_rebuilt_is_retried_while_the_file_is_locked(
     storage: SqliteEventStorage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Promise 37. A backup at the wrong moment would stop the projection for good."""
@@ -138,19 +138,21 @@ async def test_a_locked_file_is_tried_again_where_another_process_has_rebuilt(
     async with SqliteEventStorage(storage.path) as there, Bulky(storage) as bulky:
         await bulky.reached(await storage.store_event(Stray(1)), timeout=30)
         await Bulky(there).rebuild()
-        look, looks = bulky._reload, iter([True])
+        reload, failures = bulky._reload, iter([True])
 
-        async def look_while_locked() -> None:
-            if next(looks, False):
+        async def reload_while_locked() -> None:
+            if next(failures, False):
                 raise locked
-            await look()
+            await reload()
 
-        monkeypatch.setattr(bulky, "_reload", look_while_locked)
+        monkeypatch.setattr(bulky, "_reload", reload_while_locked)
         await bulky.reached(await storage.store_event(Stray(2)), timeout=30)
-        assert next(looks, None) is None
+        assert next(failures, None) is None
 
 
-async def test_why_it_stopped_can_be_asked_for_ever(storage: SqliteEventStorage) -> None:
+async def test_raising_the_failure_of_a_stopped_projection_does_not_grow_its_traceback(
+    storage: SqliteEventStorage,
+) -> None:
     """Each request that waits for a stopped projection would leave its frames in memory."""
 
     class Failing(Bulky):
@@ -169,7 +171,7 @@ async def test_why_it_stopped_can_be_asked_for_ever(storage: SqliteEventStorage)
     assert len(lengths) == 1
 
 
-class _MuteError(Exception):
+class _UnprintableError(Exception):
     """An exception whose str() and repr() fail."""
 
     def __str__(self) -> str:
@@ -179,9 +181,9 @@ class _MuteError(Exception):
 
 
 @pytest.mark.parametrize(
-    "error", [SystemExit, GeneratorExit, KeyboardInterrupt, asyncio.CancelledError, _MuteError]
+    "error", [SystemExit, GeneratorExit, KeyboardInterrupt, asyncio.CancelledError, _UnprintableError]
 )
-async def test_whatever_a_handler_raises_is_told_to_who_waits(
+async def test_any_exception_of_a_handler_reaches_the_callers_of_reached(
     storage: SqliteEventStorage, error: type[BaseException]
 ) -> None:
     """The projection would end without a reason, and callers would wait for it forever."""
@@ -220,7 +222,9 @@ def test_a_projection_can_be_started_in_one_event_loop_after_another(tmp_path: P
         asyncio.run(follow())
 
 
-async def test_a_handler_that_hides_one_that_never_runs_is_told(storage: SqliteEventStorage) -> None:
+async def test_a_plain_function_that_returns_a_coroutine_or_generator_raises(
+    storage: SqliteEventStorage,
+) -> None:
     """Behind a decorator it looks like a plain method: each event would count as projected without effect."""
 
     async def pausing(self: Any, event: Stray, tx: Any) -> None:

@@ -37,7 +37,7 @@ async def test_a_projection_shows_what_was_just_written(bus: InMemoryEventBus) -
         assert (await balances.rows(BALANCES))[0] == ("a0", 1, 4)
 
 
-async def test_it_goes_on_where_it_stood(bus: InMemoryEventBus) -> None:
+async def test_a_projection_resumes_where_it_stopped(bus: InMemoryEventBus) -> None:
     """Events would be missed while the application is down, or counted twice afterwards."""
     balances = Balances(bus, batch=3)
     for count in (5, 4, 0):
@@ -50,14 +50,14 @@ async def test_it_goes_on_where_it_stood(bus: InMemoryEventBus) -> None:
     assert not balances.is_running
 
 
-async def test_events_that_do_not_concern_it_move_it_on(bus: InMemoryEventBus) -> None:
+async def test_a_projection_advances_past_events_that_it_ignores(bus: InMemoryEventBus) -> None:
     """Waiting for the position of an event that the projection ignores would never end."""
     async with Balances(bus) as balances:
         await balances.reached(await bus.publish(Stray()), timeout=30)
         assert await balances.rows(BALANCES) == []
 
 
-async def test_another_process_wakes_it(tmp_path: Path) -> None:
+async def test_an_event_stored_by_another_process_wakes_a_projection(tmp_path: Path) -> None:
     """With several processes on a file, each would show only its own events."""
     path = tmp_path / "log.db"
     async with (
@@ -70,7 +70,7 @@ async def test_another_process_wakes_it(tmp_path: Path) -> None:
         assert await balances.rows(BALANCES) == [("a", 1, 1)]
 
 
-async def test_two_processes_that_project_the_same_count_each_event_once(tmp_path: Path) -> None:
+async def test_two_processes_running_one_projection_count_each_event_once(tmp_path: Path) -> None:
     """Each process would add every event to the shared tables. Promise 5."""
     path = tmp_path / "log.db"
     async with (
@@ -88,7 +88,7 @@ async def test_two_processes_that_project_the_same_count_each_event_once(tmp_pat
         assert await here.rows(BALANCES) == [("a", 40, 40), ("b", 20, 20)]
 
 
-async def test_a_handler_that_raises_leaves_effect_and_position_together(bus: InMemoryEventBus) -> None:
+async def test_a_handler_that_raises_keeps_rows_and_position_consistent(bus: InMemoryEventBus) -> None:
     """A failed batch would leave effects twice, or the failing event would be skipped. Promise 5."""
     async with Choosy(bus) as choosy:
         await choosy.reached(await bus.publish(Deposited("good", ONE)), timeout=30)
@@ -129,7 +129,7 @@ asyncio.run(main())
 """
 
 
-async def test_killed_between_effect_and_position_each_event_counts_once(tmp_path: Path) -> None:
+async def test_a_kill_between_effect_and_position_counts_each_event_once(tmp_path: Path) -> None:
     """Promise 5: a crash would leave an effect without its position, or a position without its effect."""
     path = tmp_path / "log.db"
     async with SqliteEventStorage(path) as storage:
@@ -152,7 +152,7 @@ async def test_killed_between_effect_and_position_each_event_counts_once(tmp_pat
 # -- misuse -------------------------------------------------------------------------------------------------
 
 
-async def test_misuse_is_told(bus: InMemoryEventBus) -> None:
+async def test_misuse_of_a_projection_raises_usage_errors(bus: InMemoryEventBus) -> None:
     """The caller would wait forever, or get an error from SQLite."""
     with pytest.raises(UsageError, match="InMemoryProjection"):
         Balances(InMemoryEventStorage())
@@ -178,7 +178,7 @@ async def test_misuse_is_told(bus: InMemoryEventBus) -> None:
         await waiting
 
 
-async def test_an_edit_that_recorded_nothing_is_not_waited_for(bus: InMemoryEventBus) -> None:
+async def test_reached_returns_at_once_for_an_edit_that_recorded_nothing(bus: InMemoryEventBus) -> None:
     """Its receipt is None: waiting for it would end in an AttributeError."""
     async with Balances(bus) as balances:
         edit = Repository(Account, bus).edit("a")

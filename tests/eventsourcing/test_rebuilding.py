@@ -1,4 +1,4 @@
-"""The tables of a projection are rebuilt beside the live ones."""
+"""The tables of a projection are rebuilt next to the live ones."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.eventsourcing.read_models import BALANCES, ONE, Balances, BalancesAga
 from tests.eventsourcing.samples import Deposited, Stray, Withdrawn
 
 
-async def test_a_rebuild_beside_publishers_ends_with_the_same_rows(bus: InMemoryEventBus) -> None:
+async def test_a_rebuild_during_publishing_ends_with_the_same_rows(bus: InMemoryEventBus) -> None:
     """A rebuilt model would differ from the live one, or lack what was published meanwhile. Promise 32."""
     async with Balances(bus, batch=50) as balances:
         await deposit(bus, 500)
@@ -55,7 +55,7 @@ def _dump(bus: InMemoryEventBus) -> list[tuple[object, ...]]:
     return rows
 
 
-async def test_a_model_that_only_followed_and_a_rebuilt_one_are_the_same(bus: InMemoryEventBus) -> None:
+async def test_a_live_model_and_a_rebuilt_one_are_identical(bus: InMemoryEventBus) -> None:
     """Promise 32, byte for byte. It would be visible whether a row was written live or in a rebuild."""
     for batch in (1, 7, 1000):
         async with Balances(bus, batch=batch) as balances:
@@ -72,23 +72,23 @@ async def _keep_publishing(bus: InMemoryEventBus, count: int) -> Receipt:
     return [await bus.publish(Deposited("a0", ONE)) for _ in range(count)][-1]
 
 
-async def test_while_it_is_rebuilt_the_live_tables_answer(bus: InMemoryEventBus) -> None:
+async def test_the_live_tables_stay_readable_during_a_rebuild(bus: InMemoryEventBus) -> None:
     """Readers would find an empty or half-built model for the duration of a rebuild."""
     async with Balances(bus, batch=10) as balances:
         await balances.reached(await deposit(bus, 100), timeout=30)
-        seen: list[int] = []
+        totals: list[int] = []
         reader = sqlite3.connect(bus.storage.path)  # type: ignore[union-attr]
 
-        def look(position: int, head: int) -> None:
-            seen.append(reader.execute("SELECT sum(entries) FROM balances").fetchone()[0])
+        def read_total(position: int, head: int) -> None:
+            totals.append(reader.execute("SELECT sum(entries) FROM balances").fetchone()[0])
 
-        await balances.rebuild(progress=look)
+        await balances.rebuild(progress=read_total)
         reader.close()
-        assert seen == [100] * len(seen)
-        assert len(seen) >= 10
+        assert totals == [100] * len(totals)
+        assert len(totals) >= 10
 
 
-async def test_a_higher_version_is_built_at_start_and_replaces_the_lower(bus: InMemoryEventBus) -> None:
+async def test_start_builds_a_higher_version_that_replaces_the_lower(bus: InMemoryEventBus) -> None:
     """New methods would continue with rows written by the old ones."""
     async with Balances(bus) as balances:
         await balances.reached(await deposit(bus, 6), timeout=30)
@@ -106,7 +106,7 @@ async def test_a_higher_version_is_built_at_start_and_replaces_the_lower(bus: In
     assert await entries(back) == 7
 
 
-async def test_a_version_that_was_removed_leaves_alone_what_another_one_built(bus: InMemoryEventBus) -> None:
+async def test_a_removed_version_does_not_write_into_tables_of_another_version(bus: InMemoryEventBus) -> None:
     """Both are at the same position of a first generation: old methods would write into new tables."""
     async with Balances(bus) as balances:
         await balances.reached(await deposit(bus, 6), timeout=30)
@@ -122,7 +122,7 @@ async def test_a_version_that_was_removed_leaves_alone_what_another_one_built(bu
             assert await again.rows(BALANCES) == [("a0", 300), ("a1", 200), ("a2", 200)]
 
 
-async def test_a_newer_version_stops_where_an_older_one_rebuilt_the_tables(bus: InMemoryEventBus) -> None:
+async def test_a_newer_version_stops_when_an_older_one_rebuilds_the_tables(bus: InMemoryEventBus) -> None:
     """After a rollback, the new version's processes would use methods that do not fit the tables."""
     async with BalancesAgain(bus) as again:
         await again.reached(await deposit(bus, 6), timeout=30)
@@ -135,7 +135,7 @@ async def test_a_newer_version_stops_where_an_older_one_rebuilt_the_tables(bus: 
         assert (await again.rows(BALANCES))[0] == ("a0", 300)
 
 
-async def test_an_interrupted_build_goes_on_at_the_next_start(bus: InMemoryEventBus) -> None:
+async def test_an_interrupted_build_resumes_at_the_next_start(bus: InMemoryEventBus) -> None:
     """A long build that was stopped would start over at the first event, or count events twice."""
     await deposit(bus, 50)
 
@@ -156,7 +156,7 @@ async def test_an_interrupted_build_goes_on_at_the_next_start(bus: InMemoryEvent
     assert await entries(balances) == 50
 
 
-async def test_a_stop_ends_a_start_that_builds_and_the_next_start_goes_on(bus: InMemoryEventBus) -> None:
+async def test_stop_interrupts_a_start_that_builds_and_the_next_start_resumes(bus: InMemoryEventBus) -> None:
     """A user who stops the program would have to wait for hours, or kill it."""
     await deposit(bus, 50)
     balances = Balances(bus, batch=10)
@@ -181,7 +181,7 @@ async def test_a_stop_ends_a_start_that_builds_and_the_next_start_goes_on(bus: I
     assert await entries(balances) == 50
 
 
-async def test_a_stop_leaves_a_rebuild_alone(bus: InMemoryEventBus) -> None:
+async def test_stop_does_not_interrupt_a_rebuild(bus: InMemoryEventBus) -> None:
     """A rebuild may run on a stopped projection, and its caller would never see it end."""
     await deposit(bus, 50)
     balances = Balances(bus, batch=10)
@@ -193,7 +193,7 @@ async def test_a_stop_leaves_a_rebuild_alone(bus: InMemoryEventBus) -> None:
     assert await entries(balances) == 50
 
 
-async def test_a_cancelled_rebuild_leaves_the_live_tables_and_nothing_else(bus: InMemoryEventBus) -> None:
+async def test_a_cancelled_rebuild_leaves_only_the_live_tables(bus: InMemoryEventBus) -> None:
     """Half a model would stay in the file forever, and hold back trimming."""
     async with Balances(bus, batch=10) as balances:
         await balances.reached(await deposit(bus, 50), timeout=30)
@@ -207,7 +207,7 @@ async def test_a_cancelled_rebuild_leaves_the_live_tables_and_nothing_else(bus: 
         assert await entries(balances) == 51
 
 
-async def test_a_rebuild_that_is_cancelled_once_it_is_done_stays_done(bus: InMemoryEventBus) -> None:
+async def test_abandoning_a_build_that_is_already_live_changes_nothing(bus: InMemoryEventBus) -> None:
     """The tables would be live without their position: no start would ever succeed again."""
     async with Balances(bus) as balances:
         await balances.reached(await deposit(bus, 5), timeout=30)
@@ -263,7 +263,7 @@ async def test_an_event_of_a_matching_type_without_a_method_fails_a_rebuild(bus:
         await less.rebuild()
 
 
-async def test_a_log_without_its_beginning_cannot_be_projected(bus: InMemoryEventBus) -> None:
+async def test_start_raises_on_a_log_whose_beginning_was_trimmed(bus: InMemoryEventBus) -> None:
     """A model built from the remaining events would look complete."""
     await deposit(bus, 20)
     await bus.storage.trim(max_events=5)  # type: ignore[union-attr]
@@ -271,7 +271,7 @@ async def test_a_log_without_its_beginning_cannot_be_projected(bus: InMemoryEven
         await Balances(bus).start()
 
 
-async def test_tables_of_somebody_else_are_not_touched(bus: InMemoryEventBus) -> None:
+async def test_start_does_not_touch_tables_of_the_application(bus: InMemoryEventBus) -> None:
     """An application's own table with that name would be dropped."""
     await bus.storage.transact(lambda tx: tx.execute("CREATE TABLE balances (precious TEXT)"))  # type: ignore[union-attr]
     with pytest.raises(ProjectionError, match="already"):
@@ -279,7 +279,7 @@ async def test_tables_of_somebody_else_are_not_touched(bus: InMemoryEventBus) ->
     assert await bus.storage.query("SELECT * FROM balances") == []  # type: ignore[union-attr]
 
 
-async def test_a_renamed_projection_is_told_whose_tables_are_there_before_it_builds(
+async def test_a_renamed_projection_reports_the_owner_of_its_tables_before_it_builds(
     bus: InMemoryEventBus,
 ) -> None:
     """It would read the whole log, for minutes, and only then report that the table exists."""

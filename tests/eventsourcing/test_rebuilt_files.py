@@ -1,4 +1,4 @@
-"""Rebuilding a log into a new file takes its projections along; damaged ones are rebuilt."""
+"""Rebuilding a log into a new file copies its projections; damaged ones are rebuilt."""
 
 from __future__ import annotations
 
@@ -56,8 +56,8 @@ async def _store(storage: SqliteEventStorage, *amounts: int) -> int:
     return (await storage.store_events([Deposited(f"a{n % 3}", Decimal(n)) for n in amounts]))[-1]
 
 
-def _never(position: int, head: int) -> None:
-    raise AssertionError(f"built anew, at {position} of {head}")
+def _no_build(position: int, head: int) -> None:
+    raise AssertionError(f"rebuilt, at {position} of {head}")
 
 
 class _StopHereError(BaseException):
@@ -85,7 +85,7 @@ def new(tmp_path: Path) -> Path:
     return tmp_path / "new.db"
 
 
-async def test_tables_and_positions_come_along(old: Path, new: Path) -> None:
+async def test_tables_and_positions_are_copied_into_the_new_file(old: Path, new: Path) -> None:
     """The first start on the new file would rebuild every model, however long that takes."""
     async with SqliteEventStorage(old) as storage, Ledger(storage) as ledger:
         await ledger.reached(await _store(storage, 1, 2, 3, 4, 5, 13), timeout=30)
@@ -93,7 +93,7 @@ async def test_tables_and_positions_come_along(old: Path, new: Path) -> None:
         await storage.rebuild(new)
     async with SqliteEventStorage(new) as storage:
         ledger = Ledger(storage)
-        await ledger.start(progress=_never)
+        await ledger.start(progress=_no_build)
         assert [await ledger.rows(sql) for sql in LEDGER] == before
         await ledger.reached(await _store(storage, 6), timeout=30)
         assert (await ledger.rows(LEDGER[0]))[-1] == (7, "a0", 6, 12)
@@ -106,7 +106,7 @@ async def test_tables_and_positions_come_along(old: Path, new: Path) -> None:
         assert await storage.check() == []
 
 
-async def test_a_rebuild_under_way_goes_on_where_it_stood(old: Path, new: Path) -> None:
+async def test_an_unfinished_rebuild_resumes_in_the_new_file(old: Path, new: Path) -> None:
     """The new version would start over at the first event, or find unknown tables."""
     async with SqliteEventStorage(old) as storage:
         async with Balances(storage) as balances:
@@ -126,7 +126,7 @@ async def test_a_rebuild_under_way_goes_on_where_it_stood(old: Path, new: Path) 
         await again.stop()
 
 
-async def test_projections_of_a_trimmed_log_come_along(old: Path, new: Path) -> None:
+async def test_projections_of_a_trimmed_log_are_copied_into_the_new_file(old: Path, new: Path) -> None:
     """They could never be rebuilt, and the new file would be useless to the application."""
     async with SqliteEventStorage(old) as storage, Balances(storage) as balances:
         await balances.reached(await _store(storage, *[1] * 30), timeout=30)
@@ -138,11 +138,11 @@ async def test_projections_of_a_trimmed_log_come_along(old: Path, new: Path) -> 
 
 
 DAMAGE = {
-    "gone": "DROP TABLE balances",
-    "another's": "UPDATE pabal_projections SET tables = 'events'",
-    "no text": "UPDATE balances SET account = CAST(x'FF' AS TEXT)",
-    "no page": "",
-    "no position": "",
+    "dropped table": "DROP TABLE balances",
+    "another table": "UPDATE pabal_projections SET tables = 'events'",
+    "invalid text": "UPDATE balances SET account = CAST(x'FF' AS TEXT)",
+    "damaged page": "",
+    "damaged positions": "",
 }
 
 
@@ -165,7 +165,7 @@ async def _filled(path: Path, *, trimmed: bool = False) -> None:
 
 
 @pytest.mark.parametrize("damage", DAMAGE)
-async def test_tables_that_cannot_be_copied_are_built_anew(
+async def test_tables_that_cannot_be_copied_are_rebuilt_at_the_next_start(
     old: Path, new: Path, damage: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     """A damaged read model would prevent saving the log, or look intact in the new file."""
@@ -176,10 +176,10 @@ async def test_tables_that_cannot_be_copied_are_built_anew(
         connection.commit()
         connection.close()
     else:
-        _overwrite(old, "balances" if damage == "no page" else "pabal_projections", b"\xff" * 64)
+        _overwrite(old, "balances" if damage == "damaged page" else "pabal_projections", b"\xff" * 64)
     async with SqliteEventStorage(old) as storage:
         assert await storage.rebuild(new) == 30
-    whose = "every projection" if damage == "no position" else "projection 'balances'"
+    whose = "every projection" if damage == "damaged positions" else "projection 'balances'"
     assert f"lacks the tables of {whose}" in caplog.text
     assert "its next start rebuilds them" in caplog.text
     async with SqliteEventStorage(new) as storage, Balances(storage) as balances:
@@ -187,7 +187,7 @@ async def test_tables_that_cannot_be_copied_are_built_anew(
         assert await storage.check() == []
 
 
-async def test_one_damaged_projection_leaves_the_others_whole(old: Path, new: Path) -> None:
+async def test_a_damaged_projection_does_not_prevent_copying_the_others(old: Path, new: Path) -> None:
     """All models would be rebuilt because of one."""
     await _filled(old)
     async with SqliteEventStorage(old) as storage, Ledger(storage) as ledger:
@@ -196,12 +196,12 @@ async def test_one_damaged_projection_leaves_the_others_whole(old: Path, new: Pa
     async with SqliteEventStorage(old) as storage:
         await storage.rebuild(new)
     async with SqliteEventStorage(new) as storage:
-        await Ledger(storage).start(progress=_never)
+        await Ledger(storage).start(progress=_no_build)
         with pytest.raises(AssertionError, match="30 of 30"):
-            await Balances(storage).start(progress=_never)
+            await Balances(storage).start(progress=_no_build)
 
 
-async def test_damaged_tables_of_a_trimmed_log_are_said_to_be_lost(
+async def test_damaged_tables_of_a_trimmed_log_are_reported_as_lost(
     old: Path, new: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """The operator would learn of it only when the application does not start."""
@@ -215,7 +215,7 @@ async def test_damaged_tables_of_a_trimmed_log_are_said_to_be_lost(
             await Balances(storage).start()
 
 
-async def test_an_index_that_lost_its_entries_costs_no_row(old: Path, new: Path) -> None:
+async def test_a_damaged_index_loses_no_row_of_the_copy(old: Path, new: Path) -> None:
     """Read through the index instead of the table, the copy would be empty, and pass as complete."""
 
     class Covered(Balances):
@@ -236,7 +236,7 @@ async def test_an_index_that_lost_its_entries_costs_no_row(old: Path, new: Path)
         await storage.rebuild(new)
     async with SqliteEventStorage(new) as storage:
         covered = Covered(storage)
-        await covered.start(progress=_never)
+        await covered.start(progress=_no_build)
         by_index = "SELECT count(*) FROM {covered} INDEXED BY covered__1_all WHERE account = 'a1'"
         assert await covered.rows(by_index) == [(30,)]
         await covered.stop()

@@ -38,7 +38,7 @@ def _deposit(account: Account) -> Decimal:
     return account.deposit(ONE)
 
 
-async def test_what_an_edit_records_is_loaded_again(storage: AnyStorage) -> None:
+async def test_events_recorded_by_an_edit_are_loaded_again(storage: AnyStorage) -> None:
     """A change would be lost."""
     accounts = Repository(Account, storage)
     edit = accounts.edit("a")
@@ -51,21 +51,21 @@ async def test_what_an_edit_records_is_loaded_again(storage: AnyStorage) -> None
     assert edit.receipt.position == 2
 
 
-async def test_others_have_the_event_loop_while_a_long_history_is_replayed() -> None:
+async def test_replaying_a_long_history_yields_to_the_event_loop() -> None:
     """Loading an aggregate of a hundred thousand events would hold up every handler meanwhile."""
     storage = InMemoryEventStorage()  # it waits for nothing by itself
     accounts = Repository(Account, storage)
     await storage.store_events([Deposited("a", ONE) for _ in range(2000)])
-    async with count_loop_iterations() as turns:
+    async with count_loop_iterations() as iterations:
         assert (await accounts.load("a")).balance == 2000
-        assert turns.count >= 6
-        before = turns.count
+        assert iterations.count >= 6
+        before = iterations.count
         assert len(await storage.get_events_by_aggregate("a", "account")) == 2000
-        assert turns.count >= before + 6
+        assert iterations.count >= before + 6
 
 
-async def test_a_conflict_over_a_new_aggregate_does_not_read_its_history(storage: AnyStorage) -> None:
-    """Who begins what others have long begun would wait for all of its events to be read, to be refused."""
+async def test_refuse_trimmed_reads_only_one_event_of_a_conflicting_history(storage: AnyStorage) -> None:
+    """A writer that creates an existing aggregate would wait until its history is read, only to fail."""
     await storage.store_events([Deposited("a", ONE) for _ in range(50)])
     read: list[int] = []
     history = storage.read_history
@@ -113,7 +113,7 @@ async def test_an_update_that_raises_stores_nothing(storage: AnyStorage) -> None
     assert await accounts.update("a", _deposit) == Decimal(2)
 
 
-async def test_an_unknown_id_is_told_apart_from_a_new_one(storage: AnyStorage) -> None:
+async def test_an_unknown_id_raises_where_the_aggregate_must_exist(storage: AnyStorage) -> None:
     """A mistyped id would look like an empty aggregate."""
     accounts = Repository(Account, storage)
     for attempt in (
@@ -128,14 +128,14 @@ async def test_an_unknown_id_is_told_apart_from_a_new_one(storage: AnyStorage) -
     assert await accounts.exists("a")
 
 
-async def test_the_later_of_two_edits_is_refused_with_both_versions(storage: AnyStorage) -> None:
+async def test_the_later_of_two_edits_raises_a_conflict_with_both_versions(storage: AnyStorage) -> None:
     """The first edit's change would be overwritten by one that never saw it."""
-    accounts, others = Repository(Account, storage), Repository(Account, storage)
+    accounts, elsewhere = Repository(Account, storage), Repository(Account, storage)
     await accounts.update("a", _deposit)
     with pytest.raises(ConcurrencyError) as caught:  # noqa: PT012
         async with accounts.edit("a") as account:
             account.deposit(ONE)
-            await others.update("a", _deposit)
+            await elsewhere.update("a", _deposit)
     assert (caught.value.expected_version, caught.value.actual_version) == (1, 2)
     assert (await accounts.load("a")).balance == Decimal(2)
 
@@ -143,9 +143,9 @@ async def test_the_later_of_two_edits_is_refused_with_both_versions(storage: Any
 @pytest.mark.parametrize("kind", ["plain", "async"])
 async def test_a_conflict_reruns_the_whole_update(storage: AnyStorage, kind: str) -> None:
     """Users would have to write the retry loop, or a decision would be based on an old state."""
-    accounts, others = Repository(Account, storage), Repository(Account, storage)
+    accounts, elsewhere = Repository(Account, storage), Repository(Account, storage)
     await accounts.update("a", _deposit)
-    await others.update("a", _deposit)  # from now on, the copy cached by accounts is outdated
+    await elsewhere.update("a", _deposit)  # from now on, the copy cached by accounts is outdated
     seen: list[int] = []
 
     def change(account: Account) -> Decimal:
@@ -158,10 +158,10 @@ async def test_a_conflict_reruns_the_whole_update(storage: AnyStorage, kind: str
     assert await accounts.update("a", change if kind == "plain" else change_slowly) == Decimal(3)
     assert seen == [1, 2]
     with pytest.raises(ConcurrencyError):
-        await others.update("a", change, retries=0)
+        await elsewhere.update("a", change, retries=0)
 
 
-async def test_concurrent_updates_of_one_aggregate_line_up_without_conflict(storage: AnyStorage) -> None:
+async def test_concurrent_updates_of_one_aggregate_run_in_turn_without_conflict(storage: AnyStorage) -> None:
     """Changes of a busy aggregate would conflict and be decided again and again."""
     accounts = Repository(Account, storage)
     await accounts.update("a", _deposit)
@@ -170,23 +170,23 @@ async def test_concurrent_updates_of_one_aggregate_line_up_without_conflict(stor
     assert (await accounts.load("a")).version == 201
 
 
-async def test_an_answer_waits_until_what_it_stands_on_is_stored(storage: AnyStorage) -> None:
-    """A caller would be told of money whose deposit was never stored."""
-    accounts, others = Repository(Account, storage), Repository(Account, storage)
+async def test_an_update_returns_only_after_the_events_it_is_based_on_are_stored(storage: AnyStorage) -> None:
+    """A caller would see money whose deposit was never stored."""
+    accounts, elsewhere = Repository(Account, storage), Repository(Account, storage)
     await accounts.update("a", _deposit)
-    await others.update("a", lambda account: account.withdraw(ONE))
+    await elsewhere.update("a", lambda account: account.withdraw(ONE))
     deposit = asyncio.create_task(accounts.update("a", _deposit, retries=0))
     await asyncio.sleep(0)
     answer = asyncio.create_task(accounts.update("a", lambda account: account.balance))
-    refused = asyncio.create_task(accounts.update("a", lambda account: account.withdraw(Decimal(2))))
+    rejected = asyncio.create_task(accounts.update("a", lambda account: account.withdraw(Decimal(2))))
     with pytest.raises(ConcurrencyError):
         await deposit
     assert await answer == Decimal(0)
     with pytest.raises(OverdrawnError, match="2 of 0"):
-        await refused
+        await rejected
 
 
-async def test_one_bad_event_fails_its_own_update_alone(storage: AnyStorage) -> None:
+async def test_an_invalid_event_fails_only_its_own_update(storage: AnyStorage) -> None:
     """Callers at the same moment would get each other's errors."""
     accounts = Repository(Account, storage)
     await accounts.update("a", _deposit)
@@ -198,7 +198,7 @@ async def test_one_bad_event_fails_its_own_update_alone(storage: AnyStorage) -> 
     assert sorted(outcomes) == [Decimal(n) for n in range(2, 7)]  # type: ignore[type-var]
 
 
-async def test_cancelling_an_update_leaves_it_done_or_not_done(storage: AnyStorage) -> None:
+async def test_a_cancelled_update_is_either_stored_or_not_applied(storage: AnyStorage) -> None:
     """After a cancellation, the cached aggregate would differ from the log."""
     accounts = Repository(Account, storage)
     await accounts.update("a", _deposit)
@@ -210,7 +210,7 @@ async def test_cancelling_an_update_leaves_it_done_or_not_done(storage: AnyStora
     assert balance == (await accounts.load("a")).balance
 
 
-async def test_what_is_stored_is_published(storage: AnyStorage) -> None:
+async def test_events_stored_by_a_repository_are_published(storage: AnyStorage) -> None:
     """Subscribers would never receive it, or only after a second write."""
     received: list[Decimal] = []
     async with InMemoryEventBus(storage) as bus:
@@ -223,7 +223,7 @@ async def test_what_is_stored_is_published(storage: AnyStorage) -> None:
     assert sorted(received) == [ONE, Decimal(7)]
 
 
-async def test_a_drain_right_after_an_append_waits_for_its_deliveries(storage: AnyStorage) -> None:
+async def test_drain_right_after_an_append_waits_for_its_deliveries(storage: AnyStorage) -> None:
     """A caller that drains to see the handlers' effects would see the state before them."""
     received: list[Decimal] = []
     async with InMemoryEventBus(storage) as bus:
@@ -234,7 +234,7 @@ async def test_a_drain_right_after_an_append_waits_for_its_deliveries(storage: A
         assert received == [ONE]
 
 
-async def test_events_recorded_in_a_handler_name_their_cause(storage: AnyStorage) -> None:
+async def test_events_recorded_in_a_handler_carry_their_cause(storage: AnyStorage) -> None:
     """The chain from an event to its consequences would break at an aggregate."""
     async with InMemoryEventBus(storage) as bus:
         accounts = Repository(Account, bus)
@@ -251,7 +251,7 @@ async def test_events_recorded_in_a_handler_name_their_cause(storage: AnyStorage
 
 async def test_several_aggregates_change_together_or_not_at_all(storage: AnyStorage) -> None:
     """Money would leave one account and never reach the other."""
-    accounts, others = Repository(Account, storage), Repository(Account, storage)
+    accounts, elsewhere = Repository(Account, storage), Repository(Account, storage)
     await accounts.update("a", _deposit)
     async with UnitOfWork(storage) as work:
         (await work.edit(accounts, "a")).withdraw(ONE)
@@ -263,7 +263,7 @@ async def test_several_aggregates_change_together_or_not_at_all(storage: AnyStor
         async with UnitOfWork(storage) as work:
             (await work.edit(accounts, "c")).deposit(ONE)
             (await work.edit(accounts, "b")).withdraw(ONE)
-            await others.update("b", _deposit)
+            await elsewhere.update("b", _deposit)
     assert not await accounts.exists("c")
     assert await storage.head() == 4
 
@@ -289,7 +289,7 @@ async def test_a_spoiled_aggregate_is_not_stored(storage: AnyStorage) -> None:
     assert await storage.head() == 0
 
 
-async def test_a_repository_of_a_decider_stores_what_it_decides(storage: AnyStorage) -> None:
+async def test_a_repository_of_a_decider_stores_the_decided_events(storage: AnyStorage) -> None:
     """The functional style could not be stored."""
     accounts = Repository(account_decider, storage)
     await accounts.update("a", lambda account: account.handle(Deposit("a", ONE)))
@@ -298,8 +298,8 @@ async def test_a_repository_of_a_decider_stores_what_it_decides(storage: AnyStor
     assert (await accounts.load("a")).state == ONE
 
 
-async def test_a_deciders_initial_list_is_every_aggregates_own(storage: AnyStorage) -> None:
-    """A list that ``evolve`` appends to would be shared: every new account would have the entries of all."""
+async def test_each_aggregate_has_its_own_copy_of_a_deciders_initial_state(storage: AnyStorage) -> None:
+    """A list that ``evolve`` appends to would be shared: a new account would have the entries of all."""
 
     def evolve(entries: list[Decimal], event: Deposited) -> list[Decimal]:
         entries.append(event.amount)
@@ -316,7 +316,7 @@ async def test_a_deciders_initial_list_is_every_aggregates_own(storage: AnyStora
     assert listing.state_of([]) == []
 
 
-async def test_an_aggregate_made_by_hand_is_saved(storage: AnyStorage) -> None:
+async def test_save_stores_an_aggregate_that_was_not_loaded(storage: AnyStorage) -> None:
     """An aggregate from a factory method could not be stored."""
     accounts = Repository(Account, storage)
     account = Account("a")
@@ -331,7 +331,7 @@ async def test_an_aggregate_made_by_hand_is_saved(storage: AnyStorage) -> None:
         await accounts.save(twin)
 
 
-async def test_few_aggregates_stay_in_memory(storage: AnyStorage) -> None:
+async def test_a_repository_caches_at_most_keep_aggregates(storage: AnyStorage) -> None:
     """Memory would grow with every aggregate ever used."""
     accounts = Repository(Account, storage, keep=2)
     for name in "abcab":
@@ -340,7 +340,7 @@ async def test_few_aggregates_stay_in_memory(storage: AnyStorage) -> None:
     assert (await accounts.load("a")).balance == Decimal(2)
 
 
-async def test_what_makes_no_sense_is_refused(storage: AnyStorage) -> None:
+async def test_invalid_arguments_of_repositories_and_units_of_work_are_rejected(storage: AnyStorage) -> None:
     """A mistake would surface later, somewhere else."""
     accounts = Repository(Account, storage)
     with pytest.raises(UsageError, match=r"no log for aggregates; .* relay\(storage, bus\)"):

@@ -97,7 +97,9 @@ async def test_a_time_in_a_snapshot_keeps_its_offset(storage: AnyStorage) -> Non
 
 
 @pytest.mark.parametrize("damage", ["missing", "empty", "flipped", "cut"])
-async def test_a_damaged_snapshot_gives_way_to_the_events(storage: AnyStorage, damage: str) -> None:
+async def test_a_damaged_snapshot_is_ignored_in_favour_of_the_events(
+    storage: AnyStorage, damage: str
+) -> None:
     """A broken cache would break the aggregate, or falsify it."""
     data = await _fill(storage)
     broken = {
@@ -110,7 +112,7 @@ async def test_a_damaged_snapshot_gives_way_to_the_events(storage: AnyStorage, d
     assert await _loaded(storage) == EQUAL
 
 
-async def test_an_outdated_snapshot_gives_way_to_the_events(
+async def test_an_outdated_snapshot_is_ignored_in_favour_of_the_events(
     storage: AnyStorage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A state with an old meaning would be taken for one with the new meaning."""
@@ -134,7 +136,7 @@ def _with_limit(field: str) -> type[MatchedAccount]:
     return Limited
 
 
-async def test_a_change_inside_of_what_an_attribute_holds_is_noticed(storage: AnyStorage) -> None:
+async def test_a_changed_field_inside_an_attribute_invalidates_the_snapshot(storage: AnyStorage) -> None:
     """The old field would be silently dropped, and the new one's default used as the state."""
     await _fill(storage)
     for field in ("most", "highest"):
@@ -144,7 +146,7 @@ async def test_a_change_inside_of_what_an_attribute_holds_is_noticed(storage: An
             assert getattr(limited.limits[0], field) == 6
 
 
-async def test_the_state_of_a_decider_is_saved_until_its_meaning_changes(
+async def test_a_decider_snapshot_is_used_until_its_snapshot_version_changes(
     storage: AnyStorage, caplog: pytest.LogCaptureFixture
 ) -> None:
     """The option would only fill the log with warnings."""
@@ -160,7 +162,7 @@ async def test_the_state_of_a_decider_is_saved_until_its_meaning_changes(
     assert (await Repository(doubled, storage, snapshot_every=100).load("a")).state == 14
 
 
-async def test_another_class_s_snapshot_gives_way_to_the_events_and_says_so(
+async def test_a_snapshot_of_another_class_is_ignored_and_logged(
     storage: AnyStorage, caplog: pytest.LogCaptureFixture
 ) -> None:
     """The state of another class would be loaded."""
@@ -173,7 +175,7 @@ async def test_another_class_s_snapshot_gives_way_to_the_events_and_says_so(
     assert "is of Account, not of MatchedAccount" in caplog.text
 
 
-async def test_a_snapshot_ahead_of_the_log_gives_way_to_the_events(storage: AnyStorage) -> None:
+async def test_a_snapshot_ahead_of_the_log_is_ignored_in_favour_of_the_events(storage: AnyStorage) -> None:
     """After restoring a backup, events that no longer exist would count."""
     account = Account("a")
     for _ in range(9):
@@ -185,7 +187,7 @@ async def test_a_snapshot_ahead_of_the_log_gives_way_to_the_events(storage: AnyS
 
 
 @pytest.mark.parametrize("cls", [Unannotated, Loose, Slotted])
-async def test_a_state_that_would_not_come_back_equal_is_not_saved(
+async def test_a_state_that_would_not_be_restored_equal_is_not_saved(
     storage: AnyStorage, cls: type[MatchedAccount], caplog: pytest.LogCaptureFixture
 ) -> None:
     """Loading from the snapshot would give another state than the events do."""

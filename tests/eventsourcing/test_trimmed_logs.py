@@ -32,11 +32,11 @@ async def _entries(projection: Projection) -> int:
     return int((await projection.rows("SELECT coalesce(sum(entries), 0) FROM {balances}"))[0][0])
 
 
-async def _first(storage: SqliteEventStorage) -> int:
+async def _first_position(storage: SqliteEventStorage) -> int:
     return (await storage.read_page(0, limit=1)).rows[0].position
 
 
-async def _stand_at(storage: SqliteEventStorage, count: int) -> Balances:
+async def _stopped_after(storage: SqliteEventStorage, count: int) -> Balances:
     """Return a projection that was stopped after ``count`` events."""
     balances = Balances(storage)
     async with balances:
@@ -59,12 +59,12 @@ async def _interrupt_rebuild(storage: SqliteEventStorage, at: int) -> None:
         await Balances(storage, batch=5).rebuild(progress=stop_at)
 
 
-async def test_what_a_projection_has_not_seen_is_not_trimmed(storage: SqliteEventStorage) -> None:
+async def test_trim_keeps_events_that_a_projection_has_not_processed(storage: SqliteEventStorage) -> None:
     """Its tables would lack events forever, and look complete. Promise 33."""
-    balances = await _stand_at(storage, 20)
+    balances = await _stopped_after(storage, 20)
     last = await _store(storage, 15)
     assert await storage.trim(max_events=1) == retention.Trimmed(20, ("projection balances",))
-    assert await _first(storage) == 21
+    assert await _first_position(storage) == 21
     async with balances:
         await balances.reached(last, timeout=30)
         assert await _entries(balances) == 35
@@ -73,19 +73,19 @@ async def test_what_a_projection_has_not_seen_is_not_trimmed(storage: SqliteEven
         assert await _entries(balances) == 40
 
 
-async def test_the_slowest_of_all_holds_the_log(storage: SqliteEventStorage) -> None:
+async def test_trim_is_held_back_by_the_slowest_reader(storage: SqliteEventStorage) -> None:
     """A subscription that is far ahead would hide a projection that is not, or the other way round."""
     await storage.open_subscription("mailer", "beginning")
-    await _stand_at(storage, 20)
+    await _stopped_after(storage, 20)
     await _store(storage, 15)
     held = ("mailer", "projection balances")
     assert await storage.trim(max_events=5) == retention.Trimmed(0, held)
     assert await storage.trim(max_events=20) == retention.Trimmed(0, ("mailer",))
 
 
-async def test_a_rebuild_that_was_interrupted_keeps_what_it_needs(storage: SqliteEventStorage) -> None:
+async def test_trim_keeps_the_events_that_an_interrupted_rebuild_needs(storage: SqliteEventStorage) -> None:
     """A release that was stopped during its first start would never start again."""
-    balances = await _stand_at(storage, 30)
+    balances = await _stopped_after(storage, 30)
     await _interrupt_rebuild(storage, at=10)
     assert await storage.trim(max_events=1) == retention.Trimmed(10, ("projection balances (rebuild)",))
 
@@ -98,9 +98,9 @@ async def test_a_rebuild_that_was_interrupted_keeps_what_it_needs(storage: Sqlit
         assert await _entries(balances) == 30
 
 
-async def test_a_trim_beside_a_rebuild_takes_nothing_from_it(storage: SqliteEventStorage) -> None:
+async def test_trim_during_a_rebuild_keeps_the_events_it_needs(storage: SqliteEventStorage) -> None:
     """The nightly trim would break the start of every new version that is being built."""
-    await _stand_at(storage, 200)
+    await _stopped_after(storage, 200)
     trims: list[asyncio.Task[retention.Trimmed]] = []
     again = BalancesAgain(storage, batch=10)
     await again.start(
@@ -110,13 +110,13 @@ async def test_a_trim_beside_a_rebuild_takes_nothing_from_it(storage: SqliteEven
     await asyncio.gather(*trims)
     assert await again.rows("SELECT cents FROM {balances}") == [(20_000,)]
     assert (await storage.trim(max_events=1)).held_back_by == ()
-    assert await _first(storage) == 200
+    assert await _first_position(storage) == 200
     await again.stop()
 
 
-async def test_a_rebuild_that_begins_within_a_trim_keeps_what_it_needs(storage: SqliteEventStorage) -> None:
+async def test_trim_keeps_the_events_of_a_rebuild_that_starts_during_it(storage: SqliteEventStorage) -> None:
     """The bound is computed before the rebuild begins, and is used for many commits."""
-    await _stand_at(storage, 30)
+    await _stopped_after(storage, 30)
     bound = await storage.transact(lambda tx: retention.find_bound(tx, None, 1, None))
     assert bound.upto == 29
     await _interrupt_rebuild(storage, at=10)
@@ -124,9 +124,9 @@ async def test_a_rebuild_that_begins_within_a_trim_keeps_what_it_needs(storage: 
     assert await storage._do(lambda tx: retention.trim_slice(tx, bound.upto, 100)) == []
 
 
-async def test_a_trimmed_log_is_not_rebuilt_from(storage: SqliteEventStorage) -> None:
+async def test_rebuild_and_a_new_version_raise_on_a_trimmed_log(storage: SqliteEventStorage) -> None:
     """Good tables would be replaced by ones that lack the beginning."""
-    balances = await _stand_at(storage, 30)
+    balances = await _stopped_after(storage, 30)
     assert (await storage.trim(max_events=10)).deleted == 20
     with pytest.raises(ProjectionError, match="begins at position 21"):
         await balances.rebuild()
@@ -139,9 +139,9 @@ async def test_a_trimmed_log_is_not_rebuilt_from(storage: SqliteEventStorage) ->
         assert await _entries(balances) == 31
 
 
-async def test_a_projection_stops_where_events_are_gone(storage: SqliteEventStorage) -> None:
+async def test_a_projection_stops_at_events_deleted_before_it_read_them(storage: SqliteEventStorage) -> None:
     """If something else trimmed the log, it would continue as if nothing were missing."""
-    balances = await _stand_at(storage, 10)
+    balances = await _stopped_after(storage, 10)
     last = await _store(storage, 20)
     await storage._do(lambda tx: tx.execute("DELETE FROM events WHERE position <= 15"))
     await balances.start()
@@ -153,9 +153,9 @@ async def test_a_projection_stops_where_events_are_gone(storage: SqliteEventStor
     await balances.stop()
 
 
-async def test_a_projection_that_is_removed_holds_nothing(storage: SqliteEventStorage) -> None:
+async def test_a_removed_projection_does_not_hold_back_trim(storage: SqliteEventStorage) -> None:
     """A projection that is no longer in use would keep the log from ever being trimmed."""
-    balances = await _stand_at(storage, 10)
+    balances = await _stopped_after(storage, 10)
     await _interrupt_rebuild(storage, at=5)
     await _store(storage, 10)
     async with balances:
@@ -168,7 +168,7 @@ async def test_a_projection_that_is_removed_holds_nothing(storage: SqliteEventSt
     assert await storage.trim(max_events=1) == retention.Trimmed(19)
 
 
-async def test_a_projection_that_somebody_else_removed_stops(storage: SqliteEventStorage) -> None:
+async def test_a_projection_removed_by_another_instance_stops(storage: SqliteEventStorage) -> None:
     """It would recreate tables that were just dropped, or wait forever."""
     async with Balances(storage) as balances:
         await balances.reached(await _store(storage, 10), timeout=30)
