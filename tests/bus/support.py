@@ -13,11 +13,19 @@ from threading import Lock
 from typing import Any, Generic, TypeVar
 from uuid import uuid4
 
-from pabal import BaseEventBus, InMemoryEventBus, InMemoryEventStorage, RetryPolicy, SqliteEventStorage
+from pabal import (
+    BaseEventBus,
+    InMemoryEventBus,
+    InMemoryEventStorage,
+    NotRetryableError,
+    RetryPolicy,
+    SqliteEventStorage,
+)
 from pabal.brokers.redis import RedisEventBus
 from pabal.ports.storage import EventStorage
 from pabal.ports.telemetry import Report
 from tests.brokers.server import Server
+from tests.bus.samples import Moved
 
 T = TypeVar("T")
 R = TypeVar("R", bound=Report)
@@ -132,6 +140,29 @@ async def spin_loop(count: int = 30) -> None:
     """Run the event loop, so that every task that is ready runs. Only for showing what does *not* happen."""
     for _ in range(count):
         await asyncio.sleep(0)
+
+
+class GatedHandler:
+    """A handler that records events, waits until ``gate`` is open, and fails for numbers in ``poison``."""
+
+    def __init__(self) -> None:
+        self.handled: Recorder[Any] = Recorder()
+        self.gate = asyncio.Event()
+        self.gate.set()
+        self.entered: Recorder[int] = Recorder()
+        self.poison: set[int] = set()
+
+    async def handle(self, event: Any) -> None:
+        self.entered.add(event.n)
+        await self.gate.wait()
+        if event.n in self.poison:
+            raise NotRetryableError(f"no {event.n}")
+        self.handled.add(event)
+
+
+async def publish_moves(bus: BaseEventBus, numbers_: range, pieces: str = "AB") -> None:
+    """Publish numbered moves, of the given pieces in turn."""
+    await bus.publish_batch([Moved(pieces[n % len(pieces)], n) for n in numbers_])
 
 
 class CallCount:

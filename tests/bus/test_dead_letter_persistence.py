@@ -10,24 +10,24 @@ from pabal import InMemoryEventBus, InMemoryEventStorage
 from pabal.operations import operations_of
 from pabal.ports.operations import DeadLetterFilter
 from pabal.ports.storage import DeadLetterRecord
+from tests.bus.failing_handler import FailingHandler, start_failing_bus
 from tests.bus.samples import Moved, NoteTaken, Packed, Ticket
 from tests.bus.support import LIMIT, ONE_ATTEMPT, Backend, Recorder, numbers, spin_loop, statistics_of
-from tests.bus.test_dead_letters import Clinic, sick_bus
 
 
 async def test_dead_letters_and_their_retries_survive_a_restart(stored: Backend) -> None:
     """Yesterday's dead letter can be fixed today; a retry in progress at the stop continues afterwards."""
-    bus, clinic = await sick_bus(stored)
+    bus, handler = await start_failing_bus(stored)
     await bus.publish_batch([Moved("rook", 1), NoteTaken(2)])
     await bus.drain(60)
     one, two = await bus.dead_letters.list()
-    clinic.gate = asyncio.Event()
+    handler.gate = asyncio.Event()
     await bus.dead_letters.retry(two.id)
     await bus.stop(timeout=0.05)
     bus = await stored.reopen(bus)
-    fixed = Clinic()
+    fixed = FailingHandler()
     fixed.accepts = True
-    bus.subscribe((Moved, NoteTaken), fixed, name="clinic")
+    bus.subscribe((Moved, NoteTaken), fixed, name="sub")
     await bus.start()
     await bus.drain(60)
     assert [type(event).__name__ for event in fixed.handled] == [two.event.__class__.__name__]
@@ -37,14 +37,14 @@ async def test_dead_letters_and_their_retries_survive_a_restart(stored: Backend)
     await bus.dead_letters.retry("all")
     await bus.drain(60)
     assert len(fixed.handled) == 2
-    assert statistics_of(bus, "clinic")["watermark"] == 2
+    assert statistics_of(bus, "sub")["watermark"] == 2
 
 
 async def test_mutable_events_and_dataclasses_can_be_dead_letters(backend: Backend) -> None:
     """They are handled differently inside the bus, but must keep their content just as well."""
     bus = await backend.start_bus()
-    clinic = Clinic()
-    bus.subscribe((Packed, Ticket), clinic, name="clinic", retry=ONE_ATTEMPT)
+    handler = FailingHandler()
+    bus.subscribe((Packed, Ticket), handler, name="sub", retry=ONE_ATTEMPT)
     packed, ticket = Packed(["apple"], {}), Ticket("A1", ["coat"])
     await bus.publish_batch([packed, ticket])
     await bus.drain(60)
@@ -52,13 +52,13 @@ async def test_mutable_events_and_dataclasses_can_be_dead_letters(backend: Backe
     assert letters["basket.packed"].event == packed
     assert letters["ticket.sold"].event == ticket
     assert letters["ticket.sold"].payload == {"seat": "A1", "extras": ["coat"]}
-    clinic.accepts = True
+    handler.accepts = True
     edited = {"seat": "A2", "extras": ["hat"]}
     assert await bus.dead_letters.edit_and_retry(letters["ticket.sold"].id, edited)
     assert await bus.dead_letters.retry(letters["basket.packed"].id)
     await bus.drain(60)
-    assert packed in list(clinic.handled)
-    assert Ticket("A2", ["hat"]) in list(clinic.handled)
+    assert packed in list(handler.handled)
+    assert Ticket("A2", ["hat"]) in list(handler.handled)
 
 
 async def test_a_retry_interrupted_by_unsubscribing_can_be_started_again(
@@ -158,12 +158,12 @@ async def test_all_dead_letters_are_retried_or_discarded_concurrently(action: st
     """With a commit for each, a hundred thousand would take minutes, while handlers wait for the disk."""
     storage = BarrierStorage()
     bus = InMemoryEventBus(storage)
-    clinic = Clinic()
-    bus.subscribe(Moved, clinic, name="clinic", retry=ONE_ATTEMPT)
+    handler = FailingHandler()
+    bus.subscribe(Moved, handler, name="sub", retry=ONE_ATTEMPT)
     await bus.start()
     await bus.publish_batch([Moved("rook", n) for n in range(50)])
     await bus.drain(60)
-    clinic.accepts = True
+    handler.accepts = True
     if by == "bus":
         assert await getattr(bus.dead_letters, action)("all") == 50
         await bus.drain(60)
@@ -173,24 +173,24 @@ async def test_all_dead_letters_are_retried_or_discarded_concurrently(action: st
         assert (acted.count, acted.skipped) == (50, 0)
         async with bus:
             await bus.drain(60)
-    assert numbers(clinic.handled) == (list(range(50)) if action == "retry" else [])
+    assert numbers(handler.handled) == (list(range(50)) if action == "retry" else [])
     assert (await storage.list_dead_letters(), len(storage.waiting)) == ([], 50)
 
 
 async def test_a_cancelled_retry_all_still_delivers_the_dead_letters_it_has_marked() -> None:
     """Cancelled, as by a timeout, it would leave marked dead letters undelivered until the next start."""
     storage = BarrierStorage()
-    clinic = Clinic()
+    handler = FailingHandler()
     async with InMemoryEventBus(storage) as bus:
-        bus.subscribe(Moved, clinic, name="clinic", retry=ONE_ATTEMPT)
+        bus.subscribe(Moved, handler, name="sub", retry=ONE_ATTEMPT)
         await bus.publish_batch([Moved("rook", n) for n in range(49)])
         await bus.drain(60)
-        clinic.accepts = True
+        handler.accepts = True
         retrying = asyncio.create_task(bus.dead_letters.retry("all"))
         await spin_loop()
         retrying.cancel()
         await asyncio.wait([retrying])
         storage.all_waiting.set()
-        await clinic.handled.reach(49)
+        await handler.handled.reach(49)
     assert retrying.cancelled()
     assert await storage.list_dead_letters() == []

@@ -1,0 +1,36 @@
+"""A handler whose events become dead letters, until it is told to accept them."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from pabal import BaseEventBus, RetryPolicy
+from tests.bus.samples import Moved, NoteTaken
+from tests.bus.support import Backend, Recorder
+
+
+class FailingHandler:
+    """A handler that fails for every event until ``accepts`` is set, and waits for a ``gate`` if given."""
+
+    def __init__(self) -> None:
+        self.accepts = False
+        self.handled: Recorder[Any] = Recorder()
+        self.calls = 0
+        self.gate: asyncio.Event | None = None
+
+    async def handle(self, event: Any) -> None:
+        self.calls += 1
+        if self.gate is not None:
+            await self.gate.wait()
+        if not self.accepts:
+            raise LookupError("no such order") if isinstance(event, Moved) else ValueError("unreadable")
+        self.handled.add(event)
+
+
+async def start_failing_bus(backend: Backend, **options: Any) -> tuple[BaseEventBus, FailingHandler]:
+    """Start a bus with a failing handler, subscribed as "sub"."""
+    bus = await backend.start_bus(**options)
+    handler = FailingHandler()
+    bus.subscribe((Moved, NoteTaken), handler, name="sub", retry=RetryPolicy(max_attempts=2, base_delay=0))
+    return bus, handler
