@@ -14,7 +14,7 @@ from pabal import EventBusFactory, SqliteEventStorage
 from tests import warm
 from tests.cli.conftest import Pabal
 from tests.cli.test_processes import LIMIT, ROOT, environment
-from tests.operations.conftest import ShopOrder, mend
+from tests.operations.conftest import ShopOrder, retry_dead_letters
 
 
 class ParcelSent(ShopOrder):
@@ -126,7 +126,7 @@ def test_streams_that_share_an_id_are_told_apart(pabal: Pabal, tmp_path: Path) -
 def test_an_event_is_shown_with_what_failed_before_it_succeeded(pabal: Pabal, file: Path) -> None:
     """Errors of a past incident would be gone once the event is handled."""
     letter = json.loads(pabal("dead-letters", "show", file, 1, "--json").stdout)
-    asyncio.run(mend(file))
+    asyncio.run(retry_dead_letters(file))
     show = ("events", "show", file, letter["event"]["event_id"])
     (delivery,) = json.loads(pabal(*show, "--json").stdout)["deliveries"]
     assert (delivery["state"], delivery["attempts"]) == ("finished", 3)

@@ -27,15 +27,15 @@ class Rung(DomainEvent):
     bell: str
 
 
-async def _hear(event: Rung) -> None: ...
+async def _handle(event: Rung) -> None: ...
 
 
-async def test_metrics_are_named_by_the_conventions_of_prometheus() -> None:
+async def test_metric_names_follow_the_conventions_of_prometheus() -> None:
     """An alert would take a counter for a gauge, or milliseconds for seconds."""
     bus = InMemoryEventBus()
     exporter = PrometheusExporter()
     exporter.watch(bus, durations=True)
-    bus.subscribe(Rung, _hear, name="ear")
+    bus.subscribe(Rung, _handle, name="ear")
     async with bus:
         await bus.publish(Rung("a"))
     families = [
@@ -55,14 +55,14 @@ async def test_metrics_are_named_by_the_conventions_of_prometheus() -> None:
         }
 
 
-async def test_spans_are_described_by_the_conventions_of_messaging() -> None:
+async def test_spans_follow_the_messaging_conventions_of_opentelemetry() -> None:
     """A tracing backend would not recognize them as sent and received messages."""
     spans = InMemorySpanExporter()
     provider = TracerProvider()
     provider.add_span_processor(SimpleSpanProcessor(spans))
     bus = InMemoryEventBus()
     instrument(bus, tracer=provider.get_tracer("test"))
-    bus.subscribe(Rung, _hear, name="ear")
+    bus.subscribe(Rung, _handle, name="ear")
     async with bus:
         receipt = await bus.publish(Rung("a"))
     described = {span.name: (span.kind, dict(span.attributes or {})) for span in spans.get_finished_spans()}

@@ -24,18 +24,18 @@ class Weighed(DomainEvent):
     weight: float
 
 
-class WordlessError(Exception):
+class UnprintableError(Exception):
     def __str__(self) -> str:
-        raise RuntimeError("no words")
+        raise RuntimeError("no message")
 
 
-async def test_an_error_that_cannot_be_told_does_not_end_the_log(caplog: pytest.LogCaptureFixture) -> None:
+async def test_an_error_whose_str_raises_does_not_stop_logging(caplog: pytest.LogCaptureFixture) -> None:
     """The listener would be removed, and nothing of this bus be logged any more."""
     bus = InMemoryEventBus()
     log_reports(bus, "shop")
 
     async def fail(event: Weighed) -> None:
-        raise WordlessError if event.weight == 1 else ConnectionError("the scales are gone")
+        raise UnprintableError if event.weight == 1 else ConnectionError("the scales are gone")
 
     bus.subscribe(Weighed, fail, retry_count=0)
     with caplog.at_level(logging.INFO, "shop"):
@@ -43,8 +43,8 @@ async def test_an_error_that_cannot_be_told_does_not_end_the_log(caplog: pytest.
             for weight in (1.0, 2.0):
                 await bus.publish(Weighed(weight))
                 await bus.drain()
-    told = [record.__dict__["pabal_error"] for record in caplog.records if "pabal_error" in vars(record)]
-    assert told == ["<its str() raised RuntimeError>", "the scales are gone"]
+    errors = [record.__dict__["pabal_error"] for record in caplog.records if "pabal_error" in vars(record)]
+    assert errors == ["<its str() raised RuntimeError>", "the scales are gone"]
 
 
 def _recording() -> tuple[TracerProvider, InMemorySpanExporter]:
@@ -64,7 +64,7 @@ def _recording() -> tuple[TracerProvider, InMemorySpanExporter]:
         {"traceparent": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01", "tracestate": 7},
     ],
 )
-async def test_metadata_of_another_meaning_hinders_no_delivery(
+async def test_invalid_trace_metadata_does_not_prevent_delivery(
     metadata: dict[str, object], batch: int | None
 ) -> None:
     """Every attempt would fail before its handler is called, and the event be parked."""
@@ -83,7 +83,7 @@ async def test_metadata_of_another_meaning_hinders_no_delivery(
     assert all(span.status.is_ok for span in spans.get_finished_spans())
 
 
-async def test_a_publish_that_is_refused_leaves_no_payload_in_its_span() -> None:
+async def test_the_span_of_a_failed_publish_contains_no_payload() -> None:
     """Parts of an event quoted by an error would reach the tracing backend."""
     provider, spans = _recording()
     bus = InMemoryEventBus()
@@ -97,8 +97,8 @@ async def test_a_publish_that_is_refused_leaves_no_payload_in_its_span() -> None
     assert "weight" not in span.to_json()
 
 
-def test_a_registry_takes_one_exporter() -> None:
-    """Every metric would be described twice, and a strict parser refuse them all."""
+def test_a_registry_accepts_only_one_exporter() -> None:
+    """Every metric would be described twice, and a strict parser reject them all."""
     registry = CollectorRegistry()
     exporter = PrometheusExporter(registry)
     exporter.watch(InMemoryEventBus(), name="first")
@@ -114,7 +114,7 @@ def test_a_registry_takes_one_exporter() -> None:
 
 
 @pytest.mark.parametrize(
-    ("where", "words"),
+    ("address", "message"),
     [
         ({"port": 70000}, "port is 70000; it must be"),
         ({"port": -1}, "port is -1; it must be"),
@@ -124,20 +124,20 @@ def test_a_registry_takes_one_exporter() -> None:
     ],
     ids=str,
 )
-async def test_metrics_are_not_served_where_nobody_can_listen(where: dict[str, Any], words: str) -> None:
+async def test_serve_rejects_an_invalid_port_or_host(address: dict[str, Any], message: str) -> None:
     """A digit too many would end in an OverflowError that names no setting."""
-    with pytest.raises(UsageError, match=words):
-        await PrometheusExporter().serve(**where)
+    with pytest.raises(UsageError, match=message):
+        await PrometheusExporter().serve(**address)
 
 
-async def test_a_scrape_while_the_loop_is_closed_is_answered(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_scrape_succeeds_while_the_event_loop_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each restart of an application would break a scrape, with a traceback in its log."""
     exporter = PrometheusExporter()
     exporter.watch(InMemoryEventBus(), name="shop")
     _, end = await exporter.serve(port=0)
     await asyncio.to_thread(end)
-    ended = asyncio.new_event_loop()
-    ended.close()
-    monkeypatch.setattr(ended, "is_running", lambda: True)  # as it was a moment ago
-    monkeypatch.setattr(exporter, "_loop", ended)
+    closed_loop = asyncio.new_event_loop()
+    closed_loop.close()
+    monkeypatch.setattr(closed_loop, "is_running", lambda: True)  # as it was a moment ago
+    monkeypatch.setattr(exporter, "_loop", closed_loop)
     assert 'pabal_bus_running{bus="shop"} 0.0' in exporter.text()

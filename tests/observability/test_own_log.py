@@ -19,11 +19,11 @@ class Chimed(DomainEvent):
     bell: str
 
 
-async def refuse(event: Chimed) -> None:
+async def fail(event: Chimed) -> None:
     raise ValueError("too loud, token=abc123")
 
 
-def own_lines(caplog: pytest.LogCaptureFixture) -> list[tuple[int, str]]:
+def default_log_lines(caplog: pytest.LogCaptureFixture) -> list[tuple[int, str]]:
     return [
         (record.levelno, record.getMessage().split(" event_id=")[0])
         for record in caplog.records
@@ -31,16 +31,16 @@ def own_lines(caplog: pytest.LogCaptureFixture) -> list[tuple[int, str]]:
     ]
 
 
-async def test_a_handler_that_fails_is_heard_of_without_anything_set_up(
+async def test_a_handler_failure_is_logged_without_any_setup(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     """A mistake in a user's first program would print nothing, as if all were well."""
     async with InMemoryEventBus(InMemoryEventStorage()) as bus:
-        bus.subscribe(Chimed, refuse, name="parks", retry_count=0)
-        bus.subscribe(Chimed, refuse, name="halts", retry_count=0, on_exhausted="stop")
+        bus.subscribe(Chimed, fail, name="parks", retry_count=0)
+        bus.subscribe(Chimed, fail, name="halts", retry_count=0, on_exhausted="stop")
         await bus.publish(Chimed("a"))
         await bus.drain()
-    lines = own_lines(caplog)
+    lines = default_log_lines(caplog)
     assert sorted(line[1].split(" reason=")[0] for line in lines) == [
         "AttemptFailed subscription='halts'",
         "AttemptFailed subscription='parks'",
@@ -52,18 +52,18 @@ async def test_a_handler_that_fails_is_heard_of_without_anything_set_up(
     assert "abc123" not in caplog.text
 
 
-async def test_a_handler_that_fails_all_the_time_does_not_flood_the_log(
+async def test_a_handler_that_always_fails_does_not_flood_the_log(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     """A line for each of a million failures would block the event loop and fill the disk."""
     async with InMemoryEventBus(InMemoryEventStorage()) as bus:
-        bus.subscribe(Chimed, refuse, name="parks", retry_count=0)
+        bus.subscribe(Chimed, fail, name="parks", retry_count=0)
         await bus.publish_batch([Chimed("a") for _ in range(300)])
         await bus.drain()
-    assert len(own_lines(caplog)) == 2  # a failed attempt, and a dead letter
+    assert len(default_log_lines(caplog)) == 2  # a failed attempt, and a dead letter
 
 
-def test_what_was_left_out_is_counted_for_each_subscription_and_kind(
+def test_suppressed_reports_are_counted_per_subscription_and_kind(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     """Of two problems at once, one would hide the other, and their number be unknown."""
@@ -92,7 +92,7 @@ def test_what_was_left_out_is_counted_for_each_subscription_and_kind(
     assert len([record for record in caplog.records if "'b'" in record.getMessage()]) == 1
 
 
-def test_names_that_come_and_go_leave_nothing_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_log_forgets_subscriptions_that_are_gone(monkeypatch: pytest.MonkeyPatch) -> None:
     """A subscription for each visitor, each of which failed once, would fill the memory."""
     now = 100.0
     monkeypatch.setattr(default_log, "_MOST_TOLD", 10)
@@ -103,34 +103,36 @@ def test_names_that_come_and_go_leave_nothing_behind(monkeypatch: pytest.MonkeyP
     assert len(log._told) <= 20
 
 
-def test_what_is_only_to_be_known_is_not_written(caplog: pytest.LogCaptureFixture) -> None:
+def test_the_default_log_omits_informational_reports(caplog: pytest.LogCaptureFixture) -> None:
     """Starting and stopping a program would log lines that nobody needs."""
     with caplog.at_level(logging.DEBUG):
         DefaultLog()(SubscriptionResumed("a"))
     assert caplog.records == []
 
 
-async def test_an_application_that_logs_reports_has_each_once(caplog: pytest.LogCaptureFixture) -> None:
+async def test_log_reports_replaces_the_default_log_until_it_ends(caplog: pytest.LogCaptureFixture) -> None:
     """Every failure would be logged twice: by the application, and by the bus."""
     async with InMemoryEventBus(InMemoryEventStorage()) as bus:
-        bus.subscribe(Chimed, refuse, name="parks", retry_count=0)
+        bus.subscribe(Chimed, fail, name="parks", retry_count=0)
         end = log_reports(bus, "shop")
         await bus.publish(Chimed("a"))
         await bus.drain()
-        assert own_lines(caplog) == []
+        assert default_log_lines(caplog) == []
         assert [record.name for record in caplog.records] == ["shop", "shop"]
         end()
         await bus.publish(Chimed("b"))
         await bus.drain()
-    assert len(own_lines(caplog)) == 2
+    assert len(default_log_lines(caplog)) == 2
 
 
-async def test_who_counts_reports_does_not_silence_them(caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_telemetry_listener_does_not_silence_the_default_log(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     """Collecting metrics would silence the log of failures."""
-    heard: list[object] = []
+    reports: list[object] = []
     async with InMemoryEventBus(InMemoryEventStorage()) as bus:
-        bus.listen(heard.append)
-        bus.subscribe(Chimed, refuse, name="parks", retry_count=0)
+        bus.listen(reports.append)
+        bus.subscribe(Chimed, fail, name="parks", retry_count=0)
         await bus.publish(Chimed("a"))
         await bus.drain()
-    assert len(heard) == len(own_lines(caplog)) == 2
+    assert len(reports) == len(default_log_lines(caplog)) == 2

@@ -60,7 +60,7 @@ async def test_a_failure_is_logged_with_fields_but_no_payload_and_no_secret(
     assert "***" in vars(failed)["pabal_error"]
 
 
-async def test_logging_ends_when_told(caplog: pytest.LogCaptureFixture) -> None:
+async def test_log_reports_stops_when_its_end_function_is_called(caplog: pytest.LogCaptureFixture) -> None:
     """A long-lived bus would log twice after a second set-up."""
     bus = InMemoryEventBus()
     end = log_reports(bus, "shop")
@@ -73,7 +73,7 @@ async def test_logging_ends_when_told(caplog: pytest.LogCaptureFixture) -> None:
     assert [record for record in caplog.records if record.name == "shop"] == []
 
 
-async def test_what_the_logger_does_not_want_costs_no_message(caplog: pytest.LogCaptureFixture) -> None:
+async def test_log_reports_honours_the_level_given_for_a_report(caplog: pytest.LogCaptureFixture) -> None:
     """A deliberately chosen level would be ignored, and unwanted lines fill the log."""
     bus = InMemoryEventBus()
     log_reports(bus, "shop", levels={telemetry.AttemptFailed: logging.DEBUG})
@@ -84,13 +84,13 @@ async def test_what_the_logger_does_not_want_costs_no_message(caplog: pytest.Log
     assert [vars(record)["pabal_report"] for record in caplog.records] == ["EventParked"]
 
 
-def _kinds(base: type[telemetry.Report]) -> list[type[telemetry.Report]]:
-    return [base, *(kind for below in base.__subclasses__() for kind in _kinds(below))]
+def _report_classes(base: type[telemetry.Report]) -> list[type[telemetry.Report]]:
+    return [base, *(kind for below in base.__subclasses__() for kind in _report_classes(below))]
 
 
-def test_every_kind_of_report_has_a_level() -> None:
+def test_every_report_severity_has_a_logging_level() -> None:
     """A report would raise inside the listener, which is then removed."""
-    assert {kind.severity for kind in _kinds(telemetry.Report)} == set(LEVELS)
+    assert {kind.severity for kind in _report_classes(telemetry.Report)} == set(LEVELS)
 
 
 @pytest.mark.parametrize(
@@ -109,7 +109,7 @@ def test_every_kind_of_report_has_a_level() -> None:
         ("nothing to hide, order o-1", "nothing to hide, order o-1"),
     ],
 )
-def test_secrets_are_masked(text: str, masked: str) -> None:
+def test_mask_secrets_hides_secrets_and_keeps_other_text(text: str, masked: str) -> None:
     """A token in an error message would be in log files."""
     assert mask_secrets(text) == masked
 
@@ -117,7 +117,7 @@ def test_secrets_are_masked(text: str, masked: str) -> None:
 # -- Prometheus ---------------------------------------------------------------------------------------------
 
 
-async def test_metrics_tell_what_happened_on_a_port_of_their_own() -> None:
+async def test_metrics_served_on_their_own_port_match_the_bus() -> None:
     """A scrape would show other figures than the bus has."""
     bus = InMemoryEventBus()
     bus.subscribe(Metered, _fail, name="charge", retry_count=0)
@@ -138,7 +138,7 @@ async def test_metrics_tell_what_happened_on_a_port_of_their_own() -> None:
     assert 'pabal_dead_letters{bus="shop"} 1.0' in text
 
 
-async def test_a_blocked_loop_is_seen_by_a_scrape_of_the_port() -> None:
+async def test_a_scrape_reports_a_blocked_event_loop_as_not_responsive() -> None:
     """When metrics are needed most, the scrape would hang."""
     exporter = PrometheusExporter(timeout=0.05)
     bus = InMemoryEventBus()
@@ -152,7 +152,7 @@ async def test_a_blocked_loop_is_seen_by_a_scrape_of_the_port() -> None:
     assert "pabal_bus_running{" not in text
 
 
-async def test_metrics_are_mounted_in_a_web_application_that_runs_the_bus(tmp_path: Path) -> None:
+async def test_metrics_can_be_mounted_in_a_web_application_that_runs_the_bus(tmp_path: Path) -> None:
     """Services would have to implement start, stop and the endpoint themselves."""
     bus = EventBusFactory.create_default_event_bus(tmp_path / "shop.db")
     exporter = PrometheusExporter()
@@ -169,7 +169,7 @@ async def test_metrics_are_mounted_in_a_web_application_that_runs_the_bus(tmp_pa
     assert not bus.is_running
 
 
-def test_two_buses_need_two_names() -> None:
+def test_watching_two_buses_under_one_name_raises() -> None:
     """The figures of one bus would replace those of the other."""
     exporter = PrometheusExporter()
     exporter.watch(InMemoryEventBus())
@@ -178,7 +178,7 @@ def test_two_buses_need_two_names() -> None:
 
 
 @pytest.mark.parametrize("page", ["observability.md", "observability.ko.md"])
-def test_the_page_lists_exactly_the_metrics_there_are(page: str) -> None:
+def test_the_documentation_lists_exactly_the_existing_metrics(page: str) -> None:
     """Users would build an alert on a metric that does not exist."""
     text = (ROOT / "docs" / page).read_text("utf-8")
     listed = set(re.findall(r"^\| `(pabal_\w+)`", text, re.MULTILINE))
@@ -189,7 +189,7 @@ def test_the_page_lists_exactly_the_metrics_there_are(page: str) -> None:
     }
 
 
-async def test_durations_are_measured_where_asked_for() -> None:
+async def test_durations_are_measured_when_requested() -> None:
     """The slowest percent of the attempts would stay unknown."""
     bus = InMemoryEventBus()
     exporter = PrometheusExporter()
@@ -208,7 +208,7 @@ async def test_durations_are_measured_where_asked_for() -> None:
     ]
 
 
-async def test_the_durations_of_two_buses_stand_side_by_side() -> None:
+async def test_one_exporter_measures_the_durations_of_two_buses() -> None:
     """The second bus could not be measured, because a metric with this name is already registered."""
     exporter = PrometheusExporter()
 
@@ -224,7 +224,7 @@ async def test_the_durations_of_two_buses_stand_side_by_side() -> None:
     assert sorted(counts) == [("shop", "1.0"), ("store", "1.0")]
 
 
-def test_figures_that_only_some_buses_have_are_left_out() -> None:
+def test_a_statistic_that_is_not_a_number_is_omitted_from_the_metrics() -> None:
     """The whole scrape would fail: on Redis, each partition has its own watermark."""
 
     class OnRedis(InMemoryEventBus):
@@ -244,21 +244,23 @@ def test_figures_that_only_some_buses_have_are_left_out() -> None:
     assert 'pabal_events_lost_total{bus="default"} 3.0' in text
 
 
-async def test_a_listener_that_fails_hurts_nobody(caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_failing_listener_is_removed_and_affects_no_delivery(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     """A broken monitoring set-up would stop orders."""
     bus = InMemoryEventBus()
-    heard: list[telemetry.Report] = []
+    reports: list[telemetry.Report] = []
 
     def broken(report: telemetry.Report) -> None:
         raise OSError("the collector is away")
 
     bus.listen(broken)
-    bus.listen(heard.append)
+    bus.listen(reports.append)
     bus.subscribe(Metered, _fail, name="charge", retry_count=0)
     async with bus:
         await bus.publish(Metered("1"))
         await bus.publish(Metered("2"))
-    assert [type(report).__name__ for report in heard] == ["AttemptFailed", "EventParked"] * 2
+    assert [type(report).__name__ for report in reports] == ["AttemptFailed", "EventParked"] * 2
     assert caplog.text.count("a telemetry listener failed and was removed") == 1
 
 
@@ -277,7 +279,7 @@ def _span(spans: InMemorySpanExporter, beginning: str) -> ReadableSpan:
     return found
 
 
-async def test_a_trace_goes_on_after_a_restart(tmp_path: Path) -> None:
+async def test_a_trace_continues_after_a_restart(tmp_path: Path) -> None:
     """The attempt that finally failed would belong to no request."""
     provider, spans = _recording()
     tracer = provider.get_tracer("test")
@@ -308,7 +310,7 @@ async def test_a_trace_goes_on_after_a_restart(tmp_path: Path) -> None:
     assert "hunter2" not in failed.to_json()
 
 
-async def test_an_old_event_and_a_batch_begin_traces_of_their_own_with_links() -> None:
+async def test_old_events_and_batches_start_new_traces_linked_to_the_publish() -> None:
     """A replay would extend last week's traces, which no backend shows any more."""
     provider, spans = _recording()
     bus = InMemoryEventBus()
@@ -340,7 +342,7 @@ class Swiped:
 register_event(Swiped, event_type="telemetry.swiped")
 
 
-async def test_a_batch_is_one_span_that_tells_how_many_whatever_its_events_are() -> None:
+async def test_a_batch_is_one_span_with_its_event_count_for_any_event_class() -> None:
     """An event without metadata would fail its whole batch in the tracing, not in the handler."""
     provider, spans = _recording()
     bus = InMemoryEventBus()
@@ -361,7 +363,7 @@ async def test_a_batch_is_one_span_that_tells_how_many_whatever_its_events_are()
     assert [link.context.span_id for link in process.links] == [publish.context.span_id]
 
 
-def test_a_bus_is_instrumented_once() -> None:
+def test_instrumenting_a_bus_twice_raises() -> None:
     """Every span would be recorded twice."""
     bus = InMemoryEventBus()
     instrument(bus)
@@ -388,7 +390,7 @@ async def test_a_chain_of_events_is_one_trace() -> None:
     assert len({span.context.trace_id for span in finished if span.context is not None}) == 1
 
 
-def test_an_event_that_does_not_go_through_publish_can_carry_the_trace() -> None:
+def test_with_trace_adds_the_current_trace_to_an_event() -> None:
     """Events stored by ``tx.store_event`` would be in no trace."""
     provider, _ = _recording()
     with provider.get_tracer("web").start_as_current_span("request") as span:

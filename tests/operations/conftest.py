@@ -34,23 +34,23 @@ class Shop:
 
     def __init__(self, bus: InMemoryEventBus) -> None:
         self.bus = bus
-        self.mended = False
+        self.accepts_all = False
         self.packed: list[int] = []
-        self.seen = asyncio.Event()
+        self.packed_one = asyncio.Event()
         bus.subscribe(ShopOrder, self.pack, name="pack", retry=RetryPolicy(max_attempts=2, base_delay=0))
 
     async def pack(self, event: ShopOrder) -> None:
-        if event.quantity < 0 and not self.mended:
+        if event.quantity < 0 and not self.accepts_all:
             raise ValueError(f"no such quantity for {event.email}")
         self.packed.append(event.quantity)
-        self.seen.set()
+        self.packed_one.set()
         await self.bus.publish(ShopPacked(event.order_id))
 
 
-async def mend(path: Path) -> None:
+async def retry_dead_letters(path: Path) -> None:
     """Let a shop that accepts every quantity deliver its dead letters again."""
     async with EventBusFactory.create_default_event_bus(path, durability="normal") as bus:
-        Shop(bus).mended = True
+        Shop(bus).accepts_all = True
         await bus.dead_letters.retry("all")
         await bus.drain()
 

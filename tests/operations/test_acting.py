@@ -30,20 +30,20 @@ async def test_an_edited_dead_letter_is_handled_at_the_next_start(stopped: Path)
         assert shop.packed == [7]
 
 
-async def test_every_action_is_in_the_audit_log_of_the_file(stopped: Path) -> None:
-    """It would be impossible to tell afterwards who discarded what."""
+async def test_every_action_is_recorded_in_the_audit_log_of_the_file(stopped: Path) -> None:
+    """It would be impossible to find out afterwards which operator discarded what."""
     async with open_operations(stopped, actor="kim") as operations:
         await operations.discard(1)
         with pytest.raises(DeadLetterNotFoundError):
             await operations.discard(1)
     async with open_operations(stopped) as operations:
-        refused, done = await operations.audit()
+        rejected, done = await operations.audit()
     assert (done.actor, done.action, done.subject, done.succeeded) == ("kim", "discard", "1", True)
-    assert (refused.succeeded, refused.result.split(":")[0]) == (False, "DeadLetterNotFoundError")
-    assert done.at < refused.at
+    assert (rejected.succeeded, rejected.result.split(":")[0]) == (False, "DeadLetterNotFoundError")
+    assert done.at < rejected.at
 
 
-async def test_all_that_match_are_discarded_together_though_the_bus_runs(
+async def test_discard_matching_on_a_live_bus_discards_many_at_a_time(
     shop: Shop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A commit for each of a hundred thousand takes minutes, and the disk is synced as often."""
@@ -52,23 +52,23 @@ async def test_all_that_match_are_discarded_together_though_the_bus_runs(
     storage = shop.bus.storage
     assert storage is not None
     discard = storage.discard_dead_letter
-    under_way = most = 0
+    running = most = 0
 
     async def discarded(dead_letter_id: int) -> Any:
-        nonlocal under_way, most
-        under_way += 1
-        most = max(most, under_way)
+        nonlocal running, most
+        running += 1
+        most = max(most, running)
         try:
             return await discard(dead_letter_id)
         finally:
-            under_way -= 1
+            running -= 1
 
     monkeypatch.setattr(storage, "discard_dead_letter", discarded)
     assert (await operations_of(shop.bus).discard_matching(DeadLetterFilter())).count == 250
     assert most == 100
 
 
-async def test_all_that_match_are_retried_or_discarded_and_counted(stopped: Path) -> None:
+async def test_retry_and_discard_matching_count_the_dead_letters_they_change(stopped: Path) -> None:
     """Two hundred dead letters with one cause would need two hundred commands."""
     async with open_operations(stopped) as operations:
         wanted = DeadLetterFilter(subscription="pack")
@@ -82,7 +82,7 @@ async def test_all_that_match_are_retried_or_discarded_and_counted(stopped: Path
         assert (await operations.discard_matching(DeadLetterFilter())).count == 2
 
 
-async def test_a_live_bus_is_paused_resumed_reset_and_replayed(shop: Shop) -> None:
+async def test_pause_resume_reset_and_replay_take_effect_on_a_live_bus(shop: Shop) -> None:
     """The buttons of the dashboard would do nothing."""
     operations = operations_of(shop.bus)
     assert (await operations.pause("pack")).count == 1
@@ -101,7 +101,7 @@ async def test_a_live_bus_is_paused_resumed_reset_and_replayed(shop: Shop) -> No
     assert shop.packed == [1, 1, 1]
 
 
-async def test_the_file_of_a_stopped_bus_is_paused_and_reset(stopped: Path) -> None:
+async def test_pause_and_reset_take_effect_on_the_file_of_a_stopped_bus(stopped: Path) -> None:
     """A subscription could not be held back before the application starts."""
     async with open_operations(stopped) as operations:
         await operations.pause("pack")
@@ -113,8 +113,8 @@ async def test_the_file_of_a_stopped_bus_is_paused_and_reset(stopped: Path) -> N
             await operations.pause("nobody")
 
 
-async def test_a_dead_letter_is_retried_on_a_live_bus_at_once(shop: Shop) -> None:
-    """The button would wait for a restart."""
+async def test_edit_and_retry_on_a_live_bus_delivers_the_event_at_once(shop: Shop) -> None:
+    """The button would do nothing until a restart."""
     operations = operations_of(shop.bus)
     await shop.bus.publish(ShopOrder("o-1", -1))
     await shop.bus.drain()
@@ -125,23 +125,23 @@ async def test_a_dead_letter_is_retried_on_a_live_bus_at_once(shop: Shop) -> Non
     assert (await operations.dead_letters()).dead_letters == ()
 
 
-async def test_what_another_process_retries_or_discards_reaches_the_one_that_handles_it(
+async def test_a_retry_or_discard_by_another_process_reaches_the_handling_process(
     shop: Shop, path: Path
 ) -> None:
     """A retry from the command line would wait until the application restarts."""
-    refused = [ShopOrder("o-1", -1), ShopOrder("o-2", -2)]
-    for order in refused:
+    rejected = [ShopOrder("o-1", -1), ShopOrder("o-2", -2)]
+    for order in rejected:
         await shop.bus.publish(order)
     await shop.bus.drain()
     async with open_operations(path) as elsewhere:
         await elsewhere.edit_and_retry(1, {"order_id": "o-1", "quantity": 7, "email": ""})
         await elsewhere.discard(2)
-    await asyncio.wait_for(shop.seen.wait(), 60)
+    await asyncio.wait_for(shop.packed_one.wait(), 60)
     await shop.bus.publish(ShopOrder("o-1", 8))
     await shop.bus.drain()
     assert shop.packed == [7, 8]
     assert (await operations_of(shop.bus).dead_letters()).dead_letters == ()
-    # The holder notices the discard when it next checks the file; nothing signals when that was.
+    # The bus notices the discard when it next checks the file; nothing signals when that was.
     async with asyncio.timeout(60):
         while shop.bus.health().status != "ok":  # noqa: ASYNC110
             await asyncio.sleep(0.01)

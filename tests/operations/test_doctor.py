@@ -52,11 +52,11 @@ def run(path: Path, *options: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-async def a_log(path: Path, *, poisonous: bool = False) -> None:
+async def write_log(path: Path, *, fails: bool = False) -> None:
     """Write a small log with one subscription, and a dead letter if asked for."""
 
     async def handle(event: ScaleRead) -> None:
-        if poisonous:
+        if fails:
             raise ValueError("too heavy")
 
     async with SqliteEventStorage(path) as storage, InMemoryEventBus(storage) as bus:
@@ -79,7 +79,9 @@ async def a_log(path: Path, *, poisonous: bool = False) -> None:
         ((3, 52, 0), False),
     ],
 )
-def test_the_versions_with_the_wal_reset_bug_are_known(version: tuple[int, int, int], affected: bool) -> None:
+def test_sqlite_versions_with_the_wal_reset_bug_get_a_warning(
+    version: tuple[int, int, int], affected: bool
+) -> None:
     """A false 'ok' would let several processes share a file that SQLite itself may damage."""
     assert has_wal_reset_bug(version) is affected
     assert check_sqlite(version)[0].level == ("warning" if affected else "ok")
@@ -89,7 +91,7 @@ def test_dead_letters_and_abandoned_subscriptions_are_warnings() -> None:
     """The operator on call would not learn that events are waiting."""
     now = datetime(2026, 1, 1, tzinfo=UTC) + timedelta(days=30)
     parked, abandoned, idle, busy = check_subscriptions(
-        [record(parked=2), record(frontier=5), record(), record(frontier=5, owner="somebody")], TEN, now
+        [record(parked=2), record(frontier=5), record(), record(frontier=5, owner="worker-1")], TEN, now
     )
     assert (parked.level, abandoned.level, idle.level, busy.level) == ("warning", "warning", "ok", "ok")
     assert "2 dead letters" in parked.text
@@ -97,16 +99,16 @@ def test_dead_letters_and_abandoned_subscriptions_are_warnings() -> None:
     assert "lag 5" in busy.text
 
 
-def test_a_subscription_that_has_halted_is_a_problem_whatever_else_it_has() -> None:
+def test_a_halted_subscription_is_a_problem_even_with_dead_letters() -> None:
     """A halted log would be called healthy, or only its dead letters be mentioned."""
     why = "halted at event 1 at position 4: failed 1 of 1 attempts"
     [halted] = check_subscriptions([record(parked=2, halted=why)], TEN, datetime(2026, 1, 1, tzinfo=UTC))
     assert (halted.level, halted.text) == ("problem", f"subscription 'scale' {why}")
 
 
-async def test_a_healthy_log_has_no_problem(tmp_path: Path) -> None:
+async def test_a_healthy_log_has_no_problems(tmp_path: Path) -> None:
     """A doctor that always finds something would soon be ignored."""
-    await a_log(tmp_path / "log.db")
+    await write_log(tmp_path / "log.db")
     async with SqliteEventStorage(tmp_path / "log.db") as storage:
         diagnosis = await examine(tmp_path / "log.db", storage)
     assert [f.text for f in diagnosis.findings if f.level == "problem"] == []
@@ -114,19 +116,21 @@ async def test_a_healthy_log_has_no_problem(tmp_path: Path) -> None:
     assert any("all checksums" in f.text for f in diagnosis.findings)
 
 
-@pytest.mark.parametrize(("durability", "told"), [("full", "is on disk"), ("normal", "may lose the newest")])
-async def test_it_tells_what_a_power_cut_could_take_of_what_was_written_last(
-    tmp_path: Path, durability: Any, told: str
+@pytest.mark.parametrize(
+    ("durability", "expected"), [("full", "is on disk"), ("normal", "may lose the newest")]
+)
+async def test_the_doctor_reports_the_durability_of_the_last_write(
+    tmp_path: Path, durability: Any, expected: str
 ) -> None:
-    """Nobody would know that an application runs without syncing until a power failure."""
+    """No operator would know that an application runs without syncing until a power failure."""
     path = tmp_path / "log.db"
 
-    async def said() -> list[str]:
+    async def durability_findings() -> list[str]:
         async with SqliteEventStorage(path) as storage:
             found = [finding.text for finding in (await examine(path, storage)).findings]
         return [text for text in found if text.startswith("durability")]
 
-    assert await said() == []
+    assert await durability_findings() == []
 
     def fail(tx: Transaction) -> None:
         tx.store_event(ScaleRead(-1))
@@ -142,13 +146,13 @@ async def test_it_tells_what_a_power_cut_could_take_of_what_was_written_last(
             assert await storage.noted_durability() == mode
     # Neither checking nor opening it in the stronger mode counts as writing.
     for _ in range(2):
-        (text,) = await said()
-        assert told in text
+        (text,) = await durability_findings()
+        assert expected in text
 
 
-async def test_the_command_reports_a_dead_letter_with_status_one(tmp_path: Path) -> None:
+async def test_the_doctor_exits_with_status_one_for_dead_letters(tmp_path: Path) -> None:
     """Scripts rely on the exit status, people on the advice."""
-    await a_log(tmp_path / "log.db", poisonous=True)
+    await write_log(tmp_path / "log.db", fails=True)
     done = run(tmp_path / "log.db")
     assert done.returncode == 1, done.stderr
     assert "3 dead letters" in done.stdout
@@ -157,10 +161,10 @@ async def test_the_command_reports_a_dead_letter_with_status_one(tmp_path: Path)
     assert report["level"] == "warning"
 
 
-async def test_the_command_names_the_position_of_an_altered_event_with_status_two(tmp_path: Path) -> None:
+async def test_the_doctor_names_the_position_of_an_altered_event_and_exits_with_two(tmp_path: Path) -> None:
     """An altered event that is not reported would be found only when it is needed."""
     path = tmp_path / "log.db"
-    await a_log(path)
+    await write_log(path)
     connection = sqlite3.connect(path)
     connection.execute("UPDATE events SET payload = ? WHERE position = 2", (b'{"grams":7000}',))
     connection.commit()
@@ -170,7 +174,7 @@ async def test_the_command_names_the_position_of_an_altered_event_with_status_tw
     assert "position 2" in done.stdout
 
 
-def test_a_file_that_is_no_log_is_refused_in_one_line_with_status_two(tmp_path: Path) -> None:
+def test_the_doctor_rejects_a_file_that_is_not_a_log_without_a_traceback(tmp_path: Path) -> None:
     """A traceback would not say what to do."""
     other = tmp_path / "notes.txt"
     other.write_text("these are notes, no log" * 10)

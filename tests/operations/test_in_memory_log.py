@@ -1,4 +1,4 @@
-"""Operators see the same of a log in memory as of one in a file."""
+"""Operators see the same for a log in memory as for one in a file."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ async def _answers(operations: Operations) -> dict[str, Any]:
     }
 
 
-async def test_a_log_in_memory_answers_like_a_file(tmp_path: Path) -> None:
+async def test_operations_give_the_same_results_for_a_log_in_memory_and_in_a_file(tmp_path: Path) -> None:
     """What an operator learns in a test would not hold in production."""
     found: list[dict[str, Any]] = []
     for storage in (SqliteEventStorage(tmp_path / "shop.db"), InMemoryEventStorage()):

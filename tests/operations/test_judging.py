@@ -29,7 +29,7 @@ def view(state: str = "active", **more: Any) -> SubscriptionView:
 
 
 @pytest.mark.parametrize(
-    ("seen", "target", "level", "code", "words"),
+    ("subscription", "target", "level", "code", "message"),
     [
         (view("halted", reason="halted at event 5"), LIVE, "failing", "halted", "halted at event 5"),
         (view("paused", paused=True, lag=1200), LIVE, "degraded", "paused", "1,200 events wait"),
@@ -47,17 +47,17 @@ def view(state: str = "active", **more: Any) -> SubscriptionView:
         (view(skipped=4), LIVE, "degraded", "skipped", "4 events of unregistered types"),
     ],
 )
-def test_each_thing_that_is_wrong_is_a_reason_of_its_own(
-    seen: SubscriptionView, target: Target, level: str, code: str, words: str
+def test_each_problem_of_a_subscription_is_a_separate_health_reason(
+    subscription: SubscriptionView, target: Target, level: str, code: str, message: str
 ) -> None:
     """A page that is green while events are stuck is worse than none."""
-    found, [reason] = judge(target, [seen], [], NOW)
+    found, [reason] = judge(target, [subscription], [], NOW)
     assert (found, reason.level, reason.code, reason.subscription) == (level, level, code, "pack")
-    assert words in reason.text
+    assert message in reason.text
 
 
 @pytest.mark.parametrize(
-    ("seen", "target"),
+    ("subscription", "target"),
     [
         (view(lag=5), LIVE),
         (view(retries=2047), LIVE),
@@ -66,12 +66,12 @@ def test_each_thing_that_is_wrong_is_a_reason_of_its_own(
         (view("standby", lag=3, updated_at=NOW - timedelta(hours=1)), AWAY),
     ],
 )
-def test_what_works_as_it_should_is_no_reason(seen: SubscriptionView, target: Target) -> None:
+def test_a_working_subscription_has_no_health_reason(subscription: SubscriptionView, target: Target) -> None:
     """False alarms teach people to ignore them."""
-    assert judge(target, [seen], [], NOW) == ("ok", ())
+    assert judge(target, [subscription], [], NOW) == ("ok", ())
 
 
-def test_what_is_masked_is_masked_within_lists_too() -> None:
+def test_masking_hides_fields_inside_lists() -> None:
     """The buyers' addresses in an order would be shown if there are several."""
     payload = {"buyers": [{"name": "kim", "email": "kim@example.com"}, ["x", {"password": "p"}]], "raw": b"?"}
     assert Masking("masked").of(payload) == {
@@ -80,7 +80,7 @@ def test_what_is_masked_is_masked_within_lists_too() -> None:
     }
 
 
-async def test_a_place_in_the_log_is_found_by_time() -> None:
+async def test_position_at_finds_the_position_for_a_time() -> None:
     """The rate of the last hour would count the wrong events."""
     async with InMemoryEventStorage() as storage:
         for number in range(9):
@@ -92,7 +92,7 @@ async def test_a_place_in_the_log_is_found_by_time() -> None:
         assert await position_at(storage, from_microseconds(times[-1] + 1), 1, 9) == 10
 
 
-async def test_dead_letters_are_counted_by_the_type_of_their_event(stopped: Path) -> None:
+async def test_dead_letters_are_counted_and_discarded_by_event_type(stopped: Path) -> None:
     """After confirming "discard 2 dead letters?", exactly two must be gone."""
     async with open_operations(stopped) as operations:
         wanted = DeadLetterFilter(event_type="shop.ordered")
@@ -102,16 +102,14 @@ async def test_dead_letters_are_counted_by_the_type_of_their_event(stopped: Path
 
 
 @pytest.mark.parametrize("limit", [0, -1, 1_000_000])
-async def test_a_page_of_no_sensible_length_is_refused(stopped: Path, limit: int) -> None:
+async def test_a_page_limit_out_of_range_is_rejected(stopped: Path, limit: int) -> None:
     """A page of a million events would fill the memory of the inspected process."""
     async with open_operations(stopped) as operations:
         with pytest.raises(InvalidFilterError, match="limit"):
             await operations.events(limit=limit)
 
 
-def test_a_write_ahead_log_that_has_grown_is_a_warning(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_large_write_ahead_log_is_a_warning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It costs disk space, and means that a reader never finishes."""
     monkeypatch.setattr(doctor, "_WAL_WARNING_BYTES", 1000)
     wal = tmp_path / "shop.db-wal"

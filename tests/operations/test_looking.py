@@ -17,7 +17,7 @@ from pabal.errors import (
 )
 from pabal.factory import open_operations
 from pabal.operations import HIDDEN, Masking, operations_of, parse_filter
-from tests.operations.conftest import Shop, ShopOrder, mend
+from tests.operations.conftest import Shop, ShopOrder, retry_dead_letters
 
 
 async def test_the_overview_of_a_stopped_log_says_what_is_wrong(stopped: Path) -> None:
@@ -32,7 +32,7 @@ async def test_the_overview_of_a_stopped_log_says_what_is_wrong(stopped: Path) -
     assert msgspec.json.decode(msgspec.json.encode(overview))["target"]["kind"] == "sqlite"
 
 
-async def test_a_live_bus_adds_what_only_it_knows(shop: Shop) -> None:
+async def test_operations_of_a_live_bus_include_its_runtime_state(shop: Shop) -> None:
     """Rates and states of a running bus would be missing on the dashboard."""
     operations = operations_of(shop.bus)
     await shop.bus.publish(ShopOrder("o-1", 1))
@@ -43,7 +43,7 @@ async def test_a_live_bus_adds_what_only_it_knows(shop: Shop) -> None:
     assert (overview.health, overview.totals.published, overview.totals.is_running) == ("ok", 2, True)
 
 
-async def test_pages_lead_through_all_events_in_both_directions(stopped: Path) -> None:
+async def test_pages_cover_all_events_in_both_directions(stopped: Path) -> None:
     """An event between two pages would never be seen."""
     async with open_operations(stopped) as operations:
         seen: list[int | None] = []
@@ -60,7 +60,7 @@ async def test_pages_lead_through_all_events_in_both_directions(stopped: Path) -
         assert (page.older, page.newer) == ("3", "5")
 
 
-async def test_filters_choose_by_type_aggregate_and_cause(stopped: Path) -> None:
+async def test_filters_select_events_by_type_aggregate_correlation_and_time(stopped: Path) -> None:
     """A filter that returns too much or too little misleads at the worst moment."""
     async with open_operations(stopped) as operations:
         packed = await operations.events(parse_filter({"type": "*.packed"}))
@@ -76,8 +76,8 @@ async def test_filters_choose_by_type_aggregate_and_cause(stopped: Path) -> None
         assert (await operations.events(parse_filter({"aggregate": "basket/"}))).events == ()
 
 
-async def test_one_event_shows_cause_effects_and_deliveries(stopped: Path) -> None:
-    """Nobody could tell why an event did not have its effect."""
+async def test_an_event_shows_its_cause_effects_and_deliveries(stopped: Path) -> None:
+    """Operators could not find out why an event did not have its effect."""
     async with open_operations(stopped) as operations:
         orders = (await operations.events(parse_filter({"type": "shop.ordered"}))).events
         done = await operations.event(orders[-1].event_id)
@@ -96,7 +96,7 @@ async def test_one_event_shows_cause_effects_and_deliveries(stopped: Path) -> No
             await operations.event("0190a000-0000-7000-8000-000000000000")
 
 
-async def test_dead_letters_are_told_among_events(stopped: Path) -> None:
+async def test_parked_returns_the_events_that_are_dead_letters(stopped: Path) -> None:
     """A picture of a chain would mark the oldest ones alone, or read all that there are."""
     async with open_operations(stopped) as operations:
         events = (await operations.events()).events
@@ -105,9 +105,9 @@ async def test_dead_letters_are_told_among_events(stopped: Path) -> None:
         assert await operations.parked(events[:0]) == set()
 
 
-async def test_a_delivery_that_succeeded_at_last_shows_what_failed_before(stopped: Path) -> None:
+async def test_a_delivery_that_finally_succeeded_shows_its_earlier_failures(stopped: Path) -> None:
     """To the question why an order was late, the answer would only be that it was handled."""
-    await mend(stopped)
+    await retry_dead_letters(stopped)
     for mode in ("full", "masked"):
         async with open_operations(stopped, masking=Masking(mode)) as operations:
             orders = (await operations.events(parse_filter({"type": "shop.ordered"}))).events
@@ -121,18 +121,19 @@ async def test_a_delivery_that_succeeded_at_last_shows_what_failed_before(stoppe
         assert ("kim@example.com" in text) == (mode == "full")
 
 
-async def test_a_trace_is_a_tree_from_any_event_of_the_chain(stopped: Path) -> None:
+async def test_a_trace_is_the_same_tree_from_an_effect_as_from_its_cause(stopped: Path) -> None:
     """The way from a cause to its effects would have to be pieced together by hand."""
     async with open_operations(stopped) as operations:
         (packed, *_) = (await operations.events(parse_filter({"type": "shop.packed"}))).events
         trace = await operations.trace(packed.event_id)
+        assert await operations.trace(trace.roots[0].event.event_id) == trace
     (root,) = trace.roots
     assert root.event.event_type == "shop.ordered"
     assert [node.event.event_id for node in root.effects] == [packed.event_id]
     assert (trace.count, trace.complete) == (2, True)
 
 
-async def test_streams_are_listed_by_page_and_shown_in_order(stopped: Path) -> None:
+async def test_streams_are_listed_in_pages_and_each_shows_its_events(stopped: Path) -> None:
     """An aggregate's history could be found only by its exact id."""
     async with open_operations(stopped) as operations:
         first = await operations.streams(prefix="o-", limit=3)
@@ -145,7 +146,7 @@ async def test_streams_are_listed_by_page_and_shown_in_order(stopped: Path) -> N
             await operations.streams(after="no cursor")
 
 
-async def test_following_yields_what_is_published_meanwhile(shop: Shop) -> None:
+async def test_follow_yields_events_published_while_it_runs(shop: Shop) -> None:
     """``pabal tail`` would show past events, or nothing."""
     operations = operations_of(shop.bus)
     seen: list[str] = []
@@ -156,11 +157,11 @@ async def test_following_yields_what_is_published_meanwhile(shop: Shop) -> None:
             if len(seen) == 2:
                 return
 
-    following = asyncio.create_task(tail())
+    tailing = asyncio.create_task(tail())
     for name in ("o-1", "o-2"):
         await shop.bus.publish(ShopOrder(name, 1))
         await shop.bus.drain()
-    await asyncio.wait_for(following, 60)
+    await asyncio.wait_for(tailing, 60)
     assert seen == ["o-1", "o-2"]
 
 
@@ -168,15 +169,15 @@ async def test_following_yields_what_is_published_meanwhile(shop: Shop) -> None:
     ("field", "text"),
     [("since", "yesterdayish"), ("type", "a b"), ("colour", "red"), ("until", "99999999999d")],
 )
-def test_a_filter_that_cannot_be_read_is_refused(field: str, text: str) -> None:
+def test_parse_filter_rejects_unknown_fields_and_invalid_values(field: str, text: str) -> None:
     """A mistyped filter would silently show everything."""
-    with pytest.raises(InvalidFilterError) as refused:
+    with pytest.raises(InvalidFilterError) as caught:
         parse_filter({field: text})
-    assert refused.value.field == field
+    assert caught.value.field == field
 
 
 async def test_masking_hides_fields_by_name_and_messages_that_may_quote_them(stopped: Path) -> None:
-    """Personal data would be on the screen of everybody who operates the bus."""
+    """Personal data would be on the screen of every operator."""
     async with open_operations(stopped, masking=Masking("masked")) as operations:
         letter = await operations.dead_letter(1)
         assert letter.event.payload == {"order_id": "o-1", "quantity": -1, "email": HIDDEN}
@@ -184,7 +185,9 @@ async def test_masking_hides_fields_by_name_and_messages_that_may_quote_them(sto
     assert "kim@example.com" not in msgspec.json.encode((letter, detail)).decode()
 
 
-async def test_what_is_no_log_is_refused_and_left_alone(tmp_path: Path) -> None:
+async def test_open_operations_rejects_a_file_that_is_not_a_log_and_leaves_it_unchanged(
+    tmp_path: Path,
+) -> None:
     """Inspecting a wrong file would turn it into a log, or create one."""
     with pytest.raises(StorageUnavailableError):
         open_operations(tmp_path / "missing.db")

@@ -1,4 +1,4 @@
-"""Operators list and remove projections without their classes, whoever runs them."""
+"""Operators list and remove projections without their classes, whichever process runs them."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ async def _tables(storage: SqliteEventStorage) -> list[str]:
     return [name for (name,) in await storage.query(names)]
 
 
-async def test_a_file_shows_what_it_holds_of_projections(
+async def test_projections_lists_the_live_and_unfinished_tables_of_a_file(
     storage: SqliteEventStorage, operations: Operations
 ) -> None:
     """The operator would need SQL to see which read model lags, or holds back the log."""
@@ -78,7 +78,7 @@ async def test_a_file_shows_what_it_holds_of_projections(
     assert (await operations.projections(rows=True))[0].rows == {"balances": 1}
 
 
-async def test_a_table_that_somebody_dropped_is_not_counted(
+async def test_a_dropped_table_of_a_projection_is_not_counted(
     storage: SqliteEventStorage, operations: Operations
 ) -> None:
     """One missing table would prevent all projections from being shown."""
@@ -87,10 +87,10 @@ async def test_a_table_that_somebody_dropped_is_not_counted(
     assert [view.rows for view in await operations.projections(rows=True)] == [{}]
 
 
-async def test_a_projection_whose_class_is_gone_is_removed(
+async def test_remove_projection_works_without_the_class(
     storage: SqliteEventStorage, operations: Operations
 ) -> None:
-    """It would hold back the log forever, or somebody drop the wrong table by hand."""
+    """It would hold back the log forever, or an operator drop the wrong table by hand."""
     await _run_until(Balances(storage), await _store(storage, 10))
     await _interrupt(Balances(storage, batch=4), at=4)
     await _store(storage, 5)
@@ -108,7 +108,7 @@ async def test_a_projection_whose_class_is_gone_is_removed(
     )
 
 
-async def test_what_an_interrupted_rebuild_has_left_is_dropped_alone(
+async def test_remove_projection_unfinished_drops_only_an_interrupted_rebuild(
     storage: SqliteEventStorage, operations: Operations
 ) -> None:
     """It holds back the log like the live tables, and only another rebuild would remove it."""
@@ -121,7 +121,7 @@ async def test_what_an_interrupted_rebuild_has_left_is_dropped_alone(
     assert (view.position, view.rebuild) == (10, None)
 
 
-async def test_a_removal_is_noticed_where_the_projection_runs(
+async def test_a_running_projection_stops_when_it_is_removed(
     storage: SqliteEventStorage, operations: Operations
 ) -> None:
     """The application would write into dropped tables, or recreate them half-filled."""
@@ -136,7 +136,7 @@ async def test_a_removal_is_noticed_where_the_projection_runs(
     assert await balances.rows("SELECT entries FROM {balances}") == [(4,)]
 
 
-async def test_a_rebuild_whose_tables_are_dropped_fails_and_leaves_the_live_ones(
+async def test_a_rebuild_whose_tables_are_dropped_fails_and_keeps_the_live_tables(
     storage: SqliteEventStorage,
 ) -> None:
     """It would keep writing, and replace the live tables with nothing."""
@@ -159,7 +159,7 @@ async def test_a_rebuild_whose_tables_are_dropped_fails_and_leaves_the_live_ones
     assert await balances.rows("SELECT entries FROM {balances}") == [(20,)]
 
 
-async def test_unknown_names_are_told_with_those_there_are(
+async def test_removing_an_unknown_projection_raises_with_the_known_names(
     storage: SqliteEventStorage, operations: Operations
 ) -> None:
     """A typing error would look as if it had worked."""
@@ -171,7 +171,7 @@ async def test_unknown_names_are_told_with_those_there_are(
     assert [entry.succeeded for entry in await operations.audit()] == [False, False]
 
 
-async def test_where_no_tables_are_there_are_no_projections() -> None:
+async def test_a_bus_or_log_in_memory_has_no_projections() -> None:
     """An operator of a bus in memory would get an AttributeError."""
     in_memory = operations_of(InMemoryEventStorage())
     assert await in_memory.projections(rows=True) == []

@@ -32,7 +32,7 @@ async def _take(event: ShopOrder) -> None:
     """Accept every order."""
 
 
-async def test_what_was_trimmed_is_no_lag_of_a_subscription_that_nobody_runs(trimmed: Path) -> None:
+async def test_the_lag_of_an_unclaimed_subscription_excludes_trimmed_events(trimmed: Path) -> None:
     """After a reset to the beginning, the lag would include events that can never arrive."""
     async with open_operations(trimmed) as operations:
         await operations.reset("pack", "beginning")
@@ -44,7 +44,7 @@ async def test_what_was_trimmed_is_no_lag_of_a_subscription_that_nobody_runs(tri
     assert any(text.startswith("subscription 'pack': lag 4,") for text in texts), texts
 
 
-async def test_what_was_trimmed_is_no_lag_of_a_subscription_that_is_paused_here(trimmed: Path) -> None:
+async def test_the_lag_of_a_paused_subscription_excludes_trimmed_events(trimmed: Path) -> None:
     """The same page would show another number once the application runs."""
     bus = EventBusFactory.create_default_event_bus(trimmed)
     bus.subscribe(ShopOrder, _take, name="pack")
@@ -57,7 +57,7 @@ async def test_what_was_trimmed_is_no_lag_of_a_subscription_that_is_paused_here(
         assert (view.state, view.lag) == ("paused", 4)
 
 
-async def test_a_replay_counts_what_is_still_there(trimmed: Path) -> None:
+async def test_replay_counts_only_events_that_were_not_trimmed(trimmed: Path) -> None:
     """Deleted positions would be announced, and an empty range be accepted."""
     async with open_operations(trimmed) as operations:
         assert (await operations.replay("pack", 1)).count == 4
@@ -65,21 +65,21 @@ async def test_a_replay_counts_what_is_still_there(trimmed: Path) -> None:
             await operations.replay("pack", 2, 6)
 
 
-async def test_the_lag_of_what_another_process_handles_is_its_own(path: Path) -> None:
+async def test_a_standby_process_shows_the_lag_of_the_active_one(path: Path) -> None:
     """The page of a standby process would not show events that pile up at the active one."""
     gate = asyncio.Event()
 
     async def wait(event: ShopOrder) -> None:
         await gate.wait()
 
-    handling = EventBusFactory.create_default_event_bus(path)
-    handling.subscribe(ShopOrder, wait, name="pack")
-    async with handling:
-        standing_by = EventBusFactory.create_default_event_bus(path)
-        standing_by.subscribe(ShopOrder, _take, name="pack")
-        async with standing_by:
-            await handling.publish_batch([ShopOrder(f"o-{number}", number) for number in range(5)])
-            [view] = await operations_of(standing_by).subscriptions()
+    active = EventBusFactory.create_default_event_bus(path)
+    active.subscribe(ShopOrder, wait, name="pack")
+    async with active:
+        standby = EventBusFactory.create_default_event_bus(path)
+        standby.subscribe(ShopOrder, _take, name="pack")
+        async with standby:
+            await active.publish_batch([ShopOrder(f"o-{number}", number) for number in range(5)])
+            [view] = await operations_of(standby).subscriptions()
             assert (view.state, view.lag) == ("standby", 5)
             gate.set()
-            await handling.drain()
+            await active.drain()

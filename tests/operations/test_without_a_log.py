@@ -1,4 +1,4 @@
-"""Operators of a bus without log see what there is, and are told what is not possible."""
+"""Operators of a bus without a log see what there is, and get an error for what is not possible."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ async def memory_shop() -> AsyncIterator[Shop]:
         yield shop
 
 
-async def test_what_only_a_log_knows_is_empty_and_no_error(memory_shop: Shop) -> None:
+async def test_queries_that_need_a_log_return_empty_results_without_one(memory_shop: Shop) -> None:
     """Every page of the dashboard would fail on a bus in memory, although it has something to show."""
     operations = operations_of(memory_shop.bus)
     overview = await operations.overview()
@@ -41,11 +41,11 @@ async def test_what_only_a_log_knows_is_empty_and_no_error(memory_shop: Shop) ->
     with pytest.raises(EventNotFoundError):
         await operations.event("0198c0de-0000-7000-8000-000000000000")
     await operations.aclose()
-    await memory_shop.bus.publish(ShopOrder("o-2", 1))  # the bus belongs to its application and goes on
+    await memory_shop.bus.publish(ShopOrder("o-2", 1))  # the bus belongs to its application and keeps running
 
 
-async def test_following_is_refused_for_nothing_would_ever_come(memory_shop: Shop) -> None:
-    """A live page would stay empty, and nobody would know why."""
+async def test_follow_raises_on_a_bus_without_a_log(memory_shop: Shop) -> None:
+    """A live page would stay empty without an explanation."""
     with pytest.raises(UsageError, match="no log to follow"):
         await asyncio.wait_for(anext(operations_of(memory_shop.bus).follow()), 10)
 
@@ -59,7 +59,7 @@ async def test_following_is_refused_for_nothing_would_ever_come(memory_shop: Sho
     ],
     ids=["pause", "reset", "replay"],
 )
-async def test_what_needs_a_log_is_refused_with_the_reason(
+async def test_actions_that_need_a_log_raise_action_not_possible(
     memory_shop: Shop, action: Callable[[Operations], Awaitable[Any]]
 ) -> None:
     """An operator would believe that it was done, although nothing remembers it."""
@@ -67,7 +67,7 @@ async def test_what_needs_a_log_is_refused_with_the_reason(
         await action(operations_of(memory_shop.bus))
 
 
-async def test_a_subscription_that_is_not_there_is_not_resumed(memory_shop: Shop) -> None:
+async def test_resume_raises_for_an_unknown_subscription(memory_shop: Shop) -> None:
     """A mistyped name would look like a success."""
     operations = operations_of(memory_shop.bus)
     with pytest.raises(SubscriptionNotFoundError, match="pack"):
@@ -75,7 +75,7 @@ async def test_a_subscription_that_is_not_there_is_not_resumed(memory_shop: Shop
     assert (await operations.resume("pack")).count == 0  # it was not halted
 
 
-async def test_dead_letters_in_memory_are_edited_and_discarded_and_that_is_written_down(
+async def test_editing_and_discarding_dead_letters_in_memory_is_audited(
     memory_shop: Shop,
 ) -> None:
     """A dead letter of an in-memory bus that cannot be fixed is lost with its process."""
@@ -90,21 +90,21 @@ async def test_dead_letters_in_memory_are_edited_and_discarded_and_that_is_writt
     await memory_shop.bus.drain()
     assert (await operations.discard(2)).count == 1
     assert (await operations.dead_letters()).dead_letters == ()
-    told = [(one.actor, one.action, one.subject, one.succeeded) for one in await operations.audit()]
-    assert told == [("kim", "discard", "2", True), ("kim", "edit", "1", True)]
+    entries = [(one.actor, one.action, one.subject, one.succeeded) for one in await operations.audit()]
+    assert entries == [("kim", "discard", "2", True), ("kim", "edit", "1", True)]
     assert [one.action for one in await operations.audit(before=2)] == ["edit"]
 
 
-async def test_others_have_the_event_loop_while_an_operator_deals_with_many_dead_letters(
+async def test_listing_and_discarding_many_dead_letters_yields_to_the_event_loop(
     memory_shop: Shop,
 ) -> None:
     """The application would block while an operator lists or discards a hundred thousand."""
     await memory_shop.bus.publish_batch([ShopOrder(f"o-{n}", -n) for n in range(2, 1201)])
     await memory_shop.bus.drain()
     operations = operations_of(memory_shop.bus)
-    async with count_loop_iterations() as turns:
+    async with count_loop_iterations() as iterations:
         [group] = await operations.dead_letter_groups()
-        assert (group.count, turns.count >= 2) == (1200, True)
-    async with count_loop_iterations() as turns:
+        assert (group.count, iterations.count >= 2) == (1200, True)
+    async with count_loop_iterations() as iterations:
         assert (await operations.discard_matching(DeadLetterFilter())).count == 1200
-        assert turns.count >= 24
+        assert iterations.count >= 24
