@@ -57,9 +57,9 @@ def _document() -> dict[str, Any]:
 
     async def handle(event: Traded) -> None: ...
 
-    every = bus.subscribe("asyncdoc.*", handle, name="report:all")
+    all_events = bus.subscribe("asyncdoc.*", handle, name="report:all")
     one = bus.subscribe(Traded, handle, name="risk")
-    document = asyncapi_document([every, one], title="Desk", version="1.2.0", event_types="asyncdoc.")
+    document = asyncapi_document([all_events, one], title="Desk", version="1.2.0", event_types="asyncdoc.")
     again: dict[str, Any] = json.loads(json.dumps(document))
     return again
 
@@ -68,19 +68,19 @@ def _validator() -> Any:
     return jsonschema.Draft7Validator(_official_schema())
 
 
-def test_the_document_is_valid_by_the_official_schema() -> None:
-    """Generators and viewers of AsyncAPI would refuse it."""
+def test_the_document_validates_against_the_official_schema() -> None:
+    """Generators and viewers of AsyncAPI would reject it."""
     assert [error.message for error in _validator().iter_errors(_document())] == []
 
 
-def test_the_official_schema_would_refuse_a_wrong_document() -> None:
+def test_the_official_schema_rejects_an_invalid_document() -> None:
     """The test above would pass whatever the document contains."""
     document = _document()
     document["operations"]["risk.asyncdoc.traded"]["action"] = "subscribe"
     assert list(_validator().iter_errors(document)) != []
 
 
-def test_every_reference_leads_somewhere() -> None:
+def test_every_reference_in_the_document_resolves() -> None:
     """A viewer would show nothing in place of the payload."""
     document = _document()
 
@@ -99,7 +99,7 @@ def test_every_reference_leads_somewhere() -> None:
     check(document)
 
 
-def test_the_document_names_who_sends_and_who_receives_what() -> None:
+def test_the_document_lists_the_senders_and_receivers_of_each_event() -> None:
     """Readers would not learn which subscription an event reaches."""
     operations = _document()["operations"]
     received = {name for name, operation in operations.items() if operation["action"] == "receive"}
@@ -114,7 +114,7 @@ def test_the_document_names_who_sends_and_who_receives_what() -> None:
     }
 
 
-def test_a_payload_is_described_as_it_is_stored() -> None:
+def test_a_stored_payload_validates_against_its_schema_in_the_document() -> None:
     """A consumer in another language would be generated for another payload."""
     document = _document()
     schema = {**document["components"]["schemas"]["asyncdoc.traded"], "components": document["components"]}
@@ -124,7 +124,7 @@ def test_a_payload_is_described_as_it_is_stored() -> None:
     assert list(jsonschema.Draft202012Validator(schema).iter_errors({**payload, "side": "hold"})) != []
 
 
-def test_names_that_differ_in_forbidden_signs_alone_stay_apart() -> None:
+def test_names_that_differ_only_in_forbidden_characters_stay_distinct() -> None:
     """One of two subscriptions would be missing from the document."""
     bus = InMemoryEventBus()
 
@@ -140,7 +140,7 @@ def test_names_that_differ_in_forbidden_signs_alone_stay_apart() -> None:
     }
 
 
-def test_a_name_that_ends_where_another_type_begins_takes_no_operation_of_others() -> None:
+def test_operations_with_colliding_joined_names_all_stay_in_the_document() -> None:
     """The sender or receiver of an event would be missing from the document."""
     with registry.isolated():
 
@@ -154,12 +154,12 @@ def test_a_name_that_ends_where_another_type_begins_takes_no_operation_of_others
 
         async def handle(event: DomainEvent) -> None: ...
 
-        every = [
+        all_events = [
             bus.subscribe(OrderPlaced, handle, name="audit"),
             bus.subscribe(Placed, handle, name="audit.asyncops"),
             bus.subscribe(Placed, handle, name="publish.asyncops"),
         ]
-        document = asyncapi_document(every, title="Desk", version="1", event_types="asyncops.")
+        document = asyncapi_document(all_events, title="Desk", version="1", event_types="asyncops.")
     described = {
         (operation["action"], operation.get("title"), operation["channel"]["$ref"].rpartition("/")[2])
         for operation in document["operations"].values()
@@ -186,15 +186,15 @@ bus.subscribe(Baked, lambda event: None, name="sell")
 """
 
 
-def _shell(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+def _run_asyncapi(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     (folder / "bakery.py").write_text(APPLICATION, "utf-8")
     command = [sys.executable, "-m", "pabal", "asyncapi", *arguments]
     return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False, timeout=60)
 
 
-def test_the_shell_prints_the_document_of_an_application(tmp_path: Path) -> None:
+def test_the_asyncapi_command_prints_the_document_of_an_application(tmp_path: Path) -> None:
     """A build step would need its own script."""
-    done = _shell(tmp_path, "bakery:bus", "--title", "Bakery", "--types", "bakery.")
+    done = _run_asyncapi(tmp_path, "bakery:bus", "--title", "Bakery", "--types", "bakery.")
     assert done.returncode == 0, done.stderr
     document = json.loads(done.stdout)
     assert list(_validator().iter_errors(document)) == []
@@ -202,14 +202,14 @@ def test_the_shell_prints_the_document_of_an_application(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("application", ["no_such_module", "bakery:nothing", "bakery:Baked", ""])
-def test_the_shell_refuses_what_is_no_application(tmp_path: Path, application: str) -> None:
+def test_the_asyncapi_command_rejects_an_invalid_application(tmp_path: Path, application: str) -> None:
     """A typing error would end in a traceback, or an empty document."""
-    done = _shell(tmp_path, application)
+    done = _run_asyncapi(tmp_path, application)
     assert (done.returncode, done.stdout) == (2, "")
     assert "Traceback" not in done.stderr
 
 
-def test_an_event_named_like_what_another_one_holds_takes_nothing_of_its_place() -> None:
+def test_an_event_named_like_a_nested_struct_gets_a_separate_schema() -> None:
     """The field would refer to the event's schema, and every consumer decode it wrongly."""
     with registry.isolated():
 

@@ -40,11 +40,11 @@ def billed() -> Billed:
     )
 
 
-def _whole(event: Any) -> Any:
+def _as_dict(event: Any) -> Any:
     return event.to_dict()
 
 
-def test_an_event_survives_the_official_sdk_whole() -> None:
+def test_an_event_survives_a_round_trip_through_the_official_sdk() -> None:
     """A receiver with the standard library would read something else than was sent."""
     event = billed()
     body = json.dumps(to_cloudevent(event, "/shop")).encode()
@@ -55,7 +55,7 @@ def test_an_event_survives_the_official_sdk_whole() -> None:
     assert understood.get_time() == event.occurred_at
     assert understood.get_extension("correlationid") == "c"
     again = from_cloudevent(json.loads(to_structured_event(understood).body))
-    assert _whole(again) == _whole(event)
+    assert _as_dict(again) == _as_dict(event)
 
 
 @pytest.mark.parametrize(
@@ -81,20 +81,20 @@ def test_an_event_survives_the_official_sdk_whole() -> None:
         {"pabalmetadata": '{"nested": {}}'},
     ],
 )
-def test_what_is_no_event_is_refused_with_a_pabal_error(broken: dict[str, Any]) -> None:
+def test_from_cloudevent_rejects_an_invalid_document_with_a_pabal_error(broken: dict[str, Any]) -> None:
     """A broken document from another system would surface as a bare KeyError."""
     document = {**to_cloudevent(billed(), "/shop"), **broken} if broken else {}
     with pytest.raises(PabalError):
         from_cloudevent(document)
 
 
-def test_a_source_is_needed() -> None:
+def test_to_cloudevent_rejects_an_empty_source() -> None:
     """Documents that no SDK accepts would be sent."""
     with pytest.raises(InvalidEventError, match="source"):
         to_cloudevent(billed(), "")
 
 
-async def test_an_event_of_another_publisher_is_brought_in_once_under_whatever_id_it_has(
+async def test_an_event_of_another_publisher_is_stored_once_whatever_its_id(
     tmp_path: Path,
 ) -> None:
     """Few publishers use UUIDs as ids: their events could not be stored, or would be stored again."""
@@ -111,7 +111,7 @@ async def test_an_event_of_another_publisher_is_brought_in_once_under_whatever_i
         assert await storage.store_event(first) == await storage.store_event(again) == 1
 
 
-async def test_an_event_shown_without_its_payload_makes_a_document_without_data() -> None:
+async def test_an_event_view_without_its_payload_gives_a_document_without_data() -> None:
     """There would be a value that is not JSON."""
     async with InMemoryEventBus(InMemoryEventStorage()) as bus, operations_of(bus) as operations:
         await bus.publish(billed())
@@ -121,8 +121,8 @@ async def test_an_event_shown_without_its_payload_makes_a_document_without_data(
     assert json.loads(json.dumps(document))["id"] == view.event_id
 
 
-def test_an_attribute_that_is_null_is_not_set() -> None:
-    """The standard says so, and documents from serializers that write every property would be refused."""
+def test_an_attribute_that_is_null_counts_as_unset() -> None:
+    """The standard says so, and documents from serializers that write every property would be rejected."""
     document = to_cloudevent(billed(), "/shop")
     null = ("time", "correlationid", "causationid", "traceparent", "tracestate", "pabalmetadata")
     unset = {name: value for name, value in document.items() if name not in (*null, "pabalversion")}
@@ -132,14 +132,14 @@ def test_an_attribute_that_is_null_is_not_set() -> None:
     assert event.correlation_id == from_cloudevent(unset).correlation_id
 
 
-def test_a_time_may_have_small_letters() -> None:
-    """RFC 3339 allows them; events of such publishers would be refused."""
+def test_a_time_with_lowercase_letters_is_accepted() -> None:
+    """RFC 3339 allows them; events of such publishers would be rejected."""
     event = from_cloudevent({**to_cloudevent(billed(), "/shop"), "time": "2026-05-01t09:30:00.25z"})
     assert event.occurred_at == datetime(2026, 5, 1, 9, 30, 0, 250_000, tzinfo=UTC)
 
 
 @pytest.mark.parametrize("time", ["0001-01-01T00:00:00+09:00", "9999-12-31T23:59:59-09:00"])
-def test_a_time_that_utc_has_not_is_refused_as_a_broken_attribute(time: str) -> None:
+def test_a_time_outside_the_range_of_utc_is_rejected_as_a_broken_attribute(time: str) -> None:
     """One such line would end an import in a traceback, without its line number."""
     with pytest.raises(InvalidEventError, match="has a broken attribute"):
         from_cloudevent({**to_cloudevent(billed(), "/shop"), "time": time})

@@ -45,7 +45,7 @@ def _stored(file: Path) -> list[dict[str, object]]:
     return asyncio.run(read())
 
 
-def test_what_is_exported_is_read_by_the_official_sdk(file: Path) -> None:
+def test_exported_events_are_readable_by_the_official_sdk(file: Path) -> None:
     """Another system could not read the exported log."""
     lines = _export(file).splitlines()
     read = [
@@ -56,22 +56,22 @@ def test_what_is_exported_is_read_by_the_official_sdk(file: Path) -> None:
     assert {event.get_source() for event in read} == {"/bills"}
 
 
-def test_a_log_that_is_exported_and_imported_is_the_same(file: Path, tmp_path: Path) -> None:
+def test_exporting_and_importing_a_log_gives_the_same_log_once(file: Path, tmp_path: Path) -> None:
     """A log could not be moved, or a repeated import would double it, or report that it did."""
     lines = _export(file)
-    for said in ("2 events stored", "0 events stored, 2 were there already"):
+    for summary in ("2 events stored", "0 events stored, 2 were there already"):
         done = _pabal("events", "import", tmp_path / "copy.db", lines=lines)
-        assert (done.exit_code, done.output) == (0, f"{said}\n")
+        assert (done.exit_code, done.output) == (0, f"{summary}\n")
     assert _stored(tmp_path / "copy.db") == _stored(file)
 
 
 @pytest.mark.parametrize(
     "bad", ["{", "[]", "{}", '{"specversion": "1.0", "id": "x", "source": "/", "type": "?"}']
 )
-def test_a_wrong_line_is_named_and_nothing_of_its_batch_is_stored(
+def test_an_invalid_line_is_reported_and_its_batch_is_not_stored(
     file: Path, tmp_path: Path, bad: str
 ) -> None:
-    """Half a file would be in the log, and nobody could say which half."""
+    """Half a file would be in the log, and it would be unclear which half."""
     done = _pabal("events", "import", tmp_path / "copy.db", lines=_export(file) + "\n" + bad + "\n")
     assert done.exit_code == 1
     assert "line 4: " in done.output
@@ -79,7 +79,7 @@ def test_a_wrong_line_is_named_and_nothing_of_its_batch_is_stored(
 
 
 @pytest.mark.parametrize("more", [0, 1])
-def test_what_came_before_the_500_of_a_wrong_line_is_stored(tmp_path: Path, more: int) -> None:
+def test_batches_of_500_before_the_batch_of_an_invalid_line_are_stored(tmp_path: Path, more: int) -> None:
     """It would be unclear where to continue, or the count of stored events be wrong."""
     lines = [
         json.dumps(to_cloudevent(Billed(f"b-{n}", billed().amount), "/bills")) for n in range(500 + more)
@@ -92,16 +92,16 @@ def test_what_came_before_the_500_of_a_wrong_line_is_stored(tmp_path: Path, more
     assert len(_stored(tmp_path / "copy.db")) == 500 + more
 
 
-def test_payloads_can_be_hidden_from_an_export(file: Path) -> None:
-    """A log that is handed to a supplier would reveal amounts."""
+def test_an_export_can_omit_payloads(file: Path) -> None:
+    """A log that is passed on to a supplier would reveal amounts."""
     done = _pabal("events", "export", file, "--format", "cloudevents", "--payloads", "none")
     assert done.exit_code == 0
     assert "1.50" not in done.stdout
     assert all(json.loads(line)["specversion"] == "1.0" for line in done.stdout.splitlines())
 
 
-def test_a_file_that_begins_with_a_byte_order_mark_is_read(file: Path, tmp_path: Path) -> None:
-    """Files saved by PowerShell or an editor on Windows would be refused for their first line."""
+def test_import_reads_a_file_with_a_byte_order_mark(file: Path, tmp_path: Path) -> None:
+    """Files saved by PowerShell or an editor on Windows would be rejected for their first line."""
     saved = tmp_path / "saved.jsonl"
     saved.write_text(_export(file), encoding="utf-8-sig")
     done = _pabal("events", "import", tmp_path / "copy.db", "--input", saved)

@@ -25,7 +25,7 @@ class _Clock:
         return self.now
 
 
-class _Screen(StringIO):
+class _Terminal(StringIO):
     def isatty(self) -> bool:
         return True
 
@@ -36,14 +36,14 @@ def clock() -> _Clock:
 
 
 @pytest.fixture(autouse=True)
-def _an_ordinary_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+def _ordinary_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("NO_COLOR", "FORCE_COLOR", "TTY_COMPATIBLE", "TTY_INTERACTIVE"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("TERM", "xterm-256color")
     monkeypatch.setenv("COLUMNS", "120")
 
 
-def test_the_rate_is_that_of_the_last_half_minute(clock: _Clock) -> None:
+def test_the_rate_is_measured_over_the_last_half_minute(clock: _Clock) -> None:
     """After a slow start, the estimated time left would be wrong during the whole build."""
     pace = Pace(clock)
     assert pace.measure(1000, 50_000) == BuildProgress(1000, 50_000, None)
@@ -60,7 +60,7 @@ def test_the_rate_is_that_of_the_last_half_minute(clock: _Clock) -> None:
     assert measured.left == timedelta(seconds=16)
 
 
-def test_a_build_that_goes_on_is_not_credited_with_what_it_found(clock: _Clock) -> None:
+def test_the_rate_of_a_resumed_build_excludes_earlier_progress(clock: _Clock) -> None:
     """A resumed build would claim to be almost done."""
     pace = Pace(clock)
     pace.measure(900_000, 1_000_000)
@@ -68,7 +68,7 @@ def test_a_build_that_goes_on_is_not_credited_with_what_it_found(clock: _Clock) 
     assert pace.measure(901_000, 1_000_000).left == timedelta(seconds=990)
 
 
-def test_without_a_terminal_there_is_a_line_now_and_then(clock: _Clock) -> None:
+def test_without_a_terminal_progress_is_printed_as_occasional_lines(clock: _Clock) -> None:
     """A log file would get a thousand lines, or escape codes, or nothing for an hour."""
     stream = StringIO()
     with show_progress("open_orders", stream=stream, every=5, clock=clock) as progress:
@@ -81,37 +81,37 @@ def test_without_a_terminal_there_is_a_line_now_and_then(clock: _Clock) -> None:
     ]
 
 
-def test_a_bar_is_shown_on_a_terminal_and_cleared_away(clock: _Clock) -> None:
+def test_a_bar_is_shown_on_a_terminal_and_cleared_at_the_end(clock: _Clock) -> None:
     """A user who waits for a release would see nothing, or half a bar would remain."""
-    screen = _Screen()
-    with show_progress("open [orders]", stream=screen, clock=clock) as progress:
+    terminal = _Terminal()
+    with show_progress("open [orders]", stream=terminal, clock=clock) as progress:
         progress(1000, 20_000)
         clock.now += 2
         progress(5000, 20_000)
-    shown = screen.getvalue()
+    shown = terminal.getvalue()
     assert "open [orders]" in shown
     assert "5,000 of 20,000 events, 2,000/s, 0:00:08 left" in shown
     assert shown.endswith("\x1b[2K")
 
 
-def test_without_rich_a_terminal_gets_lines(clock: _Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_rich_a_terminal_shows_lines(clock: _Clock, monkeypatch: pytest.MonkeyPatch) -> None:
     """An application without the extra would not start."""
     for name in ("rich.console", "rich.markup", "rich.progress"):
         monkeypatch.setitem(sys.modules, name, None)
-    screen = _Screen()
-    with show_progress("open_orders", stream=screen, every=0, clock=clock) as progress:
+    terminal = _Terminal()
+    with show_progress("open_orders", stream=terminal, every=0, clock=clock) as progress:
         progress(5, 10)
-    assert screen.getvalue() == "open_orders: 5 of 10 events\n"
+    assert terminal.getvalue() == "open_orders: 5 of 10 events\n"
 
 
-def test_a_program_without_a_console_is_shown_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_show_progress_works_without_a_standard_error_stream(monkeypatch: pytest.MonkeyPatch) -> None:
     """On Windows, its standard error is None, and building its projection would fail."""
     monkeypatch.setattr(sys, "stderr", None)
     with show_progress("orders") as progress:
         progress(1, 2)
 
 
-def test_the_words_are_the_applications(clock: _Clock) -> None:
+def test_the_formatter_replaces_the_progress_text(clock: _Clock) -> None:
     """A Korean operator would find English in between."""
     stream = StringIO()
     with show_progress(
@@ -122,18 +122,18 @@ def test_the_words_are_the_applications(clock: _Clock) -> None:
     assert describe(BuildProgress(5, 10, None)) == "5 of 10 events"
 
 
-async def test_a_projection_that_has_nothing_to_build_shows_nothing(
+async def test_a_projection_with_nothing_to_build_shows_no_progress(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Each start of an application would print noise."""
-    screen = _Screen()
+    terminal = _Terminal()
     async with SqliteEventStorage(tmp_path / "log.db") as storage:
         await storage.store_events([Deposited("a", Decimal(1))] * 1 + [Deposited("b", Decimal(1))])
         balances = Balances(storage)
-        for stream in (screen, _Screen()):
+        for stream in (terminal, _Terminal()):
             with show_progress("balances", stream=stream) as progress:
                 await balances.start(progress=progress)
             await balances.stop()
         assert stream.getvalue() == ""
-    assert "2 of 2 events" in screen.getvalue()
+    assert "2 of 2 events" in terminal.getvalue()
     assert capsys.readouterr() == ("", "")

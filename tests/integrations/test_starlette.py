@@ -22,7 +22,7 @@ def _is_running(bus: InMemoryEventBus) -> bool:
     return bool(bus.get_statistics()["is_running"])
 
 
-async def test_a_bus_of_two_applications_runs_until_the_last_one_ends() -> None:
+async def test_a_bus_shared_by_two_applications_runs_until_the_last_one_ends() -> None:
     """Restarting only the operators' application would stop the bus of the shop beside it."""
     bus = InMemoryEventBus()
     shop, pages = Starlette(), Starlette()
@@ -37,14 +37,14 @@ async def test_a_bus_of_two_applications_runs_until_the_last_one_ends() -> None:
         assert not _is_running(bus)
 
 
-async def test_an_application_that_begins_while_the_last_one_ends_has_a_bus_that_runs() -> None:
-    """Each of its requests would be refused, because the draining bus was stopped under it."""
+async def test_an_application_that_starts_while_the_last_one_ends_has_a_running_bus() -> None:
+    """Each of its requests would fail, because the draining bus was stopped under it."""
     bus = InMemoryEventBus()
-    handling, go_on = asyncio.Event(), asyncio.Event()
+    handling, resume = asyncio.Event(), asyncio.Event()
 
     async def handle(event: Opened) -> None:
         handling.set()
-        await go_on.wait()
+        await resume.wait()
 
     bus.subscribe(Opened, handle, name="open")
     lifespan = bus_lifespan(bus)
@@ -54,17 +54,17 @@ async def test_an_application_that_begins_while_the_last_one_ends_has_a_bus_that
     await handling.wait()
     ending = asyncio.create_task(first.__aexit__(None, None, None))
     await asyncio.sleep(0)
-    beginning = asyncio.create_task(second.__aenter__())
+    starting = asyncio.create_task(second.__aenter__())
     await asyncio.sleep(0)
-    go_on.set()
-    await asyncio.gather(ending, beginning)
+    resume.set()
+    await asyncio.gather(ending, starting)
     assert _is_running(bus)
     await second.__aexit__(None, None, None)
     assert not _is_running(bus)
 
 
 @pytest.mark.parametrize("fails_at", ["startup", "shutdown"])
-async def test_an_application_that_fails_leaves_no_bus_running(fails_at: str) -> None:
+async def test_a_failing_application_stops_its_bus(fails_at: str) -> None:
     """The bus's workers would outlive the server, and the next start find the bus in use."""
     bus = InMemoryEventBus()
 

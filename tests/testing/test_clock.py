@@ -9,7 +9,7 @@ from pabal.errors import UsageError
 from pabal.testing import VirtualClock
 
 
-async def test_time_stands_still_until_it_is_moved() -> None:
+async def test_time_stands_still_until_it_is_advanced() -> None:
     """The outcome of a test would depend on its speed."""
     clock = VirtualClock(start=1000.0)
     assert (clock.time(), clock.monotonic()) == (1000.0, 0.0)
@@ -19,51 +19,51 @@ async def test_time_stands_still_until_it_is_moved() -> None:
     assert (clock.time(), clock.monotonic()) == (1002.5, 2.5)
 
 
-async def test_calls_are_made_in_order_each_at_its_own_time() -> None:
+async def test_advance_makes_due_calls_in_order_each_at_its_own_time() -> None:
     """A delay would be measured from the end of the jump instead of from when the call was due."""
     clock = VirtualClock()
-    made: list[tuple[str, float]] = []
+    calls: list[tuple[str, float]] = []
     delays = {"late": 3.0, "early": 1.0, "also early": 1.0, "at once": -5.0, "never": 9.0}
 
     def note(name: str) -> None:
-        made.append((name, clock.monotonic()))
+        calls.append((name, clock.monotonic()))
 
     for name, delay in delays.items():
         clock.call_later(delay, partial(note, name))
     await clock.advance(3.0)
-    assert made == [("at once", 0.0), ("early", 1.0), ("also early", 1.0), ("late", 3.0)]
+    assert calls == [("at once", 0.0), ("early", 1.0), ("also early", 1.0), ("late", 3.0)]
 
 
-async def test_what_a_call_sets_off_is_on_time_too() -> None:
+async def test_calls_scheduled_by_a_call_are_made_on_time() -> None:
     """A chain of retries would need one jump of the clock for each."""
     clock = VirtualClock()
-    made: list[float] = []
+    calls: list[float] = []
 
     def again() -> None:
-        made.append(clock.monotonic())
+        calls.append(clock.monotonic())
         clock.call_later(1.0, again)
 
-    async def by_a_task() -> None:
-        clock.call_later(0.5, lambda: made.append(clock.monotonic()))
+    async def schedule_in_a_task() -> None:
+        clock.call_later(0.5, lambda: calls.append(clock.monotonic()))
 
     tasks: list[asyncio.Task[None]] = []
     clock.call_later(1.0, again)
-    clock.call_later(2.0, lambda: tasks.append(asyncio.ensure_future(by_a_task())))
+    clock.call_later(2.0, lambda: tasks.append(asyncio.ensure_future(schedule_in_a_task())))
     await clock.advance(3.5)
-    assert made == [1.0, 2.0, 2.5, 3.0]
+    assert calls == [1.0, 2.0, 2.5, 3.0]
 
 
 async def test_a_cancelled_call_is_not_made() -> None:
     """A deadline that was met would still cancel its handler."""
     clock = VirtualClock()
-    made: list[str] = []
-    first = clock.call_later(1.0, lambda: made.append("first"))
-    second = clock.call_later(1.0, lambda: made.append("second"))
+    calls: list[str] = []
+    first = clock.call_later(1.0, lambda: calls.append("first"))
+    second = clock.call_later(1.0, lambda: calls.append("second"))
     first.cancel()
     await clock.advance(1.0)
     second.cancel()
     await clock.advance(1.0)
-    assert made == ["second"]
+    assert calls == ["second"]
 
 
 async def test_time_never_goes_back() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pabal.testing import difference
 
 
-def test_similar_lines_stand_together() -> None:
+def test_similar_lines_are_shown_next_to_each_other() -> None:
     """Two events that differ in one field would have to be compared by eye."""
     shown = difference.compare(["Paid(amount=10)"], ["Paid(amount=20)"]).splitlines()
     assert [line for line in shown if not line.startswith("? ")] == ["- Paid(amount=10)", "+ Paid(amount=20)"]

@@ -31,14 +31,14 @@ def test_rings(event_bus, recorded_events, virtual_clock):
 """
 
 
-def test_an_application_finds_the_fixtures_without_configuring_anything(pytester: pytest.Pytester) -> None:
+def test_the_fixtures_are_available_without_configuration(pytester: pytest.Pytester) -> None:
     """The plugin would be installed, but unknown to pytest."""
     pytester.makepyfile(APPLICATION_TEST)
     done = pytester.runpytest_subprocess("-p", "no:cacheprovider")
     done.assert_outcomes(passed=1)
 
 
-def test_a_test_that_uses_no_fixture_imports_nothing_of_the_bus(pytester: pytest.Pytester) -> None:
+def test_the_plugin_does_not_import_the_bus_until_a_fixture_is_used(pytester: pytest.Pytester) -> None:
     """Coverage of an application that extends pabal would start too late, and test runs be slower."""
     pytester.makepyfile(
         """
@@ -52,7 +52,7 @@ def test_a_test_that_uses_no_fixture_imports_nothing_of_the_bus(pytester: pytest
     pytester.runpytest_subprocess("-p", "no:cacheprovider").assert_outcomes(passed=1)
 
 
-def test_pytest_is_not_needed_to_use_the_rest() -> None:
+def test_pabal_testing_works_without_pytest() -> None:
     """An application would have to install pytest in production."""
     script = (
         "import sys; sys.modules['pytest'] = None\n"
@@ -63,7 +63,7 @@ def test_pytest_is_not_needed_to_use_the_rest() -> None:
     assert (done.returncode, done.stderr) == (0, "")
 
 
-def test_an_unknown_name_is_an_attribute_error() -> None:
+def test_an_unknown_name_of_pabal_testing_raises_attribute_error() -> None:
     """``hasattr`` and ``from … import`` would raise something else."""
     import pabal.testing
 

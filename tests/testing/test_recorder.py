@@ -34,11 +34,11 @@ class Listened:
 register_event(Listened, event_type="recorder-test.listened")
 
 
-async def ignore(event: Any) -> None:
+async def do_nothing(event: Any) -> None:
     """Handle an event by doing nothing."""
 
 
-async def test_every_event_is_recorded_in_publish_order(
+async def test_events_are_recorded_in_publish_order(
     event_bus: InMemoryEventBus, recorded_events: EventRecorder
 ) -> None:
     """Events without a handler, or of several aggregates, would be missing or in the wrong order."""
@@ -56,14 +56,14 @@ async def test_attempts_are_recorded_with_their_outcome(
     event_bus: InMemoryEventBus, recorded_events: EventRecorder, virtual_clock: VirtualClock
 ) -> None:
     """A test of retries could not distinguish the first attempt from the second."""
-    mood = ["bad"]
+    failures = ["bad"]
 
     async def handle(event: Rang) -> None:
-        if mood:
-            raise ValueError(mood.pop())
+        if failures:
+            raise ValueError(failures.pop())
 
     event_bus.subscribe(Rang, handle, name="moody", retry=ONE_RETRY)
-    event_bus.subscribe(Rang, ignore, name="calm", where=lambda event: event.bell != "a")
+    event_bus.subscribe(Rang, do_nothing, name="calm", where=lambda event: event.bell != "a")
     async with event_bus:
         await event_bus.publish(Rang("a"))
         await virtual_clock.advance(1.0)
@@ -79,18 +79,18 @@ async def test_batches_are_recorded_event_by_event(
     event_bus: InMemoryEventBus, recorded_events: EventRecorder
 ) -> None:
     """``handled_by`` would return lists for some subscriptions and events for others."""
-    event_bus.subscribe(Rang, ignore, name="batched", batch=10)
+    event_bus.subscribe(Rang, do_nothing, name="batched", batch=10)
     async with event_bus:
         await event_bus.publish_batch([Rang("a"), Rang("b")])
         await event_bus.drain()
     assert recorded_events.handled_by("batched") == [Rang("a"), Rang("b")]
 
 
-async def test_clearing_forgets_what_was_recorded(
+async def test_clear_removes_the_recorded_events_and_deliveries(
     event_bus: InMemoryEventBus, recorded_events: EventRecorder
 ) -> None:
     """The second part of a test would have to subtract the first."""
-    event_bus.subscribe(Rang, ignore, name="calm")
+    event_bus.subscribe(Rang, do_nothing, name="calm")
     async with event_bus:
         await event_bus.publish(Rang("a"))
         await event_bus.drain()
@@ -106,15 +106,15 @@ async def test_a_durable_bus_can_be_recorded(tmp_path: Path) -> None:
     async with SqliteEventStorage(tmp_path / "log.db") as storage:
         bus = InMemoryEventBus(storage)
         recorder = EventRecorder(bus)
-        bus.subscribe(Rang, ignore, name="calm")
+        bus.subscribe(Rang, do_nothing, name="calm")
         async with bus:
             await bus.publish_batch([Rang("a"), Rang("b")])
     assert recorder.published == [Rang("a"), Rang("b")]
     assert sorted(event.bell for event in recorder.handled_by("calm")) == ["a", "b"]
 
 
-def test_a_recorder_may_be_made_before_any_event_class(recwarn: pytest.WarningsRecorder) -> None:
-    """Tests that turn warnings into errors could not use it in a fixture."""
+def test_a_recorder_can_be_created_before_any_event_class(recwarn: pytest.WarningsRecorder) -> None:
+    """Tests that turn warnings into errors could not create one in a fixture."""
     with registry.isolated():
         registry._by_name.clear()
         EventRecorder(InMemoryEventBus())

@@ -24,23 +24,23 @@ from tests.eventsourcing.samples import (
 FIVE, TWO = Decimal(5), Decimal(2)
 
 
-def test_what_an_aggregate_does_is_told_in_one_sentence() -> None:
+def test_a_scenario_checks_the_events_state_and_errors_of_an_aggregate() -> None:
     """A user's correct aggregate would fail its test."""
-    paid_in = given(Account, Deposited("a", FIVE))
-    paid_in.when(lambda account: account.withdraw(TWO)).then(Withdrawn("a", TWO)).then_state(
+    deposited = given(Account, Deposited("a", FIVE))
+    deposited.when(lambda account: account.withdraw(TWO)).then(Withdrawn("a", TWO)).then_state(
         balance=Decimal(3)
     )
     given(Account).when(lambda account: account.withdraw(TWO)).then_raises(OverdrawnError, "2 of 0")
 
 
-def test_what_a_decider_does_is_told_in_one_sentence() -> None:
+def test_a_scenario_checks_the_events_state_and_errors_of_a_decider() -> None:
     """A user's correct decider would fail its test."""
     scenario = given(account_decider, Deposited("a", FIVE)).when(Withdraw("a", TWO))
     scenario.then(Withdrawn("a", TWO)).then_state(lambda balance: balance == Decimal(3))
     given(account_decider).when(Withdraw("a", TWO)).then_raises(OverdrawnError)
 
 
-def test_other_events_are_shown_line_by_line() -> None:
+def test_unexpected_events_are_shown_line_by_line() -> None:
     """A failing test would not say what differs."""
     scenario = given(Account, Deposited("a", FIVE)).when(lambda account: account.withdraw(TWO))
     with pytest.raises(AssertionError) as caught:
@@ -49,8 +49,8 @@ def test_other_events_are_shown_line_by_line() -> None:
     assert "+ Withdrawn(account='a', amount='2')" in str(caught.value)
 
 
-def test_a_class_for_an_event_is_told_as_the_slip_that_it_is() -> None:
-    """Forgotten brackets would end in a TypeError inside pabal."""
+def test_a_scenario_rejects_event_classes_and_suggests_instances() -> None:
+    """Forgotten parentheses would end in a TypeError inside pabal."""
     for subject, command in (
         (Account, lambda account: account.withdraw(TWO)),
         (account_decider, Withdraw("a", TWO)),
@@ -63,7 +63,7 @@ def test_a_class_for_an_event_is_told_as_the_slip_that_it_is() -> None:
 
 
 @pytest.mark.parametrize("error", [OverdrawnError("2 of 0"), (OverdrawnError, ValueError)], ids=repr)
-def test_an_error_for_its_class_is_told_as_the_slip_that_it_is(error: Any) -> None:
+def test_then_raises_rejects_anything_but_one_exception_class(error: Any) -> None:
     """It would end in a TypeError inside pabal, or an AttributeError."""
     for scenario in (given(Account), given(Account).when(lambda account: account.withdraw(TWO))):
         with pytest.raises(UsageError, match=r"then_raises\(\) was given .*pass one exception class"):
@@ -71,7 +71,7 @@ def test_an_error_for_its_class_is_told_as_the_slip_that_it_is(error: Any) -> No
 
 
 @pytest.mark.parametrize("subject", [Account("a"), "Account", None], ids=repr)
-def test_what_nothing_can_be_told_of_is_refused(subject: Any) -> None:
+def test_given_rejects_a_subject_that_is_not_a_supported_class_or_decider(subject: Any) -> None:
     """It would end in "issubclass() arg 1 must be a class" inside pabal."""
     with pytest.raises(UsageError, match=r"given\(\) was given .*begin with a Decider, or with a class"):
         given(subject)
@@ -82,21 +82,21 @@ async def _withdraw(account: Account) -> None:
 
 
 @pytest.mark.parametrize("command", [_withdraw, lambda account: _withdraw(account)], ids=["async", "plain"])
-def test_an_async_command_is_told_and_does_not_pass_for_one_that_records_nothing(command: Any) -> None:
+def test_when_rejects_an_async_command(command: Any) -> None:
     """The test would pass whatever the command does, because it never ran."""
     with pytest.raises(UsageError, match="use a plain function"):
         given(Account, Deposited("a", FIVE)).when(command).then()
 
 
 @pytest.mark.parametrize("command", [Withdraw("a", TWO), None], ids=repr)
-def test_a_command_that_an_aggregate_cannot_be_asked_is_told(command: Any) -> None:
+def test_when_rejects_a_command_that_is_not_a_function_of_the_aggregate(command: Any) -> None:
     """It would be taken for a rejection, and the test report a TypeError from the aggregate."""
     with pytest.raises(UsageError, match="pass a function of the aggregate"):
         given(Account, Deposited("a", FIVE)).when(command)
 
 
-def test_events_in_a_list_are_told_as_the_slip_that_they_are() -> None:
-    """The user would be told to write an @applies(list) method."""
+def test_given_and_then_reject_events_in_a_list() -> None:
+    """The error would advise to write an @applies(list) method."""
     with pytest.raises(UsageError, match=r"given\(\) was given a list; .* given\(…, \*list\)"):
         given(Account, [Deposited("a", FIVE)])
     with pytest.raises(UsageError, match=r"then\(\) was given a list"):
@@ -105,37 +105,37 @@ def test_events_in_a_list_are_told_as_the_slip_that_they_are() -> None:
         )
 
 
-def test_a_projection_is_only_asked_for_its_rows() -> None:
+def test_a_scenario_of_a_projection_accepts_only_then_rows() -> None:
     """A test that ends in then() would pass, whatever the tables contain."""
-    told = given(Balances, Deposited("a", FIVE))
-    asks: tuple[Callable[[], object], ...] = (
-        lambda: told.then(),
-        lambda: told.then_state(rows=1),
-        lambda: told.then_raises(OverdrawnError),
-        lambda: told.when(lambda tables: None),
+    scenario = given(Balances, Deposited("a", FIVE))
+    expectations: tuple[Callable[[], object], ...] = (
+        lambda: scenario.then(),
+        lambda: scenario.then_state(rows=1),
+        lambda: scenario.then_raises(OverdrawnError),
+        lambda: scenario.when(lambda tables: None),
     )
-    for ask in asks:
+    for expect in expectations:
         with pytest.raises(UsageError, match=r"continue with then_rows\(\)"):
-            ask()
+            expect()
 
 
-def test_what_is_not_as_expected_fails() -> None:
+def test_a_failed_expectation_raises_an_assertion_error() -> None:
     """A wrong aggregate would pass."""
-    done = given(Account, Deposited("a", FIVE)).when(lambda account: account.withdraw(TWO))
-    refused = given(Account).when(lambda account: account.withdraw(TWO))
+    succeeded = given(Account, Deposited("a", FIVE)).when(lambda account: account.withdraw(TWO))
+    rejected = given(Account).when(lambda account: account.withdraw(TWO))
     with pytest.raises(AssertionError, match="nothing was raised"):
-        done.then_raises(OverdrawnError)
+        succeeded.then_raises(OverdrawnError)
     with pytest.raises(AssertionError, match=r"- balance = Decimal\('5'\)"):
-        done.then_state(balance=FIVE)
+        succeeded.then_state(balance=FIVE)
     with pytest.raises(AssertionError, match="not as expected"):
-        done.then_state(lambda account: False)
+        succeeded.then_state(lambda account: False)
     with pytest.raises(AssertionError, match="no error was expected"):
-        refused.then()
+        rejected.then()
     with pytest.raises(AssertionError, match="ValueError with '' was expected"):
-        refused.then_raises(ValueError)
+        rejected.then_raises(ValueError)
 
 
-def test_a_method_that_records_and_then_raises_does_not_pass_for_a_refusal() -> None:
+def test_then_raises_fails_if_the_method_had_recorded_events() -> None:
     """Its events would be stored by a caller that catches the error and continues."""
 
     def deposit_and_raise(account: Account) -> None:
@@ -147,7 +147,7 @@ def test_a_method_that_records_and_then_raises_does_not_pass_for_a_refusal() -> 
 
 
 @pytest.mark.parametrize("subject", [Account, account_decider])
-def test_a_story_goes_on_and_each_part_is_told_by_itself(subject: Any) -> None:
+def test_each_when_of_a_continued_scenario_is_checked_separately(subject: Any) -> None:
     """Events of an earlier command would be expected again, or be blamed on a later rejection."""
 
     def withdraw(amount: Decimal) -> Any:
@@ -158,16 +158,16 @@ def test_a_story_goes_on_and_each_part_is_told_by_itself(subject: Any) -> None:
     story.when(withdraw(Decimal(3))).then(Withdrawn("a", Decimal(3)))
 
 
-def test_a_refusal_that_nobody_expected_is_not_passed_over() -> None:
+def test_when_fails_after_an_unchecked_rejection() -> None:
     """A test with several commands would continue, and pass, after one that failed."""
-    refused = given(Account).when(lambda account: account.withdraw(TWO))
+    rejected = given(Account).when(lambda account: account.withdraw(TWO))
     with pytest.raises(AssertionError, match="no error was expected"):
-        refused.when(lambda account: account.deposit(FIVE))
+        rejected.when(lambda account: account.deposit(FIVE))
 
 
 class UnderUnittest(unittest.TestCase):
     """The kit works without pytest."""
 
-    def test_it_works_in_a_test_case(self) -> None:
+    def test_a_scenario_works_in_a_unittest_test_case(self) -> None:
         """Users of unittest could not use it."""
         given(Account, Deposited("a", FIVE)).when(lambda account: None).then()
