@@ -34,18 +34,18 @@ def url() -> Iterator[str]:
     server.remove()
 
 
-def test_processes_of_which_one_is_killed_come_to_the_positions_of_a_single_one(url: str) -> None:
+def test_several_processes_with_one_killed_reach_the_positions_of_a_single_process(url: str) -> None:
     """If a strategy process died, orders would be missing or placed twice."""
     command = [sys.executable, "-m", "examples.distributed", "--url", url, "--ticks", "300"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
-    together, apart, verdict = done.stdout.splitlines()
+    single, distributed, verdict = done.stdout.splitlines()
     assert (done.returncode, verdict) == (0, "the same"), done.stdout + done.stderr
     assert "one of two strategy processes was killed" in done.stderr
-    assert together.partition(":")[2].split() == apart.partition(":")[2].split()
-    assert f"fills {len([tick for tick in ticks(300) if tick.price != tick.average])}" in apart
+    assert single.partition(":")[2].split() == distributed.partition(":")[2].split()
+    assert f"fills {len([tick for tick in ticks(300) if tick.price != tick.average])}" in distributed
 
 
-async def test_a_tick_that_is_handled_twice_is_ordered_once() -> None:
+async def test_a_tick_handled_twice_places_one_order() -> None:
     """A process that takes over from a dead one would place its orders again."""
     storage = InMemoryEventStorage()
     portfolio = Portfolio()
@@ -61,8 +61,8 @@ async def test_a_tick_that_is_handled_twice_is_ordered_once() -> None:
     assert portfolio.summary() == ["SYM-00 +1", "cash -990", "fills 1"]
 
 
-async def test_a_fill_that_comes_again_changes_nothing() -> None:
-    """A fill that is delivered again would be paid twice."""
+async def test_a_redelivered_fill_changes_nothing() -> None:
+    """A redelivered fill would be paid twice."""
     portfolio = Portfolio()
     fill = OrderFilled("SYM-01", -2, Decimal(1010))
     for _ in range(2):
@@ -79,18 +79,18 @@ def test_an_interrupted_run_ends_without_a_traceback(monkeypatch: pytest.MonkeyP
 
     monkeypatch.setattr(program, "compare", interrupted)
     monkeypatch.setattr(sys, "argv", ["distributed", "--url", "redis://nowhere"])
-    with pytest.raises(SystemExit) as ended:
+    with pytest.raises(SystemExit) as exit_info:
         program.main()
-    assert ended.value.code == 130
+    assert exit_info.value.code == 130
 
 
-def test_a_server_that_is_not_there_is_told_in_a_line(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unreachable_server_exits_with_a_one_line_error(monkeypatch: pytest.MonkeyPatch) -> None:
     """A wrong port would end in a traceback from each process."""
 
-    async def refused(*_: object) -> None:
+    async def unavailable(*_: object) -> None:
         raise BrokerUnavailableError(path="redis://127.0.0.1:1/0", reason="no connection")
 
-    monkeypatch.setattr(program, "run_part", refused)
+    monkeypatch.setattr(program, "run_part", unavailable)
     monkeypatch.setattr(sys, "argv", ["distributed", "--part", "feed", "--url", "redis://127.0.0.1:1/0"])
     with pytest.raises(SystemExit, match="no connection"):
         program.main()

@@ -12,8 +12,8 @@ ROOT = Path(__file__).parents[2]
 
 
 @pytest.mark.parametrize("exercise", ["filtering", "accounts"])
-def test_every_test_of_an_exercise_fails_at_its_beginning(exercise: str) -> None:
-    """Learners would be told that they had solved a task before they began."""
+def test_every_test_of_an_exercise_fails_at_its_starting_point(exercise: str) -> None:
+    """Learners would believe that they had solved a task before they began."""
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", f"examples/exercises/{exercise}"],
         cwd=ROOT,

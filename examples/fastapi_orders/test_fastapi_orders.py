@@ -23,7 +23,7 @@ async def _service(file: Path) -> AsyncIterator[tuple[FastAPI, httpx.AsyncClient
             yield app, client
 
 
-async def test_an_order_is_confirmed_behind_the_answer(tmp_path: Path) -> None:
+async def test_an_order_is_confirmed_after_the_response(tmp_path: Path) -> None:
     """Orders would keep the status "placed" forever."""
     async with _service(tmp_path / "orders.db") as (app, client):
         placed = await client.post("/orders", json={"item": "lamp", "quantity": 2})
@@ -36,7 +36,7 @@ async def test_an_order_is_confirmed_behind_the_answer(tmp_path: Path) -> None:
         assert (await client.get("/health")).json() == {"status": "ok", "reasons": []}
 
 
-async def test_an_order_that_the_process_left_behind_is_confirmed_after_a_restart(tmp_path: Path) -> None:
+async def test_an_unconfirmed_order_is_confirmed_after_a_restart(tmp_path: Path) -> None:
     """If the process died between the response and the handler, the order would never be confirmed."""
     async with _service(tmp_path / "orders.db") as (app, client):
         await app.state.bus.subscriptions.pause("confirm-order")  # so that the handler does not run
@@ -49,7 +49,7 @@ async def test_an_order_that_the_process_left_behind_is_confirmed_after_a_restar
         assert (await client.get(f"/orders/{placed}")).json()["status"] == "confirmed"
 
 
-async def test_the_file_is_let_go_of_with_the_last_request(tmp_path: Path) -> None:
+async def test_shutdown_closes_the_file_and_leaves_no_write_ahead_log(tmp_path: Path) -> None:
     """The write-ahead log would remain, and a copy of the file alone would lack its events."""
     async with _service(tmp_path / "orders.db") as (_, client):
         await client.post("/orders", json={"item": "lamp", "quantity": 2})
@@ -57,15 +57,17 @@ async def test_the_file_is_let_go_of_with_the_last_request(tmp_path: Path) -> No
     assert os.listdir(tmp_path) == ["orders.db"]
 
 
-async def test_a_refused_event_leaves_no_row_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_an_event_that_cannot_be_published_leaves_no_order_row(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """There would be orders that no handler ever receives."""
 
-    def far_too_long(order_id: str, item: str, quantity: int) -> Any:
+    def too_large(order_id: str, item: str, quantity: int) -> Any:
         return OrderPlaced(order_id, item * 1_000_000, quantity)
 
     async with _service(tmp_path / "orders.db") as (app, client):
         first = (await client.post("/orders", json={"item": "lamp", "quantity": 1})).json()["id"]
-        monkeypatch.setattr("examples.fastapi_orders.app.OrderPlaced", far_too_long)
+        monkeypatch.setattr("examples.fastapi_orders.app.OrderPlaced", too_large)
         with pytest.raises(PabalError):
             await client.post("/orders", json={"item": "lamp", "quantity": 1})
         rows = await app.state.storage.transact(lambda tx: tx.execute("SELECT id FROM orders").fetchall())
@@ -73,8 +75,8 @@ async def test_a_refused_event_leaves_no_row_behind(tmp_path: Path, monkeypatch:
 
 
 @pytest.mark.parametrize("order", [{}, {"item": "", "quantity": 1}, {"item": "lamp", "quantity": 0}])
-async def test_a_bad_order_is_refused_and_stores_nothing(tmp_path: Path, order: dict[str, Any]) -> None:
-    """Handlers would receive orders that make no sense."""
+async def test_an_invalid_order_is_rejected_and_stores_nothing(tmp_path: Path, order: dict[str, Any]) -> None:
+    """Handlers would receive invalid orders."""
     async with _service(tmp_path / "orders.db") as (app, client):
         assert (await client.post("/orders", json=order)).status_code == 422
         assert (await client.get("/orders/none")).status_code == 404

@@ -46,7 +46,7 @@ def test_every_cell_runs_and_the_plots_are_drawn(tmp_path: Path, monkeypatch: py
     assert "order.filled" in printed
 
 
-async def test_a_log_of_other_events_fails_at_no_cell_but_the_chart_of_prices(
+async def test_a_log_of_other_events_runs_every_cell_but_the_price_chart(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Users who open their own log would get an IndexError in the middle, and see nothing after it."""
@@ -66,7 +66,7 @@ async def test_a_log_of_other_events_fails_at_no_cell_but_the_chart_of_prices(
     assert NoteTaken.event_type in printed[-1].text
 
 
-def test_the_korean_notebook_runs_the_same_cells_and_neither_keeps_outputs() -> None:
+def test_both_notebooks_have_the_same_cells_and_no_outputs() -> None:
     """The Korean notebook would show something else, or outputs of an old run."""
     english, korean = _load("explore_a_log.ipynb"), _load("explore_a_log.ko.ipynb")
 

@@ -61,21 +61,21 @@ async def test_prices_from_a_thread_reach_the_widgets_and_the_window_closes(tmp_
     assert prices >= 40
 
 
-async def test_a_click_publishes_and_the_handler_lists_the_order(tmp_path: Path) -> None:
+async def test_a_click_publishes_an_order_and_the_handler_lists_it(tmp_path: Path) -> None:
     """A slot could not publish, or a handler could not use a widget."""
     done = _run("-c", _CLICK.replace("END", "window.close()"), str(tmp_path / "log.db"))
     assert (done.stdout, done.returncode) == ("ended [1] False\n", 0), done.stderr
     assert await _prices_and_orders(tmp_path / "log.db") == (0, 1)
 
 
-def test_quitting_the_application_stops_the_bus_too(tmp_path: Path) -> None:
+def test_quitting_the_application_stops_the_bus(tmp_path: Path) -> None:
     """The loop would end while the bus still has progress to save."""
     quit_now = "from PySide6.QtWidgets import QApplication; QApplication.quit()"
     done = _run("-c", _CLICK.replace("END", quit_now), str(tmp_path / "log.db"))
     assert (done.stdout, done.returncode) == ("ended [1] False\n", 0), done.stderr
 
 
-def test_what_fails_while_the_window_is_made_is_raised() -> None:
+def test_run_in_qt_raises_an_error_from_creating_the_window() -> None:
     """An application that fails to start would hang without a window."""
     script = """
 from pabal import InMemoryEventBus
@@ -90,7 +90,7 @@ except ZeroDivisionError:
     assert (done.stdout, done.returncode) == ("raised False\n", 0), done.stderr
 
 
-def test_an_interrupt_ends_a_window_that_nobody_touches(tmp_path: Path) -> None:
+def test_an_interrupt_ends_an_idle_window(tmp_path: Path) -> None:
     """Ctrl-C would do nothing, or Qt would drop the exception, and the program would keep running."""
     script = """
 import sys
@@ -130,7 +130,7 @@ except KeyboardInterrupt:
     assert os.listdir(tmp_path) == ["log.db"]  # no write-ahead log left: the storage was closed
 
 
-def test_a_signal_handler_of_the_application_stays() -> None:
+def test_run_in_qt_keeps_a_signal_handler_of_the_application() -> None:
     """An application's own handler for Ctrl-C would no longer be called."""
     script = """
 import signal
@@ -151,7 +151,7 @@ run_in_qt(InMemoryEventBus(), show)
     assert (done.stdout, done.returncode) == ("True\n", 0), done.stderr
 
 
-def test_without_qasync_the_error_says_how_to_get_it() -> None:
+def test_without_qasync_the_error_says_how_to_install_it() -> None:
     """Users would see a bare ImportError from inside pabal."""
     script = """
 import sys

@@ -5,7 +5,7 @@ import pytest
 from examples.small_bus.step1_interface import DirectBus, Event, OrderPlaced
 
 
-async def test_every_handler_of_a_type_gets_the_event() -> None:
+async def test_every_handler_of_a_type_receives_the_event() -> None:
     bus = DirectBus()
     seen: list[tuple[str, Event]] = []
 
@@ -22,12 +22,12 @@ async def test_every_handler_of_a_type_gets_the_event() -> None:
     assert seen == [("first", order), ("second", order)]
 
 
-async def test_an_event_that_nobody_asked_for_goes_nowhere() -> None:
+async def test_publishing_an_event_without_a_handler_does_nothing() -> None:
     bus = DirectBus()
     await bus.publish(OrderPlaced("o-1", 5))
 
 
-async def test_a_handler_that_fails_hits_the_publisher_and_the_handlers_behind_it() -> None:
+async def test_a_failing_handler_fails_the_publisher_and_skips_later_handlers() -> None:
     """The first reason for step 2: the publisher gets an exception that does not concern it."""
     bus = DirectBus()
     seen: list[Event] = []
@@ -45,7 +45,7 @@ async def test_a_handler_that_fails_hits_the_publisher_and_the_handlers_behind_i
     assert seen == []
 
 
-async def test_a_slow_handler_holds_the_publisher() -> None:
+async def test_a_slow_handler_delays_the_publisher() -> None:
     """The second reason: publishing takes as long as all handlers together."""
     bus = DirectBus()
     steps: list[str] = []

@@ -18,23 +18,23 @@ async def bus() -> AsyncIterator[PooledBus]:
     await bus.stop()
 
 
-async def test_publishing_does_not_wait_for_the_handler(bus: PooledBus) -> None:
-    may_go_on = asyncio.Event()
+async def test_publish_does_not_wait_for_the_handler(bus: PooledBus) -> None:
+    resume = asyncio.Event()
     seen: list[Event] = []
 
     async def slow(event: Event) -> None:
-        await may_go_on.wait()
+        await resume.wait()
         seen.append(event)
 
     bus.subscribe(OrderPlaced, slow, name="slow")
     await bus.publish(OrderPlaced("o-1", 5))
     assert seen == []
-    may_go_on.set()
+    resume.set()
     await bus.drain()
     assert len(seen) == 1
 
 
-async def test_a_failing_handler_is_tried_again_and_disturbs_nobody(bus: PooledBus) -> None:
+async def test_a_failing_handler_is_retried_and_does_not_affect_other_handlers(bus: PooledBus) -> None:
     attempts: list[Event] = []
     seen: list[Event] = []
 
@@ -54,7 +54,7 @@ async def test_a_failing_handler_is_tried_again_and_disturbs_nobody(bus: PooledB
     assert [event.key for event, _ in bus.given_up] == ["o-1"]
 
 
-async def test_events_of_one_key_keep_their_order(bus: PooledBus) -> None:
+async def test_events_of_one_key_are_handled_in_order(bus: PooledBus) -> None:
     handled: defaultdict[str, list[int]] = defaultdict(list)
 
     async def note(event: Event) -> None:
@@ -74,7 +74,7 @@ async def test_a_full_queue_makes_the_publisher_wait() -> None:
     bus = PooledBus(workers=1, max_queue=1)
     publishing = asyncio.create_task(_publish(bus, 3))
     await asyncio.sleep(0)
-    assert not publishing.done(), "nobody works, so there is room for one"
+    assert not publishing.done(), "no worker is running, so there is room for one"
     await bus.start()
     await publishing
     await bus.stop()
@@ -85,7 +85,7 @@ async def _publish(bus: PooledBus, count: int) -> None:
         await bus.publish(OrderPlaced("o-1", number))
 
 
-async def test_a_stop_forgets_what_a_kill_would_lose() -> None:
+async def test_a_killed_bus_loses_its_undelivered_events() -> None:
     """The reason for step 3: the queues are in memory. A new bus does not know the old one's events."""
     bus = PooledBus()
     await bus.publish(OrderPlaced("o-1", 5))  # never started: as if the process had been killed here

@@ -38,7 +38,7 @@ class Recorder:
         self.keys.append(event.key)
 
 
-async def test_what_was_published_before_a_kill_is_delivered_after_it(log: SqliteLog) -> None:
+async def test_an_event_published_before_a_kill_is_delivered_after_it(log: SqliteLog) -> None:
     killed = DurableBus(log, [OrderPlaced])
     killed.subscribe(OrderPlaced, Recorder(), name="ledger")
     await killed.publish(OrderPlaced("o-1", 5))  # never started: the process dies here
@@ -47,21 +47,21 @@ async def test_what_was_published_before_a_kill_is_delivered_after_it(log: Sqlit
     assert ledger.keys == ["o-1"]
 
 
-async def test_what_was_handled_is_not_delivered_again(log: SqliteLog) -> None:
+async def test_a_handled_event_is_not_delivered_again(log: SqliteLog) -> None:
     await run(log, Recorder(), [OrderPlaced("o-1", 5)])
     ledger = Recorder()
     await run(log, ledger, [OrderPlaced("o-2", 5)])
     assert ledger.keys == ["o-2"]
 
 
-async def test_a_new_subscription_sees_everything_there_ever_was(log: SqliteLog) -> None:
+async def test_a_new_subscription_receives_every_event_of_the_log(log: SqliteLog) -> None:
     await run(log, Recorder(), [OrderPlaced("o-1", 5), OrderPlaced("o-2", 5)])
     report = Recorder()
     await run(log, report, [], name="report")
     assert report.keys == ["o-1", "o-2"]
 
 
-async def test_a_failing_handler_is_tried_until_it_works_and_holds_only_itself(log: SqliteLog) -> None:
+async def test_a_failing_handler_is_retried_until_it_succeeds_and_delays_only_itself(log: SqliteLog) -> None:
     bus = DurableBus(log, [OrderPlaced], delay=0.0)
     repaired = asyncio.Event()
     handled: list[str] = []
@@ -72,13 +72,13 @@ async def test_a_failing_handler_is_tried_until_it_works_and_holds_only_itself(l
             raise ConnectionError("the ledger is down")
         handled.append(event.key)
 
-    async def mend(event: Event) -> None:
+    async def repair(event: Event) -> None:
         await reports(event)
         if len(reports.keys) == 2:
             repaired.set()
 
     bus.subscribe(OrderPlaced, ledger, name="ledger")
-    bus.subscribe(OrderPlaced, mend, name="reports")
+    bus.subscribe(OrderPlaced, repair, name="reports")
     await bus.start()
     await bus.publish(OrderPlaced("o-1", 1))
     await bus.publish(OrderPlaced("o-2", 1))
@@ -87,7 +87,7 @@ async def test_a_failing_handler_is_tried_until_it_works_and_holds_only_itself(l
     assert handled == reports.keys == ["o-1", "o-2"]
 
 
-async def test_a_crash_between_handler_and_cursor_repeats_the_event(log: SqliteLog) -> None:
+async def test_a_crash_between_handler_and_cursor_redelivers_the_event(log: SqliteLog) -> None:
     """What this bus cannot solve: in whatever order the two are done, exactly once is not possible."""
     ledger = Recorder()
     await run(log, ledger, [OrderPlaced("o-1", 5)])

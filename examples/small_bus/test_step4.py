@@ -31,7 +31,7 @@ async def test_an_event_reaches_every_subscription(url: str) -> None:
     assert sorted(seen) == ["ledger o-1", "stock o-1"]
 
 
-async def test_order_per_key_is_kept(url: str) -> None:
+async def test_events_of_one_key_are_delivered_in_order(url: str) -> None:
     quantities: list[int] = []
 
     async def note(event: Event) -> None:
@@ -48,7 +48,7 @@ async def test_order_per_key_is_kept(url: str) -> None:
 
 
 @pytest.mark.parametrize("wrong", ["", "redis://localhost", "sqlite://", "memory"])
-async def test_an_unknown_url_is_an_error_that_says_what_is_known(wrong: str) -> None:
+async def test_an_unknown_url_raises_an_error_that_names_the_known_ones(wrong: str) -> None:
     with pytest.raises(ValueError, match="use memory://"):
         async with open_bus(wrong, [OrderPlaced]):
             pass

@@ -31,7 +31,7 @@ ONE, LIMIT = Decimal(1), Decimal(100)
 PLACED = OrderPlaced("o-1", "KRW-BTC", "buy", ONE, LIMIT)
 
 
-def test_an_order_is_filled_within_its_limit_alone() -> None:
+def test_an_order_is_filled_only_within_its_limit() -> None:
     """A customer would pay more than allowed."""
     given(Order, PLACED).when(lambda order: order.fill(Decimal(99))).then(
         OrderFilled("o-1", "KRW-BTC", "buy", ONE, Decimal(99))
@@ -40,7 +40,7 @@ def test_an_order_is_filled_within_its_limit_alone() -> None:
     given(Order, PLACED, OrderSettled("o-1")).when(lambda order: order.cancel("late")).then_raises(OrderError)
 
 
-def test_a_position_never_falls_below_nothing() -> None:
+def test_a_sale_larger_than_the_position_is_rejected() -> None:
     """The application would sell what it does not have."""
     given(Position, PositionChanged("KRW-BTC", "o-1", ONE, -LIMIT)).when(
         lambda position: position.trade("o-2", "sell", ONE, LIMIT)
@@ -50,7 +50,7 @@ def test_a_position_never_falls_below_nothing() -> None:
     ).then_raises(NotHeldError)
 
 
-async def test_a_bought_order_ends_in_the_portfolio(tmp_path: Path) -> None:
+async def test_a_filled_buy_order_is_settled_in_the_portfolio(tmp_path: Path) -> None:
     """An order would be filled and never settled."""
     async with TradingApplication(tmp_path / "trading.db") as app:
         command = PlaceOrder("o-1", "KRW-BTC", "buy", ONE, LIMIT)
@@ -68,7 +68,7 @@ async def test_a_bought_order_ends_in_the_portfolio(tmp_path: Path) -> None:
         assert process.ended
 
 
-async def test_a_sale_of_what_is_not_held_is_taken_back(tmp_path: Path) -> None:
+async def test_a_sale_of_a_symbol_not_held_is_cancelled(tmp_path: Path) -> None:
     """A fill that cannot be settled would stay open forever, or make the position negative."""
     async with TradingApplication(tmp_path / "trading.db") as app:
         await app.commands.execute(PlaceOrder("o-1", "KRW-BTC", "sell", ONE, LIMIT))
@@ -97,7 +97,7 @@ async def test_an_order_that_waits_too_long_is_cancelled(tmp_path: Path) -> None
         assert process.ended
 
 
-async def test_what_no_order_could_be_is_refused(tmp_path: Path) -> None:
+async def test_an_invalid_order_is_rejected_and_nothing_is_stored(tmp_path: Path) -> None:
     """Invalid commands of a client would be stored."""
     async with TradingApplication(tmp_path / "trading.db") as app:
         with pytest.raises(InvalidMessageError, match="an id and a symbol"):
@@ -107,13 +107,13 @@ async def test_what_no_order_could_be_is_refused(tmp_path: Path) -> None:
         assert await app.storage.head() == 0
 
 
-async def test_a_file_that_was_kept_goes_on_with_orders_of_its_own(tmp_path: Path) -> None:
+async def test_a_second_run_on_the_same_file_places_new_orders(tmp_path: Path) -> None:
     """The second run would end with an OrderError, because an order of the first has the same id."""
     for _ in range(2):
         await trade(simulate_tape(7, 20), tmp_path / "trading.db", every=5)
 
 
-async def test_the_program_shows_what_came_of_a_tape(
+async def test_the_program_prints_the_outcome_of_a_tape(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The command that demonstrates the application would fail."""
@@ -131,22 +131,22 @@ def test_an_interrupted_run_ends_without_a_traceback(monkeypatch: pytest.MonkeyP
 
     monkeypatch.setattr(program, "trade", interrupted)
     monkeypatch.setattr(sys, "argv", ["trading"])
-    with pytest.raises(SystemExit) as ended:
+    with pytest.raises(SystemExit) as exit_info:
         program.main()
-    assert ended.value.code == 130
+    assert exit_info.value.code == 130
 
 
 @pytest.mark.parametrize(
-    ("options", "told"),
+    ("options", "message"),
     [
         (["--tape", "trades.csv"], "trades.csv: No such file"),
         (["--file", "nowhere/trading.db"], "trading.db: "),
         (["--every", "0"], "1 or more"),
     ],
 )
-def test_what_cannot_be_run_is_told_in_a_line(
+def test_invalid_options_exit_with_a_one_line_error(
     options: list[str],
-    told: str,
+    message: str,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
@@ -154,7 +154,7 @@ def test_what_cannot_be_run_is_told_in_a_line(
     """A user who runs the README's second command without having such a tape would get a traceback."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", ["trading", *options])
-    with pytest.raises(SystemExit) as ended:
+    with pytest.raises(SystemExit) as exit_info:
         program.main()
-    assert ended.value.code == 2
-    assert told in capsys.readouterr().err
+    assert exit_info.value.code == 2
+    assert message in capsys.readouterr().err

@@ -38,7 +38,7 @@ def test_the_fixtures_are_available_without_configuration(pytester: pytest.Pytes
     done.assert_outcomes(passed=1)
 
 
-def test_the_plugin_does_not_import_the_bus_until_a_fixture_is_used(pytester: pytest.Pytester) -> None:
+def test_the_plugin_imports_nothing_of_the_bus_if_no_fixture_is_used(pytester: pytest.Pytester) -> None:
     """Coverage of an application that extends pabal would start too late, and test runs be slower."""
     pytester.makepyfile(
         """

@@ -66,10 +66,10 @@ async def running(url: str, group: str, consumer: str, handler: Any, **options: 
         try:
             await asyncio.wait_for(bus.stop(), 20)
         except TimeoutError:
-            pytest.fail("stop() does not end: a loop cancelled while the client reads may still go round")
+            pytest.fail("stop() does not end: a loop cancelled while the client reads may still be running")
 
 
-async def test_task_1_what_one_process_publishes_another_handles(url: str) -> None:
+async def test_task_1_an_event_published_by_one_process_is_handled_by_another(url: str) -> None:
     ledger = Recorder()
     async with publishing(url) as shop, running(url, "ledger", "ledger-1", ledger):
         await shop.publish(OrderPlaced("o-1", 5))
@@ -77,7 +77,7 @@ async def test_task_1_what_one_process_publishes_another_handles(url: str) -> No
     assert ledger.keys == ["o-1"]
 
 
-async def test_task_1_what_was_published_before_the_group_existed_is_not_missed(url: str) -> None:
+async def test_task_1_an_event_published_before_the_group_existed_is_delivered(url: str) -> None:
     ledger = Recorder()
     async with publishing(url) as shop:
         await shop.publish(OrderPlaced("o-1", 5))
@@ -86,38 +86,38 @@ async def test_task_1_what_was_published_before_the_group_existed_is_not_missed(
     assert ledger.keys == ["o-1"]
 
 
-async def test_task_2_the_processes_of_a_group_share_the_work_and_groups_do_not(url: str) -> None:
-    together, alone = Recorder(), Recorder()
+async def test_task_2_processes_of_a_group_share_the_events_and_each_group_gets_all(url: str) -> None:
+    shared, alone = Recorder(), Recorder()
     async with (
-        running(url, "ledger", "ledger-1", together) as bus,
-        running(url, "ledger", "ledger-2", together),
+        running(url, "ledger", "ledger-1", shared) as bus,
+        running(url, "ledger", "ledger-2", shared),
         running(url, "report", "report-1", alone),
     ):
         for number in range(50):
             await bus.publish(OrderPlaced(f"o-{number}", 1))
-        await together.reach(50)
+        await shared.reach(50)
         await alone.reach(50)
     expected = sorted(f"o-{number}" for number in range(50))
-    assert sorted(together.keys) == sorted(alone.keys) == expected
+    assert sorted(shared.keys) == sorted(alone.keys) == expected
 
 
-async def test_task_3_what_a_dead_process_had_begun_is_taken_over(url: str) -> None:
-    begun = asyncio.Event()
+async def test_task_3_an_event_a_dead_process_was_handling_is_taken_over(url: str) -> None:
+    started = asyncio.Event()
 
-    async def dies(event: Event) -> None:
-        begun.set()
+    async def hangs(event: Event) -> None:
+        started.set()
         await asyncio.Event().wait()
 
-    async with running(url, "ledger", "ledger-1", dies) as bus:
+    async with running(url, "ledger", "ledger-1", hangs) as bus:
         await bus.publish(OrderPlaced("o-1", 5))
-        await asyncio.wait_for(begun.wait(), 20)
+        await asyncio.wait_for(started.wait(), 20)
     survivor = Recorder()
     async with running(url, "ledger", "ledger-2", survivor, claim_after=0.05):
         await survivor.reach(1)
     assert survivor.keys == ["o-1"]
 
 
-async def test_task_4_a_handler_that_fails_gets_the_event_again_and_the_others_go_on(url: str) -> None:
+async def test_task_4_a_failing_handler_is_retried_and_other_events_continue(url: str) -> None:
     attempts = Recorder()
     done = Recorder()
 
