@@ -16,7 +16,7 @@ from tests.brokers.support import make_bus, run_cli, url_of
 from tests.dashboard.support import client, own_page
 
 
-async def test_what_was_done_on_a_mounted_dashboard_is_known_after_a_restart(
+async def test_actions_on_a_mounted_dashboard_stay_in_the_audit_log_after_a_restart(
     shared_server: Server, namespace: str
 ) -> None:
     """Otherwise nobody could tell who paused a subscription after its process was redeployed."""
@@ -44,7 +44,7 @@ async def test_what_was_done_on_a_mounted_dashboard_is_known_after_a_restart(
     ]
 
 
-async def test_the_audit_log_on_a_server_does_not_grow_for_ever(
+async def test_the_audit_log_on_a_server_keeps_a_bounded_number_of_entries(
     shared_server: Server, namespace: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A script that acts every minute would fill the server's memory over the years."""
@@ -58,7 +58,7 @@ async def test_the_audit_log_on_a_server_does_not_grow_for_ever(
         assert await bus._log.link.call("HLEN", bus._keys.actions) == 3
 
 
-async def test_a_bus_that_is_stopped_says_so_when_it_is_acted_on(
+async def test_operations_on_a_stopped_bus_raise_errors_that_say_it_is_stopped(
     shared_server: Server, namespace: str
 ) -> None:
     """An operator who acts too late would be told that a storage is closed, although there is none."""

@@ -53,7 +53,7 @@ async def append_and_check(log: RedisLog, rounds: list[list[Call]]) -> dict[int,
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(rounds=ROUNDS)
-def test_whatever_is_appended_together_each_id_has_one_content_and_one_place(
+def test_concurrent_appends_store_each_id_once_with_one_content(
     shared_server: Server | ForeignServer, namespace: str, rounds: list[list[Call]]
 ) -> None:
     """A repeated event could be stored twice, get another place, or fail other events with it."""
@@ -79,7 +79,7 @@ def test_whatever_is_appended_together_each_id_has_one_content_and_one_place(
 
 
 @pytest.mark.parametrize("sizes", [(3000,), (1, 2, 500), (40, 1, 1)])
-async def test_each_event_of_a_long_batch_is_known_by_its_own_place(
+async def test_appending_a_batch_again_returns_the_position_of_each_event(
     shared_server: Server | ForeignServer, namespace: str, sizes: tuple[int, ...]
 ) -> None:
     """An entry holds many events; a repeated one could get the place of another."""

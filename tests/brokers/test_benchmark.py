@@ -11,12 +11,12 @@ from tests.brokers.server import valkey_binary
 
 
 @pytest.mark.parametrize("rival", ["pabal", "raw"])
-def test_the_clock_stops_when_every_event_is_handled(rival: str) -> None:
+def test_the_benchmark_measures_a_rate_for_each_rival(rival: str) -> None:
     """Otherwise work that was not done would give a good figure."""
     assert redis_streams.end_to_end(rival, 500)[redis_streams.RATE] > 0
 
 
-def test_a_role_that_does_not_start_gives_no_figure() -> None:
+def test_a_role_that_does_not_start_raises_incomplete_error() -> None:
     """Otherwise a broken rival would hang the whole suite."""
     role = redis_streams.RoleProcess("nobody", "redis://127.0.0.1:1/0", 1)
     with pytest.raises(IncompleteError, match="did not start"):
@@ -24,7 +24,9 @@ def test_a_role_that_does_not_start_gives_no_figure() -> None:
     assert role.process.returncode
 
 
-def test_the_scenario_is_listed_and_names_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_scenario_is_listed_and_notes_a_missing_server_or_package(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """Without a server or a package, the suite would fail, or print figures without rivals."""
     assert redis_streams.NAME in SCENARIOS
     assert redis_streams.server_binary() == valkey_binary()

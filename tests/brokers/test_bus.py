@@ -26,7 +26,9 @@ LOADED = ("asyncio", "redis.asyncio", "pabal.brokers.redis", "pabal.delivery.ret
 """Modules that a process of a group imports before it begins."""
 
 
-async def test_what_is_published_is_handled_once_and_in_order(shared_server: Server, namespace: str) -> None:
+async def test_published_events_are_handled_once_and_in_order_per_key(
+    shared_server: Server, namespace: str
+) -> None:
     """Events could be lost, repeated, or reordered on their way through the server."""
     recorder = Recorder()
     async with make_bus(shared_server, namespace, recorder) as bus:
@@ -40,7 +42,7 @@ async def test_what_is_published_is_handled_once_and_in_order(shared_server: Ser
         assert recorder.by_key[f"k{key}"][: len(range(key, 300, 7))] == list(range(key, 300, 7))
 
 
-async def test_a_restart_goes_on_where_the_group_was(shared_server: Server, namespace: str) -> None:
+async def test_a_restarted_group_continues_from_its_cursor(shared_server: Server, namespace: str) -> None:
     """A restart could repeat finished events, or miss events published meanwhile."""
     recorder = Recorder()
     async with make_bus(shared_server, namespace, recorder) as bus:
@@ -54,7 +56,7 @@ async def test_a_restart_goes_on_where_the_group_was(shared_server: Server, name
     assert sorted(recorder.numbers) == list(range(15))
 
 
-async def test_every_group_gets_every_event(shared_server: Server, namespace: str) -> None:
+async def test_every_group_receives_every_event(shared_server: Server, namespace: str) -> None:
     """Two applications on one log must not take events from each other."""
     one, two = Recorder(), Recorder()
     async with (
@@ -66,7 +68,7 @@ async def test_every_group_gets_every_event(shared_server: Server, namespace: st
     assert sorted(one.numbers) == sorted(two.numbers) == list(range(50))
 
 
-async def test_the_same_event_again_is_stored_once(shared_server: Server, namespace: str) -> None:
+async def test_an_event_published_again_is_stored_once(shared_server: Server, namespace: str) -> None:
     """If a publisher repeats a call after a broken connection, its event must be handled once."""
     recorder = Recorder()
     async with make_bus(shared_server, namespace, recorder) as bus:
@@ -78,7 +80,7 @@ async def test_the_same_event_again_is_stored_once(shared_server: Server, namesp
     assert recorder.numbers == [1]
 
 
-async def test_two_processes_share_the_keys_while_they_join_leave_and_die(
+async def test_processes_split_the_keys_and_keep_their_order_while_they_join_and_leave(
     shared_server: Server, namespace: str
 ) -> None:
     """Promise 44. When a partition changes hands, an event could be handled twice, or out of order."""
@@ -104,7 +106,9 @@ async def _publish_slowly(bus: RedisEventBus, count: int) -> None:
         await asyncio.sleep(0.002)
 
 
-async def test_nothing_acked_is_lost_when_the_server_restarts(own_server: Server, namespace: str) -> None:
+async def test_acknowledged_events_survive_server_restarts_in_order_per_key(
+    own_server: Server, namespace: str
+) -> None:
     """Promise 40. Acknowledged events could be lost, or delivered in another order."""
     recorder = Recorder()
     async with make_bus(own_server, namespace, recorder, patience=60.0, lease=5.0) as bus:
@@ -123,7 +127,9 @@ async def test_nothing_acked_is_lost_when_the_server_restarts(own_server: Server
         assert recorder.distinct_numbers(f"p{publisher}") == list(range(10))
 
 
-async def test_a_killed_process_is_replaced_within_the_lease(shared_server: Server, namespace: str) -> None:
+async def test_another_process_takes_over_the_partitions_of_a_killed_one(
+    shared_server: Server, namespace: str
+) -> None:
     """Promise 41. The events of a dead machine would wait until an operator intervenes."""
     code = f"""
 import asyncio
@@ -192,7 +198,9 @@ asyncio.run(main())
     assert output.strip() == b"5 ['ProcessDied', 'ProcessDied']"
 
 
-async def test_a_paused_process_has_its_late_progress_refused(shared_server: Server, namespace: str) -> None:
+async def test_late_progress_of_a_suspended_process_is_rejected(
+    shared_server: Server, namespace: str
+) -> None:
     """Promise 41. A process that resumes late would overwrite the progress of its successor."""
     recorder = Recorder()
     async with make_bus(shared_server, namespace, recorder) as paused:
@@ -206,7 +214,9 @@ async def test_a_paused_process_has_its_late_progress_refused(shared_server: Ser
                 assert await storage.save_progress(late) == list(epochs)
 
 
-async def test_a_long_handler_never_runs_twice_at_once(shared_server: Server, namespace: str) -> None:
+async def test_a_handler_longer_than_the_lease_does_not_run_twice_at_once(
+    shared_server: Server, namespace: str
+) -> None:
     """Promise 41. A process whose handler takes ten leases would count as dead, and its event run twice."""
     running = most = handled = 0
 
@@ -227,7 +237,7 @@ async def test_a_long_handler_never_runs_twice_at_once(shared_server: Server, na
     assert (most, handled) == (1, 1)
 
 
-async def test_a_flushed_server_is_put_back_and_reported(own_server: Server, namespace: str) -> None:
+async def test_a_group_restores_a_flushed_server_and_reports_it(own_server: Server, namespace: str) -> None:
     """Promise 43. After a FLUSHALL the group would stop silently, or start again from the beginning."""
     recorder = Recorder()
     reports: list[Any] = []
@@ -245,7 +255,9 @@ async def test_a_flushed_server_is_put_back_and_reported(own_server: Server, nam
     assert sorted(recorder.numbers) == list(range(96))
 
 
-async def test_what_a_foreign_hand_trims_is_reported_as_lost(shared_server: Server, namespace: str) -> None:
+async def test_events_trimmed_by_another_client_are_reported_as_lost(
+    shared_server: Server, namespace: str
+) -> None:
     """Promise 42. Otherwise events deleted by another program would count as handled."""
     reports: list[Any] = []
     async with make_bus(shared_server, namespace, Recorder(), partitions=1):
@@ -266,7 +278,7 @@ async def test_what_a_foreign_hand_trims_is_reported_as_lost(shared_server: Serv
     assert sorted(recorder.numbers) == list(range(10))
 
 
-async def test_trimming_stops_below_what_a_group_has_not_finished(
+async def test_trimming_keeps_events_that_any_group_has_not_finished(
     shared_server: Server, namespace: str
 ) -> None:
     """Promise 42. A group that was away for a while would return to a log without its events."""
@@ -286,7 +298,9 @@ async def test_trimming_stops_below_what_a_group_has_not_finished(
     assert sorted(slow.numbers) == sorted(fast.numbers) == list(range(100))
 
 
-async def test_a_dead_letter_is_retried_wherever_it_was_parked(shared_server: Server, namespace: str) -> None:
+async def test_a_process_can_retry_dead_letters_in_the_partitions_of_another(
+    shared_server: Server, namespace: str
+) -> None:
     """Otherwise dead letters in another process's partitions could be seen, but not retried."""
     recorder = Recorder()
     broken = True
@@ -312,9 +326,7 @@ async def test_a_dead_letter_is_retried_wherever_it_was_parked(shared_server: Se
         assert await one.dead_letters.list() == []
 
 
-async def test_waiting_for_an_event_and_scheduling_work_over_processes(
-    shared_server: Server, namespace: str
-) -> None:
+async def test_wait_for_and_scheduling_work_across_processes(shared_server: Server, namespace: str) -> None:
     """A request that waits for its answer must see events published by other processes."""
     async with make_bus(shared_server, namespace) as asking, make_bus(shared_server, namespace) as answering:
         receipt = await asking.publish(Moved("a", 1))
@@ -325,7 +337,9 @@ async def test_waiting_for_an_event_and_scheduling_work_over_processes(
         assert (await asking.wait_for(Moved, timeout=30)).number == 3
 
 
-async def test_another_number_of_partitions_is_refused(shared_server: Server, namespace: str) -> None:
+async def test_start_rejects_a_partition_count_that_differs_from_the_log(
+    shared_server: Server, namespace: str
+) -> None:
     """Keys would move to other partitions, and their events be handled out of order."""
     async with make_bus(shared_server, namespace, partitions=4):
         pass
@@ -336,7 +350,7 @@ async def test_another_number_of_partitions_is_refused(shared_server: Server, na
         assert bus.partitions == [0, 1, 2, 3]
 
 
-async def test_a_publisher_fails_at_once_where_it_is_told_to(own_server: Server, namespace: str) -> None:
+async def test_publish_fails_at_once_with_when_disconnected_fail(own_server: Server, namespace: str) -> None:
     """A request handler that must not wait would hang while the server is away."""
     bus = make_bus(own_server, namespace, Recorder(), when_disconnected="fail")
     await bus.start()
@@ -350,7 +364,7 @@ async def test_a_publisher_fails_at_once_where_it_is_told_to(own_server: Server,
     assert bus.partitions == []
 
 
-async def test_a_server_that_is_not_there_is_named_without_password(namespace: str) -> None:
+async def test_the_error_for_an_unreachable_server_hides_the_password(namespace: str) -> None:
     """Otherwise error logs would reveal the password."""
     url = f"redis://risk:secret@127.0.0.1:{free_port()}/0"
     bus = RedisEventBus(url, group="g", namespace=namespace, patience=0.3)
@@ -360,7 +374,7 @@ async def test_a_server_that_is_not_there_is_named_without_password(namespace: s
     assert not bus.is_running
 
 
-async def test_the_factory_reads_everything_from_the_url(shared_server: Server, namespace: str) -> None:
+async def test_from_url_reads_the_group_and_all_options(shared_server: Server, namespace: str) -> None:
     """An application must be able to move from a file to a server by configuration alone."""
     url = f"{shared_server.url}?group=risk&namespace={namespace}&partitions=2&lease=2.5&worker_count=3"
     bus = EventBusFactory.from_url(url)

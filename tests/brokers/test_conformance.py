@@ -38,7 +38,7 @@ class OnePartition(PartitionStorage):
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)
-async def test_a_partition_conforms(case: Case, shared_server: Server, namespace: str) -> None:
+async def test_a_partition_storage_conforms(case: Case, shared_server: Server, namespace: str) -> None:
     """Otherwise an application that moves from a file to a server would meet different rules."""
 
     def opened() -> Any:
@@ -49,7 +49,7 @@ async def test_a_partition_conforms(case: Case, shared_server: Server, namespace
 
 @pytest.mark.skipif(sys.version_info < (3, 12), reason="Python has no eager tasks before 3.12")
 @pytest.mark.parametrize("case", [case for case in CASES if str(case).startswith("bus: ")], ids=str)
-async def test_a_partition_conforms_on_a_loop_with_eager_tasks(
+async def test_a_partition_storage_conforms_on_a_loop_with_eager_tasks(
     case: Case, shared_server: Server, namespace: str
 ) -> None:
     """Eager tasks run as soon as they are created. The queue behind a parked key could be read before the

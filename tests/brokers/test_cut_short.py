@@ -31,7 +31,7 @@ SOON = 5.0
 # -- the server restarts ----------------------------------------------------------------------------------
 
 
-async def test_what_others_publish_after_a_restart_and_a_pause_is_delivered(
+async def test_events_of_another_process_are_delivered_after_a_server_restart(
     own_server: Server, namespace: str
 ) -> None:
     """Promise 40. A group would handle nothing until its own process publishes, and yet seem healthy."""
@@ -51,7 +51,7 @@ async def test_what_others_publish_after_a_restart_and_a_pause_is_delivered(
         await until(lambda: len(recorder.numbers) == 80)
 
 
-async def test_a_connection_that_breaks_while_the_log_goes_on_elsewhere_costs_nothing(
+async def test_a_partition_is_read_on_after_the_connection_breaks_while_it_is_measured(
     own_server: Server, namespace: str
 ) -> None:
     """Promise 40. The partition being measured when the connection broke would never be read again."""
@@ -70,7 +70,9 @@ async def test_a_connection_that_breaks_while_the_log_goes_on_elsewhere_costs_no
             await until(lambda: len(recorder.numbers) == 80)
 
 
-async def test_what_is_kept_stays_when_the_server_starts_again(own_server: Server, namespace: str) -> None:
+async def test_finished_events_within_keep_survive_a_server_restart(
+    own_server: Server, namespace: str
+) -> None:
     """Promise 42. Each restart would delete all finished events, so that none could be replayed."""
     async with make_bus(own_server, namespace, Recorder(), partitions=1, lease=10.0, keep=10) as bus:
         for event in moves(1, 15):
@@ -86,7 +88,7 @@ async def test_what_is_kept_stays_when_the_server_starts_again(own_server: Serve
         assert bus.get_statistics()["events_lost"] == 0
 
 
-async def test_the_doctor_counts_no_positions_that_were_never_given(
+async def test_the_doctor_does_not_count_positions_skipped_at_a_restart(
     own_server: Server, namespace: str
 ) -> None:
     """After each restart of the server, a group would seem to be billions of positions behind."""
@@ -99,7 +101,9 @@ async def test_the_doctor_counts_no_positions_that_were_never_given(
     assert any("group 'g' is 20 positions behind" in finding.text for finding in findings)
 
 
-async def test_restarts_leave_no_more_behind_than_is_needed(shared_server: Server, namespace: str) -> None:
+async def test_trimming_removes_the_jump_fields_of_earlier_restarts(
+    shared_server: Server, namespace: str
+) -> None:
     """Promise 42. Each restart would add a field to every partition for ever, to be read at every look."""
     recorder = Recorder()
     number, lost = 0, 0
@@ -132,7 +136,7 @@ async def test_restarts_leave_no_more_behind_than_is_needed(shared_server: Serve
 
 
 @pytest.mark.parametrize("forgot", ["two events", "everything"])
-async def test_what_a_server_lost_before_two_restarts_is_counted_once(
+async def test_positions_skipped_between_two_restarts_are_not_counted_as_events(
     shared_server: Server, namespace: str, forgot: str
 ) -> None:
     """Promise 42. The billions of positions between two incarnations would count as published."""
@@ -152,7 +156,7 @@ async def test_what_a_server_lost_before_two_restarts_is_counted_once(
 # -- answers that never arrive ----------------------------------------------------------------------------
 
 
-async def test_whoever_waits_for_an_answer_lets_go_before_another_takes_over(
+async def test_a_process_without_answers_stops_handling_before_another_takes_over(
     shared_server: Server, namespace: str
 ) -> None:
     """Promise 41. Events in its lanes would be handled by two processes until the connection broke."""
@@ -183,7 +187,9 @@ async def test_whoever_waits_for_an_answer_lets_go_before_another_takes_over(
             await cut_off.stop(timeout=0)
 
 
-async def test_a_stop_without_answers_is_over_in_time(shared_server: Server, namespace: str) -> None:
+async def test_stop_keeps_its_timeout_when_the_server_does_not_answer(
+    shared_server: Server, namespace: str
+) -> None:
     """A stop would take as long as waiting for a connection, a lease or more, whatever its timeout."""
     async with Proxy(shared_server.port) as proxy:
         bus = make_bus_through(proxy, namespace, Recorder(), lease=10.0)
@@ -197,7 +203,7 @@ async def test_a_stop_without_answers_is_over_in_time(shared_server: Server, nam
             await publishing
 
 
-async def test_patience_ends_also_while_a_connection_is_being_made(
+async def test_publish_gives_up_after_its_patience_while_a_connection_is_being_made(
     shared_server: Server, namespace: str
 ) -> None:
     """Publishers would wait until a connection attempt into a silent network is given up."""
@@ -221,7 +227,7 @@ def _is_connecting(link: Link) -> bool:
     return not link.is_connected and link._connection is not None
 
 
-async def test_whoever_gives_up_looking_leaves_nobody_behind_who_connects(
+async def test_a_cancelled_inspector_call_leaves_no_connecting_task(
     shared_server: Server, namespace: str
 ) -> None:
     """A task would try to reach the server until the program ends."""
@@ -240,7 +246,9 @@ def _links() -> list[str]:
     return [name for name in names if name.startswith("pabal-redis")]
 
 
-async def test_no_error_is_raised_twice(shared_server: Server, namespace: str) -> None:
+async def test_each_caller_gets_its_own_error_when_the_connection_breaks(
+    shared_server: Server, namespace: str
+) -> None:
     """Each raise adds frames to an error; a shared error would keep the variables of all callers alive."""
     async with Proxy(shared_server.port) as proxy:
         bus = make_bus_through(proxy, namespace, Recorder(), lease=10.0)
@@ -256,7 +264,7 @@ async def test_no_error_is_raised_twice(shared_server: Server, namespace: str) -
 # -- another log, another loop ----------------------------------------------------------------------------
 
 
-async def test_a_log_that_was_made_anew_with_other_partitions_is_refused(
+async def test_a_log_recreated_with_another_partition_count_is_rejected(
     own_server: Server, namespace: str
 ) -> None:
     """Keys would move to other partitions, or publishers wait for ever for a connection."""
@@ -318,7 +326,7 @@ def test_a_bus_whose_loop_was_closed_can_be_stopped_and_started(
     gc.collect()  # nothing can close the sockets of a closed loop
 
 
-async def test_workers_whose_partition_was_let_go_end_when_their_loop_does(
+async def test_workers_of_a_lost_partition_end_when_they_are_cancelled(
     own_server: Server, namespace: str
 ) -> None:
     """``asyncio.run`` would wait for ever for a worker that ignores its cancellation."""
@@ -344,7 +352,7 @@ async def test_workers_whose_partition_was_let_go_end_when_their_loop_does(
 
 
 @pytest.mark.parametrize("timeout", [None, 60.0], ids=["the short way", "the full way"])
-async def test_a_handler_that_is_cancelled_by_itself_costs_no_worker_when_its_partition_is_let_go(
+async def test_a_handler_that_raises_cancelled_error_in_a_lost_partition_costs_no_worker(
     own_server: Server, namespace: str, timeout: float | None
 ) -> None:
     """Workers must go on with other partitions; if the last one ended, nothing more would be handled."""
@@ -377,7 +385,7 @@ async def test_a_handler_that_is_cancelled_by_itself_costs_no_worker_when_its_pa
 # -- reading ----------------------------------------------------------------------------------------------
 
 
-async def test_waiting_since_a_receipt_that_was_trimmed_looks_ahead(
+async def test_wait_for_since_a_trimmed_receipt_returns_the_next_event(
     shared_server: Server, namespace: str
 ) -> None:
     """``wait_for`` would raise an IndexError once all events are handled and trimmed."""
@@ -393,7 +401,7 @@ async def test_waiting_since_a_receipt_that_was_trimmed_looks_ahead(
         assert (await waiting).number == 2
 
 
-async def test_large_events_do_not_gather_in_memory(
+async def test_large_events_are_not_buffered_without_limit(
     shared_server: Server, namespace: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Thousands of events of a megabyte would wait in memory for a handler slower than the publishers."""
@@ -419,7 +427,7 @@ async def test_large_events_do_not_gather_in_memory(
 
 
 @pytest.mark.parametrize("setting", ["decode_responses=true", "protocol=3", "socket_timeout=0.01"])
-async def test_what_a_url_settles_for_other_clients_does_no_harm(
+async def test_url_settings_for_other_clients_do_not_break_the_bus(
     shared_server: Server, namespace: str, setting: str
 ) -> None:
     """With a URL shared with other clients, pabal would fail with an AttributeError or a TypeError."""
@@ -432,7 +440,7 @@ async def test_what_a_url_settles_for_other_clients_does_no_harm(
     assert recorder.numbers == [1]
 
 
-def test_a_scheme_is_understood_or_named() -> None:
+def test_valkey_schemes_are_accepted_and_others_rejected() -> None:
     """``valkey://`` would work only in the factory; elsewhere the error would blame the host."""
     assert "valkey://localhost" in repr(RedisEventBus("valkey://localhost", group="g"))
     assert "valkeys://localhost" in repr(RedisEventBus("VALKEYS://localhost", group="g"))

@@ -28,7 +28,7 @@ def subscribe(bus: RedisEventBus, count: int) -> list[Recorder]:
     return recorders
 
 
-async def test_each_subscription_gets_what_is_published_after_it_was_made(
+async def test_subscriptions_made_together_each_receive_all_later_events(
     shared_server: Server, namespace: str
 ) -> None:
     """Only the first would get all events; the others would begin at the head when their turn comes."""
@@ -39,7 +39,7 @@ async def test_each_subscription_gets_what_is_published_after_it_was_made(
         assert [sorted(each.numbers) for each in recorders] == [list(range(40))] * 6
 
 
-async def test_one_that_is_made_where_another_process_has_the_partitions_misses_nothing(
+async def test_a_subscription_made_by_a_joining_process_misses_no_event(
     shared_server: Server, namespace: str
 ) -> None:
     """It would begin when the other process learns of it, and skip the events published before."""
@@ -59,7 +59,7 @@ async def test_one_that_is_made_where_another_process_has_the_partitions_misses_
 
 
 @pytest.mark.parametrize("count", [1, 3])
-async def test_one_that_is_made_while_the_connection_breaks_misses_nothing(
+async def test_a_subscription_made_while_the_connection_breaks_misses_no_event(
     shared_server: Server, namespace: str, count: int
 ) -> None:
     """Publishing waits for the next connection, and so must declaring the subscriptions."""
@@ -74,7 +74,7 @@ async def test_one_that_is_made_while_the_connection_breaks_misses_nothing(
 
 
 @pytest.mark.parametrize("moment", ["_declare", "_take"])
-async def test_one_that_is_forgotten_while_its_partition_changes_hands_halts_and_says_so(
+async def test_a_subscription_forgotten_during_a_handover_halts_with_a_reason(
     shared_server: Server, namespace: str, monkeypatch: pytest.MonkeyPatch, moment: str
 ) -> None:
     """In the other process it would begin at the head or raise ValueError, and lose unfinished events."""
@@ -113,7 +113,7 @@ def halt_reasons(bus: RedisEventBus) -> list[str]:
 
 
 @pytest.mark.parametrize("restored", [True, False])
-async def test_who_declares_first_after_a_flush_does_not_halt_who_was_there_before(
+async def test_a_new_process_that_declares_first_after_a_flush_halts_no_subscription(
     own_server: Server, namespace: str, monkeypatch: pytest.MonkeyPatch, restored: bool
 ) -> None:
     """Promise 43. If a new process numbers subscriptions first, the old one would halt them as forgotten."""
@@ -171,7 +171,7 @@ async def test_who_declares_first_after_a_flush_does_not_halt_who_was_there_befo
         assert sorted(each.numbers) == list(range(80))
 
 
-async def test_no_two_have_one_number_after_a_flush(
+async def test_subscription_numbers_stay_unique_after_a_flush(
     own_server: Server, namespace: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Promise 6. Notes of attempts contain the number, so a death would count for another's event."""

@@ -12,7 +12,7 @@ from tests.brokers.server import Server
 
 
 @pytest.mark.redis
-async def test_separate_processes_of_which_one_is_killed_come_to_the_same(shared_server: Server) -> None:
+async def test_the_distributed_example_gets_the_same_result_despite_a_kill(shared_server: Server) -> None:
     """A killed strategy could omit orders, or place them twice."""
     process = await asyncio.create_subprocess_exec(
         sys.executable,

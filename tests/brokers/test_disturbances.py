@@ -122,7 +122,7 @@ async def _publish(bus: RedisEventBus, key: str, until_moment: float, acked: Cou
 
 @pytest.mark.redis
 @pytest.mark.parametrize("seed", [1, 2, 3])
-async def test_a_group_that_comes_to_no_rest_loses_nothing_and_keeps_the_order_of_keys(
+async def test_a_group_under_constant_disturbance_loses_nothing_and_keeps_order_per_key(
     own_server: Server, namespace: str, tmp_path: Path, seed: int
 ) -> None:
     """Promises 40, 41 and 44 at once. Disturbances that are harmless alone may do harm together."""

@@ -32,7 +32,7 @@ SAFE = {"redis_version": "7.2.4", "aof_enabled": "1", "role": "master"}
         ({"cluster_enabled": "1"}, None, "warning", "cluster"),
     ],
 )
-def test_each_setting_that_can_lose_events_is_named(
+def test_judge_server_rates_each_setting_that_can_lose_events(
     change: dict[str, str], settings: dict[str, str] | None, level: str, word: str
 ) -> None:
     """Otherwise an operator would notice a setting only after it has lost events."""
@@ -40,7 +40,7 @@ def test_each_setting_that_can_lose_events_is_named(
     assert [finding.level for finding in found if word in finding.text] == [level]
 
 
-async def test_a_real_server_and_its_groups_are_examined(shared_server: Server, namespace: str) -> None:
+async def test_examine_server_reports_the_log_and_its_groups(shared_server: Server, namespace: str) -> None:
     """The doctor must read the same keys as the bus writes."""
     async with make_bus(shared_server, namespace, lambda event: None) as bus:
         await bus.drain(timeout=30)
@@ -53,7 +53,7 @@ async def test_a_real_server_and_its_groups_are_examined(shared_server: Server, 
     assert "problem" not in {finding.level for finding in findings}
 
 
-def test_the_command_names_the_server_without_its_password(shared_server: Server) -> None:
+def test_the_doctor_command_hides_the_credentials_of_the_url(shared_server: Server) -> None:
     """Otherwise a password would be visible to everyone who sees the terminal."""
     url = shared_server.url.replace("redis://", "redis://default:@")
     run = CliRunner().invoke(doctor, [f"{url}?group=risk"])

@@ -31,7 +31,7 @@ def keys_of(bus: BaseEventBus) -> GroupKeys:
     "content", [b"", b"\xff\xff", b"by hand", b"\x80"], ids=["empty", "bytes", "text", "map"]
 )
 @pytest.mark.parametrize("what", ["letters", "letter_rows"])
-async def test_a_dead_letter_that_cannot_be_read_hides_no_other(
+async def test_an_unreadable_dead_letter_does_not_hide_the_others(
     shared_server: Server, namespace: str, what: str, content: bytes
 ) -> None:
     """Otherwise one damaged dead letter would keep all others from being listed or retried."""
@@ -64,7 +64,7 @@ async def test_a_dead_letter_that_cannot_be_read_hides_no_other(
         assert await bus._log.link.call("HLEN", keys_of(bus).letter_index) == 3
 
 
-async def test_entries_of_a_foreign_hand_hide_no_dead_letter_and_can_be_discarded(
+async def test_entries_of_another_client_hide_no_dead_letter_and_can_be_discarded(
     shared_server: Server, namespace: str
 ) -> None:
     """Otherwise an experiment on the server could make all dead letters inaccessible."""
@@ -97,7 +97,7 @@ async def test_entries_of_a_foreign_hand_hide_no_dead_letter_and_can_be_discarde
         assert [letter.id for letter in await bus.dead_letters.list()] == [1, 2]
 
 
-async def test_a_scheduled_event_that_cannot_be_read_keeps_no_other_back(
+async def test_an_unreadable_scheduled_event_does_not_hold_back_the_others(
     shared_server: Server, namespace: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Promise 43. Otherwise no scheduled event would enter the log any more, and nobody would know why."""
@@ -117,7 +117,7 @@ async def test_a_scheduled_event_that_cannot_be_read_keeps_no_other_back(
     assert ["there is no partition 99" in text for text in messages] == [False, True]
 
 
-async def test_word_of_a_foreign_hand_does_not_keep_an_owner_from_its_partitions(
+async def test_the_owner_drops_invalid_requests_of_another_client(
     shared_server: Server, namespace: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Promise 44. Each look would fail there: no trimming, no scheduled events, no answers to requests."""

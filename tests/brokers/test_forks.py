@@ -56,7 +56,7 @@ asyncio.run(main())
 """
 
 
-def test_a_child_forked_from_a_running_bus_is_told_and_leaves_the_parent_alone(
+def test_a_forked_child_gets_errors_and_does_not_disturb_the_parents_bus(
     shared_server: Server, namespace: str
 ) -> None:
     """Answers to the child's calls arrived in the parent, and its own publishes were never answered."""

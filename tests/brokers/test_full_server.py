@@ -20,7 +20,7 @@ def fill(server: Server, *, full: bool = True) -> None:
         client.config_set("maxmemory", "1" if full else "0")
 
 
-async def test_a_group_on_a_full_server_handles_what_is_there_and_makes_room(
+async def test_a_group_on_a_full_server_handles_its_backlog_and_frees_memory(
     own_server: Server, namespace: str
 ) -> None:
     """If it can neither save nor send heartbeats, the group loses its partitions, and frees no memory."""
@@ -45,7 +45,7 @@ async def test_a_group_on_a_full_server_handles_what_is_there_and_makes_room(
     assert sorted(recorder.numbers) == list(range(400))
 
 
-async def test_a_process_joins_on_a_full_server_though_something_is_due(
+async def test_a_process_can_join_a_full_server_while_a_scheduled_event_is_due(
     own_server: Server, namespace: str
 ) -> None:
     """After a restart, the process that would free memory must be able to start without it."""
@@ -65,7 +65,7 @@ async def test_a_process_joins_on_a_full_server_though_something_is_due(
     assert sorted(recorder.numbers) == list(range(41))
 
 
-async def test_a_group_that_the_server_has_forgotten_is_known_to_it_again(
+async def test_a_group_registers_again_after_the_server_was_flushed(
     own_server: Server, namespace: str
 ) -> None:
     """Otherwise the doctor and the command line would not see the group, although its processes run."""

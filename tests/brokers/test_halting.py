@@ -75,7 +75,7 @@ async def halted_subscription(
         yield bus, operations
 
 
-async def test_another_process_lets_a_halted_subscription_go_on(
+async def test_another_process_can_resume_a_halted_subscription(
     shared_server: Server, namespace: str
 ) -> None:
     """Otherwise an operator would have to find the process in which it has halted, and could not reach it."""
@@ -95,7 +95,9 @@ async def test_another_process_lets_a_halted_subscription_go_on(
         assert bus.health().status == "ok"
 
 
-async def test_what_halts_again_can_be_let_go_on_again(shared_server: Server, namespace: str) -> None:
+async def test_a_subscription_that_halts_again_can_be_resumed_again(
+    shared_server: Server, namespace: str
+) -> None:
     """Resuming before the cause is fixed must not use up the only attempt."""
     poisoned = Poisoned()
     async with halted_subscription(shared_server, namespace, poisoned) as (bus, operations):
@@ -108,9 +110,7 @@ async def test_what_halts_again_can_be_let_go_on_again(shared_server: Server, na
         await bus.drain(timeout=30)
 
 
-async def test_the_partitions_that_have_not_halted_are_left_in_peace(
-    shared_server: Server, namespace: str
-) -> None:
+async def test_resume_reopens_only_the_halted_partition(shared_server: Server, namespace: str) -> None:
     """Fifteen working partitions must not be reopened because of one that has halted."""
     poisoned = Poisoned()
     async with halted_subscription(shared_server, namespace, poisoned) as (bus, operations):
@@ -125,7 +125,7 @@ async def test_the_partitions_that_have_not_halted_are_left_in_peace(
         assert [one.epoch for one in others] == epochs
 
 
-async def test_the_shell_says_why_it_has_halted_and_lets_it_go_on(
+async def test_the_cli_shows_why_a_subscription_halted_and_resumes_it(
     shared_server: Server, namespace: str
 ) -> None:
     """`pabal status` would report a group as healthy although it handles nothing any more."""
@@ -148,7 +148,7 @@ async def test_the_shell_says_why_it_has_halted_and_lets_it_go_on(
         assert (code, "'sub' is neither paused nor halted" in output) == (1, True), output
 
 
-async def test_a_halted_subscription_goes_on_where_another_process_moves_it(
+async def test_a_reset_from_outside_resumes_a_halted_subscription(
     shared_server: Server, namespace: str
 ) -> None:
     """Otherwise only the process that halted at the poisonous event could skip it."""
@@ -161,7 +161,7 @@ async def test_a_halted_subscription_goes_on_where_another_process_moves_it(
         assert poisoned.numbers == [0, 1, 2, 6]
 
 
-async def test_a_reset_that_was_asked_before_the_halt_was_known_lets_it_go_on(
+async def test_a_reset_requested_before_the_halt_was_recorded_resumes_the_subscription(
     shared_server: Server, namespace: str
 ) -> None:
     """They would wait for each other: the reset for a running subscription, the halt for the reset."""
@@ -193,7 +193,7 @@ async def test_a_reset_that_was_asked_before_the_halt_was_known_lets_it_go_on(
         assert poisoned.numbers == [0, 1, 2, 6]
 
 
-async def test_a_pause_of_what_has_halted_holds_after_it_was_moved(
+async def test_a_pause_of_a_halted_subscription_outlasts_a_reset(
     shared_server: Server, namespace: str
 ) -> None:
     """An operator who pauses, resets, inspects and then resumes must not get deliveries after the reset."""
@@ -209,7 +209,7 @@ async def test_a_pause_of_what_has_halted_holds_after_it_was_moved(
         assert poisoned.count_reports(SubscriptionResumed) >= 1
 
 
-async def test_no_dead_letter_of_a_halted_subscription_is_retried(
+async def test_dead_letters_of_a_halted_subscription_are_not_retried(
     shared_server: Server, namespace: str
 ) -> None:
     """The retry would seem to have begun but wait unseen; a bus on a file says to resume first."""
@@ -231,7 +231,7 @@ async def test_no_dead_letter_of_a_halted_subscription_is_retried(
         assert sorted(poisoned.numbers) == [0, 1, 2, 3, 3, 4, 5]
 
 
-async def test_a_halt_is_known_again_after_the_server_has_forgotten_it(
+async def test_a_halt_is_recorded_again_after_the_server_was_flushed(
     own_server: Server, namespace: str
 ) -> None:
     """After a FLUSHALL the subscription would stand still, but be shown as active."""
@@ -252,7 +252,7 @@ async def test_a_halt_is_known_again_after_the_server_has_forgotten_it(
         await until(lambda: 6 in poisoned.numbers)
 
 
-async def test_a_halt_ends_with_the_process_in_which_it_was(shared_server: Server, namespace: str) -> None:
+async def test_a_halt_ends_when_its_process_stops(shared_server: Server, namespace: str) -> None:
     """The next owner continues, but the group would be shown as halted for ever."""
     poisoned, url = Poisoned(), url_of(shared_server, namespace)
     async with halted_subscription(shared_server, namespace, poisoned):
@@ -267,7 +267,7 @@ async def test_a_halt_ends_with_the_process_in_which_it_was(shared_server: Serve
 
 @pytest.mark.parametrize("action", ["pause and resume", "resume", "reset"])
 @pytest.mark.parametrize("command", ["declare", "open", "HKEYS"])
-async def test_a_subscription_is_taken_up_anew_though_the_connection_breaks_on_the_way(
+async def test_a_subscription_reopens_even_if_the_connection_breaks_meanwhile(
     shared_server: Server, namespace: str, action: str, command: str
 ) -> None:
     """It would stand still for ever, paused or halted, although the operator was told that it continues."""
@@ -296,7 +296,7 @@ async def test_a_subscription_is_taken_up_anew_though_the_connection_breaks_on_t
         assert poisoned.count_reports(StorageTrouble) >= 1
 
 
-async def test_the_shell_lets_it_go_on_in_whichever_process_it_has_halted(
+async def test_the_cli_resumes_a_subscription_that_halted_in_another_process(
     shared_server: Server, namespace: str, tmp_path: Path
 ) -> None:
     """This must work for separate processes, not only for two buses in one process."""

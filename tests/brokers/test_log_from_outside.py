@@ -88,7 +88,9 @@ async def test_events_are_listed_newest_first_and_paged_over_all_partitions(
         assert read == [one.cursor for one in whole[49::-1]]
 
 
-async def test_filters_choose_by_type_aggregate_chain_and_time(shared_server: Server, namespace: str) -> None:
+async def test_filters_select_events_by_type_aggregate_chain_and_time(
+    shared_server: Server, namespace: str
+) -> None:
     """Otherwise an operator would have to read all events, or would miss some."""
 
     async with make_bus(shared_server, namespace) as bus:
@@ -127,7 +129,7 @@ async def test_filters_choose_by_type_aggregate_chain_and_time(shared_server: Se
                 await operations.events(before=cursor)
 
 
-async def test_a_search_that_looks_at_too_much_says_where_to_go_on(
+async def test_a_search_that_reaches_its_limit_returns_a_cursor_to_continue_from(
     shared_server: Server, namespace: str
 ) -> None:
     """The dashboard would hang on a large log, or a partial answer would look complete."""
@@ -148,7 +150,9 @@ async def test_a_search_that_looks_at_too_much_says_where_to_go_on(
         assert numbers([event async for event in operations.read(rare)]) == expected[::-1]
 
 
-async def test_one_event_is_shown_with_what_became_of_it(shared_server: Server, namespace: str) -> None:
+async def test_an_event_is_shown_with_the_state_of_its_delivery(
+    shared_server: Server, namespace: str
+) -> None:
     """An operator with an id from a log file must learn where the event failed, and why."""
     async with make_bus(shared_server, namespace, fail_on_odd) as bus:
         even, odd = Moved("a", 2), Moved("b", 3)
@@ -177,7 +181,7 @@ async def test_one_event_is_shown_with_what_became_of_it(shared_server: Server, 
                 await operations.event(unknown)
 
 
-async def test_what_was_trimmed_is_passed_over_and_no_place_to_go_on_from(
+async def test_listings_skip_trimmed_events_and_reject_cursors_below_the_trim(
     shared_server: Server, namespace: str
 ) -> None:
     """If the log is trimmed meanwhile, an operator could see events twice, or silently miss some."""
@@ -201,7 +205,7 @@ async def test_what_was_trimmed_is_passed_over_and_no_place_to_go_on_from(
             await operations.event(events[0].event_id)
 
 
-async def test_a_damaged_entry_is_reported_and_never_shown(shared_server: Server, namespace: str) -> None:
+async def test_a_damaged_entry_raises_corrupt_log_error(shared_server: Server, namespace: str) -> None:
     """Otherwise an operator could act on an event that was never published."""
     await publish_one_by_one(shared_server, namespace, 0, 1)
     link = Link(shared_server.url, loads_scripts=False)
@@ -214,7 +218,7 @@ async def test_a_damaged_entry_is_reported_and_never_shown(shared_server: Server
             await operations.events()
 
 
-async def test_what_comes_in_is_followed_over_all_partitions(shared_server: Server, namespace: str) -> None:
+async def test_follow_yields_new_events_of_all_partitions(shared_server: Server, namespace: str) -> None:
     """An operator who follows the log could miss events, see some twice, or see one partition only."""
     await publish_one_by_one(shared_server, namespace, 0, 30)
     async with open_operations(url_of(shared_server, namespace)) as operations:
@@ -254,7 +258,7 @@ async def test_what_comes_in_is_followed_over_all_partitions(shared_server: Serv
         assert of_key == list(range(key, 60, 11))
 
 
-async def test_following_goes_on_when_the_server_comes_back(own_server: Server, namespace: str) -> None:
+async def test_follow_continues_when_the_server_comes_back(own_server: Server, namespace: str) -> None:
     """Otherwise an operator would have to notice that no events arrive, and start again."""
     await publish_one_by_one(own_server, namespace, 0, 1)
     seen: list[int] = []
@@ -275,7 +279,7 @@ async def test_following_goes_on_when_the_server_comes_back(own_server: Server, 
         await asyncio.wait([task])
 
 
-async def test_listing_finding_and_following_change_nothing_on_the_server(
+async def test_listing_and_following_events_change_nothing_on_the_server(
     shared_server: Server, namespace: str
 ) -> None:
     """Looking must not join the group, take a lease or move the log to another incarnation."""
@@ -329,6 +333,6 @@ def numbers_of(events: list[dict[str, Any]]) -> list[int]:
     return [event["payload"]["number"] for event in events]
 
 
-def test_a_reader_states_its_limit() -> None:
+def test_a_log_reader_examines_at_most_100000_events() -> None:
     """The documentation must state the limit that searches have."""
     assert LogReader.__init__.__kwdefaults__ == {"most": 100_000}

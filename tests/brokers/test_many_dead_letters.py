@@ -36,7 +36,7 @@ def request_sizes(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return counts
 
 
-async def test_what_is_parked_together_is_read_together(
+async def test_events_parked_together_are_read_together(
     shared_server: Server, namespace: str, request_sizes: list[int]
 ) -> None:
     """Each dead letter would have a whole entry of the log read for it, one after the other."""
@@ -50,7 +50,7 @@ async def test_what_is_parked_together_is_read_together(
 
 
 @pytest.mark.parametrize("together", [True, False])
-async def test_rows_are_found_at_their_positions_however_they_lie(
+async def test_find_reads_rows_in_few_requests_however_they_are_batched(
     shared_server: Server, namespace: str, request_sizes: list[int], together: bool
 ) -> None:
     """Neighbours in one entry would each have it sent, or those that are alone be asked for in turn."""
@@ -64,7 +64,7 @@ async def test_rows_are_found_at_their_positions_however_they_lie(
         assert not together or sum(request_sizes) <= 40
 
 
-async def test_others_have_the_event_loop_while_the_dead_letters_of_names_are_counted(
+async def test_counting_dead_letters_by_name_yields_to_the_event_loop(
     shared_server: Server, namespace: str
 ) -> None:
     """The start of each partition would stop everybody else for as long as a hundred thousand take."""
@@ -79,7 +79,9 @@ async def test_others_have_the_event_loop_while_the_dead_letters_of_names_are_co
     assert len(hkeys) == 4000
 
 
-async def test_a_dead_letter_that_fails_again_is_no_lost_event(shared_server: Server, namespace: str) -> None:
+async def test_a_dead_letter_that_fails_again_is_not_reported_as_a_lost_event(
+    shared_server: Server, namespace: str
+) -> None:
     """Each retry of one whose event the group had finished and trimmed would raise an alarm."""
     reports: list[Report] = []
     async with make_bus(shared_server, namespace, fail, partitions=1) as bus:

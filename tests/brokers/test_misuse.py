@@ -56,16 +56,14 @@ from tests.brokers.support import make_bus
         ({"keep": 1.5}, "keep is 1.5"),
     ],
 )
-def test_options_that_make_no_sense_are_refused_before_anything_is_connected(
-    options: dict[str, Any], message: str
-) -> None:
+def test_invalid_options_are_rejected_before_connecting(options: dict[str, Any], message: str) -> None:
     """Otherwise the mistake would end up in a key on the server that all processes of the group share."""
     with pytest.raises(UsageError, match=message):
         RedisEventBus("redis://127.0.0.1:1/0", **{"group": "g", **options})
 
 
 @pytest.mark.parametrize("name", ["", " ", "a{b}", "a\0b", "x" * 201, "\ud800"])
-async def test_names_that_no_log_or_group_can_have_are_refused_by_whoever_looks(name: str) -> None:
+async def test_inspector_and_doctor_reject_invalid_group_and_namespace_names(name: str) -> None:
     """The name of a key would be cut short, or could not be encoded."""
     url = "redis://127.0.0.1:1/0"
     with pytest.raises(UsageError, match="group is"):
@@ -76,7 +74,7 @@ async def test_names_that_no_log_or_group_can_have_are_refused_by_whoever_looks(
         await examine_server(url, name)
 
 
-async def test_what_has_no_bytes_or_no_end_is_refused_with_an_error_of_pabals(
+async def test_names_and_keys_that_cannot_be_stored_are_rejected(
     shared_server: Server, namespace: str
 ) -> None:
     """Operators would get a UnicodeEncodeError, or the state of one name be taken for another's."""
@@ -98,7 +96,7 @@ async def test_what_has_no_bytes_or_no_end_is_refused_with_an_error_of_pabals(
         assert list(bus.get_statistics()["subscriptions"]) == ["sub"]
 
 
-async def test_starting_and_stopping_twice_is_harmless_and_inside_a_handler_refused(
+async def test_starting_and_stopping_twice_is_harmless_but_stop_fails_inside_a_handler(
     shared_server: Server, namespace: str
 ) -> None:
     """A handler that stops or drains its own bus would wait for itself."""
@@ -125,7 +123,7 @@ async def test_starting_and_stopping_twice_is_harmless_and_inside_a_handler_refu
     assert not bus.is_running
 
 
-async def test_a_relay_of_batches_of_nothing_is_refused(shared_server: Server, tmp_path: Path) -> None:
+async def test_relay_rejects_an_invalid_batch_size(shared_server: Server, tmp_path: Path) -> None:
     """It would silently relay nothing, for ever."""
     bus = RedisEventBus(shared_server.url, group="g")
     async with SqliteEventStorage(tmp_path / "local.db") as storage:
@@ -134,7 +132,7 @@ async def test_a_relay_of_batches_of_nothing_is_refused(shared_server: Server, t
                 relay(storage, bus, batch=batch)  # type: ignore[arg-type]
 
 
-async def test_a_log_that_is_not_open_says_so_and_opening_it_twice_is_harmless(
+async def test_a_log_rejects_calls_unless_open_and_may_be_opened_twice(
     shared_server: Server, namespace: str
 ) -> None:
     """A call on a closed connection would wait for an answer that never arrives."""
@@ -151,7 +149,7 @@ async def test_a_log_that_is_not_open_says_so_and_opening_it_twice_is_harmless(
         await log.link.call("PING")
 
 
-def test_an_entry_that_holds_another_number_of_events_than_its_id_says_is_refused() -> None:
+def test_an_entry_whose_event_count_differs_from_its_id_is_rejected() -> None:
     """Otherwise events would get the positions of other events."""
     records = [encode_event(event, 1 << 20) for event in moves(1, 2)]
     body = msgspec.msgpack.encode(records)
@@ -197,7 +195,7 @@ async def test_keys_with_a_nul_have_queues_of_their_own(shared_server: Server, n
 # -- changes at run time ------------------------------------------------------------------------------------
 
 
-async def test_subscriptions_and_middleware_come_and_go_while_the_bus_runs(
+async def test_subscriptions_and_middleware_can_change_while_the_bus_runs(
     shared_server: Server, namespace: str
 ) -> None:
     """A change must take effect in the partitions already taken, not only in those taken later."""
@@ -225,7 +223,7 @@ async def test_subscriptions_and_middleware_come_and_go_while_the_bus_runs(
         assert "late" not in bus.get_statistics()["subscriptions"]
 
 
-async def test_a_subscription_that_halts_is_shown_in_the_figures_and_can_be_resumed(
+async def test_a_halted_subscription_shows_in_statistics_and_can_be_resumed(
     shared_server: Server, namespace: str
 ) -> None:
     """Promise 26. A halted partition must not be hidden by the seven that work."""
@@ -250,7 +248,7 @@ async def test_a_subscription_that_halts_is_shown_in_the_figures_and_can_be_resu
     assert sorted(recorder.numbers) == list(range(16))
 
 
-async def test_a_negative_limit_is_refused_and_none_gives_nothing(
+async def test_a_negative_limit_is_rejected_and_a_limit_of_zero_returns_nothing(
     shared_server: Server, namespace: str
 ) -> None:
     """A negative limit, or a limit of zero, would return all events."""
@@ -275,9 +273,7 @@ async def _read(storage: PartitionStorage, limit: int) -> list[int]:
     return [one.position async for one in storage.read(limit=limit)]
 
 
-async def test_another_loop_cannot_ask_over_the_connection_of_a_bus(
-    shared_server: Server, namespace: str
-) -> None:
+async def test_calls_from_another_loop_raise_wrong_loop_error(shared_server: Server, namespace: str) -> None:
     """Its commands would be sent between those of the bus, and answers reach the wrong callers."""
     async with make_bus(shared_server, namespace, Recorder()) as bus:
         with pytest.raises(WrongLoopError, match="ask the server"):
@@ -285,7 +281,7 @@ async def test_another_loop_cannot_ask_over_the_connection_of_a_bus(
         assert await bus.dead_letters.list() == []
 
 
-async def test_processes_of_a_group_that_subscribe_to_different_things_are_told(
+async def test_health_reports_that_processes_of_a_group_subscribe_to_different_names(
     shared_server: Server, namespace: str
 ) -> None:
     """Events would wait in the other's partitions for ever, while both processes seem healthy."""

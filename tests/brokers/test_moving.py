@@ -28,7 +28,7 @@ async def view_of(operations: Operations, name: str = "sub") -> tuple[int, int]:
     return view.watermark, view.lag
 
 
-async def test_a_reset_delivers_everything_again_in_every_process_and_to_it_alone(
+async def test_a_reset_redelivers_in_every_process_to_that_subscription_alone(
     shared_server: Server, namespace: str
 ) -> None:
     """Otherwise only the partitions of the process that was asked would be delivered again, unnoticed."""
@@ -47,7 +47,7 @@ async def test_a_reset_delivers_everything_again_in_every_process_and_to_it_alon
         assert both.sub.by_key[f"k{key}"] == [*again, *again, 50 + (key - 50) % 16]
 
 
-async def test_a_time_is_a_place_in_every_partition(shared_server: Server, namespace: str) -> None:
+async def test_a_reset_to_a_time_applies_to_every_partition(shared_server: Server, namespace: str) -> None:
     """Otherwise events handled since a faulty release could only be delivered again with all earlier ones."""
     recorder = Recorder()
     async with make_bus(shared_server, namespace, recorder) as bus:
@@ -64,7 +64,9 @@ async def test_a_time_is_a_place_in_every_partition(shared_server: Server, names
     assert Counter(recorder.numbers) == {number: 1 if number < 40 else 2 for number in range(60)}
 
 
-async def test_the_shell_moves_a_group_that_is_down(shared_server: Server, namespace: str) -> None:
+async def test_the_cli_resets_a_subscription_of_a_stopped_group(
+    shared_server: Server, namespace: str
+) -> None:
     """Otherwise an operator would have to start the application in order to reset it."""
     recorder, url = Recorder(), url_of(shared_server, namespace)
     async with make_bus(shared_server, namespace, recorder) as bus:
@@ -96,7 +98,7 @@ async def test_the_shell_moves_a_group_that_is_down(shared_server: Server, names
     assert len(recorder.numbers) == 60
 
 
-async def test_the_shell_moves_what_is_paused_in_running_processes(
+async def test_the_cli_resets_a_paused_subscription_in_running_processes(
     shared_server: Server, namespace: str
 ) -> None:
     """An operator must be able to pause, reset, inspect and resume, one step after the other."""
@@ -120,7 +122,9 @@ async def test_the_shell_moves_what_is_paused_in_running_processes(
     assert Counter(both.sub.numbers) == dict.fromkeys(range(50), 2)
 
 
-async def test_a_position_is_refused_where_it_says_nothing(shared_server: Server, namespace: str) -> None:
+async def test_a_reset_to_a_position_is_rejected_with_several_partitions(
+    shared_server: Server, namespace: str
+) -> None:
     """Otherwise each partition would be moved to a position that the operator did not mean."""
     url = url_of(shared_server, namespace)
     async with make_bus(shared_server, namespace, Recorder()) as bus:
@@ -142,7 +146,7 @@ async def test_a_position_is_refused_where_it_says_nothing(shared_server: Server
     assert {key.rpartition(b":")[2] for key in changed} == {b"actions", b"action-counter"}
 
 
-async def test_one_partition_alone_can_be_moved_to_a_position(shared_server: Server, namespace: str) -> None:
+async def test_a_single_partition_can_be_reset_to_a_position(shared_server: Server, namespace: str) -> None:
     """A log of one partition has plain positions, as a file has."""
     recorder = Recorder()
     async with make_bus(shared_server, namespace, recorder, partitions=1) as bus:
@@ -154,7 +158,7 @@ async def test_one_partition_alone_can_be_moved_to_a_position(shared_server: Ser
     assert recorder.numbers[10:] == [7, 8, 9]
 
 
-async def test_now_repeats_nothing_that_was_handled_until_it_is_obeyed(
+async def test_a_reset_to_now_repeats_no_event_handled_before_it_takes_effect(
     shared_server: Server, namespace: str
 ) -> None:
     """Otherwise events that the operator wants to skip would be delivered a second time."""
@@ -199,7 +203,7 @@ class Gate:
             self._now -= 1
 
 
-async def test_a_reset_waits_for_running_handlers_and_keeps_what_it_needs(
+async def test_a_reset_waits_for_running_handlers_and_holds_back_trimming(
     shared_server: Server, namespace: str
 ) -> None:
     """An event could be handled twice at the same time, or be trimmed before it is delivered again."""
@@ -226,7 +230,7 @@ async def test_a_reset_waits_for_running_handlers_and_keeps_what_it_needs(
     assert gate.most == 1
 
 
-async def test_no_handler_moves_its_own_subscription(shared_server: Server, namespace: str) -> None:
+async def test_a_handler_cannot_reset_its_own_subscription(shared_server: Server, namespace: str) -> None:
     """Otherwise a handler would wait for its own end."""
     refused: list[str] = []
 
@@ -242,7 +246,7 @@ async def test_no_handler_moves_its_own_subscription(shared_server: Server, name
     assert len(refused) == 1
 
 
-async def test_a_reset_forgets_what_comes_again_and_frees_what_stays(
+async def test_a_reset_drops_dead_letters_it_redelivers_and_unblocks_the_keys_of_others(
     shared_server: Server, namespace: str
 ) -> None:
     """Old dead letters would block keys for ever, or be retried while their events are delivered again."""
@@ -267,9 +271,7 @@ async def test_a_reset_forgets_what_comes_again_and_frees_what_stays(
         assert [letter.id for letter in await bus.dead_letters.list()] == [1, 3]
 
 
-async def test_a_stale_owner_neither_hinders_nor_undoes_a_reset(
-    shared_server: Server, namespace: str
-) -> None:
+async def test_a_stale_owner_does_not_block_or_undo_a_reset(shared_server: Server, namespace: str) -> None:
     """A process that resumes late must not move the subscription back to where it was."""
     recorder = Recorder()
     async with make_bus(shared_server, namespace, recorder) as stale:
@@ -298,9 +300,7 @@ def freeze(bus: RedisEventBus) -> list[tuple[PartitionStorage, dict[str, int]]]:
     return held
 
 
-async def test_a_halted_subscription_goes_on_where_it_is_moved_to(
-    shared_server: Server, namespace: str
-) -> None:
+async def test_a_halted_subscription_continues_from_its_reset(shared_server: Server, namespace: str) -> None:
     """A subscription that halted at a poisonous event can skip it by a reset."""
     both = SubAndOther()
     bus = make_bus(shared_server, namespace, partitions=1)

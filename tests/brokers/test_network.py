@@ -20,9 +20,7 @@ from tests.brokers.server import Server, redis_binary
 from tests.brokers.support import make_bus, make_bus_through
 
 
-async def test_a_network_that_is_cut_again_and_again_loses_and_doubles_nothing(
-    shared_server: Server, namespace: str
-) -> None:
+async def test_repeated_disconnects_lose_and_duplicate_nothing(shared_server: Server, namespace: str) -> None:
     """An interrupted append could be lost, or be repeated and stored twice."""
     recorder = Recorder()
     reports: list[Any] = []
@@ -46,7 +44,9 @@ async def _publish(bus: RedisEventBus, publisher: int) -> None:
         await bus.publish(Moved(f"p{publisher}", number))
 
 
-async def test_whoever_is_cut_off_lets_go_and_another_goes_on(shared_server: Server, namespace: str) -> None:
+async def test_a_disconnected_process_loses_its_partitions_to_another(
+    shared_server: Server, namespace: str
+) -> None:
     """Promise 41. Otherwise the process cut off and its successor would handle a key at the same time."""
     left, right = Recorder(), Recorder()
     reports: list[Any] = []
@@ -70,7 +70,7 @@ async def test_whoever_is_cut_off_lets_go_and_another_goes_on(shared_server: Ser
         await cut_off.stop()
 
 
-async def test_a_slow_network_only_takes_longer(shared_server: Server, namespace: str) -> None:
+async def test_a_slow_network_only_delays_delivery(shared_server: Server, namespace: str) -> None:
     """A long round trip must not be taken for a dead server."""
     recorder = Recorder()
     async with Proxy(shared_server.port) as proxy, make_bus_through(proxy, namespace, recorder) as bus:
@@ -81,7 +81,7 @@ async def test_a_slow_network_only_takes_longer(shared_server: Server, namespace
     assert sorted(recorder.numbers) == list(range(20))
 
 
-async def test_a_stopped_process_is_replaced_and_finds_that_out(
+async def test_a_suspended_process_loses_its_partitions_and_notices(
     shared_server: Server, namespace: str
 ) -> None:
     """Promise 41. It must lose its partitions, and not handle them any more once it resumes."""
@@ -121,7 +121,7 @@ asyncio.run(main())
     assert sorted(recorder.numbers) == list(range(40))
 
 
-async def test_no_clock_that_jumps_takes_a_partition_away(
+async def test_a_clock_jump_costs_a_process_no_partition(
     shared_server: Server, namespace: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Correcting a machine's clock by an hour must not release all its partitions."""
@@ -145,7 +145,7 @@ async def test_no_clock_that_jumps_takes_a_partition_away(
     assert sorted(recorder.numbers) == list(range(20))
 
 
-def test_partitions_are_shared_out_evenly_whatever_was_before() -> None:
+def test_make_plan_balances_the_partitions_of_a_single_owner() -> None:
     """One process could work while others are idle, or two hand a partition back and forth."""
     for members in range(1, 8):
         names = [f"m{number}" for number in range(members)]
@@ -165,7 +165,7 @@ def test_partitions_are_shared_out_evenly_whatever_was_before() -> None:
         assert max(counts) - min(counts) <= 1
 
 
-async def test_the_dead_are_known_by_heartbeats_that_stand_still(
+async def test_a_process_counts_as_dead_when_its_heartbeats_stop(
     shared_server: Server, namespace: str
 ) -> None:
     """A process must not be declared dead at another's first look, and not live for ever."""
@@ -183,7 +183,7 @@ async def test_the_dead_are_known_by_heartbeats_that_stand_still(
 
 @pytest.mark.redis
 @pytest.mark.parametrize("binary", ["valkey", "redis"])
-async def test_nothing_acked_is_lost_in_ten_thousand(binary: str, namespace: str) -> None:
+async def test_ten_thousand_acknowledged_events_survive_server_restarts(binary: str, namespace: str) -> None:
     """Promise 40, with a restart after a third and a half of 10,000 events from 100 publishers."""
     path = redis_binary() if binary == "redis" else None
     if binary == "redis" and path is None:

@@ -8,7 +8,9 @@ from tests.brokers.server import Server
 from tests.brokers.support import make_bus
 
 
-async def test_an_operator_sees_and_mends_a_bus_on_a_server(shared_server: Server, namespace: str) -> None:
+async def test_operations_of_a_bus_on_a_server_show_and_retry_its_dead_letters(
+    shared_server: Server, namespace: str
+) -> None:
     """Operators must see the bus on the server, not an empty bus in memory."""
     refused = True
 

@@ -40,9 +40,7 @@ from tests.brokers.support import (
 ODD = DeadLetterFilter(error_type="ValueError")
 
 
-async def test_a_group_that_is_down_shows_its_lag_and_that_nobody_is_there(
-    shared_server: Server, namespace: str
-) -> None:
+async def test_a_stopped_group_shows_its_lag_and_no_owner(shared_server: Server, namespace: str) -> None:
     """Otherwise an operator would have to start the application to learn how far it is behind."""
     async with make_bus(shared_server, namespace, Recorder().handle) as bus:
         await bus.publish_batch(moves(4, 20))
@@ -58,7 +56,7 @@ async def test_a_group_that_is_down_shows_its_lag_and_that_nobody_is_there(
     assert overview.published_per_second == round(27 / 60, 3)
 
 
-async def test_a_group_that_runs_is_seen_as_active(shared_server: Server, namespace: str) -> None:
+async def test_a_running_group_shows_as_active(shared_server: Server, namespace: str) -> None:
     """A healthy group must not be reported as abandoned."""
     async with make_bus(shared_server, namespace, Recorder().handle) as bus:
         await bus.publish_batch(moves(4, 20))
@@ -69,7 +67,9 @@ async def test_a_group_that_runs_is_seen_as_active(shared_server: Server, namesp
             assert view.owner is not None
 
 
-async def test_a_process_without_heartbeats_handles_nothing(shared_server: Server, namespace: str) -> None:
+async def test_a_process_without_heartbeats_does_not_show_as_owner(
+    shared_server: Server, namespace: str
+) -> None:
     """A group whose processes were all killed must not be shown as active for ever."""
     async with group_with_dead_letters(shared_server, namespace):
         link = Link(shared_server.url, loads_scripts=False)
@@ -87,7 +87,7 @@ async def test_a_process_without_heartbeats_handles_nothing(shared_server: Serve
         await inspector.aclose()
 
 
-def test_the_dashboard_reports_a_group_and_another_loop_may_close(
+def test_the_dashboard_reports_a_group_and_may_be_closed_in_another_loop(
     shared_server: Server, namespace: str
 ) -> None:
     """The page must work on a server, and the command may close the operations in another event loop."""
@@ -124,7 +124,7 @@ def test_the_dashboard_reports_a_group_and_another_loop_may_close(
     assert "no streams of aggregates" in answers[-1].text
 
 
-async def test_looking_changes_nothing_on_the_server(shared_server: Server, namespace: str) -> None:
+async def test_reading_changes_nothing_on_the_server(shared_server: Server, namespace: str) -> None:
     """Looking must not join the group, take a lease or move the log to another incarnation."""
     async with group_with_dead_letters(shared_server, namespace) as operations:
         before = await dump_namespace(shared_server, namespace)
@@ -137,7 +137,7 @@ async def test_looking_changes_nothing_on_the_server(shared_server: Server, name
         assert await dump_namespace(shared_server, namespace) == before
 
 
-async def test_positions_never_given_are_no_lag(own_server: Server, namespace: str) -> None:
+async def test_positions_never_assigned_do_not_count_as_lag(own_server: Server, namespace: str) -> None:
     """After a restart of the server, the group would seem to be four billion events behind."""
     async with make_bus(own_server, namespace, Recorder().handle) as bus:
         await bus.publish_batch(moves(1, 5))
@@ -153,7 +153,7 @@ async def test_positions_never_given_are_no_lag(own_server: Server, namespace: s
     assert overview.published_per_second == round(8 / 60, 3)
 
 
-async def test_positions_never_given_are_no_lag_of_a_paused_subscription(
+async def test_positions_never_assigned_do_not_count_as_lag_of_a_paused_subscription(
     own_server: Server, namespace: str
 ) -> None:
     """After a server restart, its metrics would show billions of waiting events until it is resumed."""
@@ -174,7 +174,7 @@ async def test_positions_never_given_are_no_lag_of_a_paused_subscription(
     assert recorder.numbers == [0, 1, 2, 3, 4, 0, 1, 2]
 
 
-async def test_what_was_trimmed_is_no_lag(shared_server: Server, namespace: str) -> None:
+async def test_trimmed_events_do_not_count_as_lag(shared_server: Server, namespace: str) -> None:
     """After a reset to the beginning, the lag would include all events ever trimmed."""
     async with make_bus(shared_server, namespace, Recorder().handle, partitions=1, keep=4) as bus:
         for event in moves(1, 20):
@@ -219,7 +219,7 @@ async def test_dead_letters_are_listed_filtered_and_paged(shared_server: Server,
         assert await operations.parked(events) == odd
 
 
-async def test_the_running_owner_hears_of_a_retry_an_edit_and_a_discard(
+async def test_a_running_owner_applies_retries_edits_and_discards_from_outside(
     shared_server: Server, namespace: str
 ) -> None:
     """Otherwise an operator's decision would wait for the next start of the application."""
@@ -264,7 +264,7 @@ async def _until_empty(operations: Operations) -> None:
             await asyncio.sleep(0.01)
 
 
-async def test_what_is_decided_while_the_group_is_down_happens_at_its_next_start(
+async def test_retries_requested_of_a_stopped_group_happen_at_its_next_start(
     shared_server: Server, namespace: str
 ) -> None:
     """Otherwise an operator could not act on dead letters while the application is down."""
@@ -288,7 +288,7 @@ Act = Callable[[Operations], Any]
         (lambda one: one.stream("x"), UsageError),
     ],
 )
-async def test_what_a_server_cannot_do_is_refused(
+async def test_stream_queries_are_rejected_on_a_server(
     shared_server: Server, namespace: str, act: Act, error: type[Exception]
 ) -> None:
     """An empty answer would be taken for an empty log."""
@@ -297,7 +297,7 @@ async def test_what_a_server_cannot_do_is_refused(
             await act(operations)
 
 
-async def test_the_only_group_need_not_be_named_and_another_must(
+async def test_the_only_group_is_the_default_and_one_of_several_must_be_named(
     shared_server: Server, namespace: str
 ) -> None:
     """Otherwise an operator could look at another application's dead letters without noticing."""
@@ -316,7 +316,7 @@ async def test_the_only_group_need_not_be_named_and_another_must(
                     await operations.overview()
 
 
-async def test_the_commands_take_a_servers_url(shared_server: Server, namespace: str) -> None:
+async def test_the_commands_accept_the_url_of_a_server(shared_server: Server, namespace: str) -> None:
     """The command line must work for a bus on a server, too."""
     async with group_with_dead_letters(shared_server, namespace) as operations:
         [letter, *_] = (await operations.dead_letters()).dead_letters
@@ -371,7 +371,7 @@ def test_no_password_of_a_url_is_printed(short_patience: None, url: str) -> None
     assert "hunter2" not in done.output + masked(url)
 
 
-async def test_the_dashboard_of_a_server_that_is_away_says_so(short_patience: None) -> None:
+async def test_the_dashboard_reports_an_unreachable_server(short_patience: None) -> None:
     """The page must not be blank, or show an empty group as if it were healthy."""
     async with open_operations("redis://kim:hunter2@127.0.0.1:1/0?group=g") as operations:
         app = create_dashboard(operations, allow_actions=True)
@@ -397,7 +397,7 @@ async def test_the_dashboard_of_a_server_that_is_away_says_so(short_patience: No
     ],
     ids=lambda words: " ".join(words[:2]),
 )
-def test_a_server_that_is_away_is_told_in_one_line(
+def test_commands_report_an_unreachable_server_in_one_line(
     short_patience: None, monkeypatch: pytest.MonkeyPatch, command: tuple[str, ...]
 ) -> None:
     """An operator must not get a traceback, and a script not take the error for an empty log."""
@@ -408,7 +408,7 @@ def test_a_server_that_is_away_is_told_in_one_line(
     assert "no connection within" in done.stderr
 
 
-def test_operations_do_not_import_the_client() -> None:
+def test_operations_do_not_import_the_redis_client() -> None:
     """For a file, the command line must start without the extra for Redis."""
     code = "import sys, pabal.factory, pabal.cli.base, pabal.operations; assert 'redis' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)

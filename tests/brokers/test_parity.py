@@ -17,7 +17,7 @@ from tests.brokers.server import Server
 from tests.brokers.support import make_bus
 
 
-async def test_dead_letters_count_from_the_moment_at_which_they_are_made(
+async def test_dead_letters_are_counted_as_soon_as_they_are_parked(
     shared_server: Server, namespace: str
 ) -> None:
     """Figures and health showed them a moment late, so a test that drained and checked saw none."""
@@ -38,7 +38,7 @@ async def test_dead_letters_count_from_the_moment_at_which_they_are_made(
         assert (bus.get_statistics()["failed_events_count"], bus.health().status) == (0, "ok")
 
 
-async def test_those_of_other_processes_count_after_the_next_look(
+async def test_dead_letters_of_other_processes_are_counted_after_the_next_round(
     shared_server: Server, namespace: str
 ) -> None:
     """A process would count only its own dead letters, or count for ever those another has discarded."""
@@ -85,7 +85,7 @@ async def test_health_reports_failing_when_a_worker_ends_by_an_internal_error(
 
 
 @pytest.mark.parametrize("what", ["drain", "wait_for"])
-async def test_a_stop_ends_what_waits_for_the_bus_and_says_so(
+async def test_stop_makes_waiting_calls_raise_bus_not_running_error(
     shared_server: Server, namespace: str, what: str
 ) -> None:
     """Applications expect BusNotRunningError, but got an error about a log they had never opened."""
@@ -102,7 +102,7 @@ async def test_a_stop_ends_what_waits_for_the_bus_and_says_so(
             await waiting
 
 
-async def test_a_handler_that_is_cancelled_at_a_stop_is_left_to_tidy_up(
+async def test_a_handler_cancelled_by_stop_may_finish_its_cleanup(
     shared_server: Server, namespace: str
 ) -> None:
     """If cancelled again while it cleans up, it would leave files and connections open."""
@@ -133,9 +133,7 @@ async def test_a_handler_that_is_cancelled_at_a_stop_is_left_to_tidy_up(
     await bus.stop()
 
 
-async def test_a_name_that_nothing_subscribes_under_any_more_is_told_once(
-    shared_server: Server, namespace: str
-) -> None:
+async def test_health_reports_a_name_without_a_subscriber_once(shared_server: Server, namespace: str) -> None:
     """Health had a separate sentence for each partition, each with another number."""
     async with make_bus(shared_server, namespace, subscribed) as bus:
         await bus.publish(Moved("a", 0))
@@ -154,7 +152,7 @@ async def test_a_name_that_nothing_subscribes_under_any_more_is_told_once(
 async def subscribed(event: Moved) -> None: ...
 
 
-async def test_drain_waits_for_what_handlers_publish_meanwhile(
+async def test_drain_waits_for_events_that_handlers_publish(
     shared_server: Server, namespace: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It sometimes returned within a chain, when the engine did not know of the next event yet."""
@@ -181,7 +179,7 @@ async def test_drain_waits_for_what_handlers_publish_meanwhile(
         assert seen == list(range(9))
 
 
-async def test_room_for_dead_letters_comes_back_with_each_that_is_discarded(
+async def test_discarding_dead_letters_makes_room_for_new_ones(
     shared_server: Server, namespace: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A subscription that parked and had discarded enough in its time halted, though there were none left."""

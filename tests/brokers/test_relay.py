@@ -24,7 +24,7 @@ def make_target_bus(server: Server, namespace: str, recorder: Recorder | None = 
     return bus
 
 
-async def test_the_world_hears_what_was_committed_locally(
+async def test_committed_local_events_are_relayed_once_and_in_order(
     shared_server: Server, namespace: str, tmp_path: Path
 ) -> None:
     """Committed events could never reach the bus, or reach it out of order."""
@@ -49,7 +49,7 @@ async def test_the_world_hears_what_was_committed_locally(
     assert stored[0].event.causation_id is None
 
 
-async def test_what_a_crash_publishes_twice_is_stored_once(
+async def test_a_batch_relayed_again_after_a_crash_is_stored_once(
     shared_server: Server, namespace: str, tmp_path: Path
 ) -> None:
     """A crash between publishing a batch and saving the relay's progress must not repeat the batch."""
@@ -67,7 +67,7 @@ async def test_what_a_crash_publishes_twice_is_stored_once(
     assert sorted(recorder.numbers) == list(range(20))
 
 
-async def test_a_server_that_is_away_is_waited_for(
+async def test_the_relay_waits_for_a_server_that_is_down(
     own_server: Server, namespace: str, tmp_path: Path
 ) -> None:
     """While the server is away, no events may be lost."""
@@ -98,7 +98,7 @@ class ObservedBus(InMemoryEventBus):
         return await super().publish_batch(events)
 
 
-async def test_a_bus_that_is_stopped_is_waited_for(tmp_path: Path) -> None:
+async def test_the_relay_waits_for_a_stopped_bus(tmp_path: Path) -> None:
     """A relay started before its bus, or stopped after it, would park all events committed meanwhile."""
     async with SqliteEventStorage(tmp_path / "local.db") as storage:
         await storage.store_events(moves(3, 20))
@@ -117,7 +117,7 @@ async def test_a_bus_that_is_stopped_is_waited_for(tmp_path: Path) -> None:
     assert sorted(recorder.numbers) == list(range(20))
 
 
-async def test_an_event_of_a_class_that_the_relay_has_not_imported_is_not_lost(tmp_path: Path) -> None:
+async def test_an_event_of_a_class_the_relay_has_not_imported_is_parked_not_lost(tmp_path: Path) -> None:
     """If it were skipped, it would never reach the bus, and a trim of the local log would delete it."""
     bus, recorder = InMemoryEventBus(), Recorder()
     bus.subscribe("*", recorder, name="sub")

@@ -20,7 +20,7 @@ from tests.brokers.test_moving import Gate, freeze
 from tests.brokers.test_steering import SubAndOther, publish_and_drain, states_of, two_buses
 
 
-async def test_everything_is_delivered_again_in_every_process_in_order_and_to_it_alone(
+async def test_a_replay_redelivers_in_order_in_every_process_to_that_subscription_alone(
     shared_server: Server, namespace: str
 ) -> None:
     """A repaired handler would get only half of the events again, or new events would overtake old ones."""
@@ -38,7 +38,9 @@ async def test_everything_is_delivered_again_in_every_process_in_order_and_to_it
     assert sorted(both.other.numbers) == list(range(100))
 
 
-async def test_what_lies_between_two_times_is_delivered_again(shared_server: Server, namespace: str) -> None:
+async def test_a_replay_between_two_times_redelivers_only_those_events(
+    shared_server: Server, namespace: str
+) -> None:
     """To repeat the hour of a faulty release, one would have to replay the whole log."""
     recorder, url = Recorder(), url_of(shared_server, namespace)
     async with make_bus(shared_server, namespace, recorder) as bus:
@@ -60,7 +62,7 @@ async def test_what_lies_between_two_times_is_delivered_again(shared_server: Ser
     assert Counter(recorder.numbers) == {number: 1 if number < 20 else 2 for number in range(60)}
 
 
-async def test_the_shell_replays_to_a_group_that_is_down(shared_server: Server, namespace: str) -> None:
+async def test_the_cli_replays_to_a_stopped_group(shared_server: Server, namespace: str) -> None:
     """An operator would have to write a program to have events delivered again."""
     recorder, url = Recorder(), url_of(shared_server, namespace)
     async with make_bus(shared_server, namespace, recorder) as bus:
@@ -88,7 +90,7 @@ async def test_the_shell_replays_to_a_group_that_is_down(shared_server: Server, 
     assert Counter(recorder.numbers) == dict.fromkeys(range(30), 2)
 
 
-async def test_a_replay_goes_on_after_a_restart_and_can_be_called_off(
+async def test_a_replay_continues_after_a_restart_and_can_be_cancelled(
     shared_server: Server, namespace: str
 ) -> None:
     """A long replay would start over with each deployment, or could not be cancelled."""
@@ -122,9 +124,7 @@ async def test_a_replay_goes_on_after_a_restart_and_can_be_called_off(
     assert gate.most == 1
 
 
-async def test_dead_letters_are_left_out_and_failures_are_parked(
-    shared_server: Server, namespace: str
-) -> None:
+async def test_a_replay_skips_events_that_are_dead_letters(shared_server: Server, namespace: str) -> None:
     """A replay would handle dead letters that an operator has not decided about yet."""
     recorder = Recorder()
 
@@ -145,7 +145,7 @@ async def test_dead_letters_are_left_out_and_failures_are_parked(
     assert Counter(recorder.numbers) == {number: 1 if number % 2 else 2 for number in range(8)}
 
 
-async def test_a_paused_subscription_is_not_replayed_to_until_it_goes_on(
+async def test_a_replay_to_a_paused_subscription_waits_for_resume(
     shared_server: Server, namespace: str
 ) -> None:
     """A replay would undo the pause, or would be forgotten because it was requested during the pause."""
@@ -164,7 +164,7 @@ async def test_a_paused_subscription_is_not_replayed_to_until_it_goes_on(
     assert Counter(recorder.numbers) == dict.fromkeys(range(30), 2)
 
 
-async def test_a_reset_forgets_the_replays_asked_before_it_and_none_asked_later(
+async def test_a_reset_drops_replays_requested_before_it_but_none_after_it(
     shared_server: Server, namespace: str
 ) -> None:
     """A reset that takes effect late would cancel a replay that was requested after it."""
@@ -186,7 +186,9 @@ async def test_a_reset_forgets_the_replays_asked_before_it_and_none_asked_later(
     assert Counter(recorder.numbers) == dict.fromkeys(range(30), 2)
 
 
-async def test_what_says_nothing_is_not_replayed(shared_server: Server, namespace: str) -> None:
+async def test_replays_of_nothing_of_positions_or_to_unknown_names_are_rejected(
+    shared_server: Server, namespace: str
+) -> None:
     """A range of positions would mean different events in each partition than the caller meant."""
     async with make_bus(shared_server, namespace, Recorder()) as bus:
         replay = bus.subscriptions.replay
@@ -202,7 +204,7 @@ async def test_what_says_nothing_is_not_replayed(shared_server: Server, namespac
                 await act("sup")
 
 
-async def test_a_name_that_was_given_up_is_removed_and_holds_nothing_back(
+async def test_a_forgotten_subscription_is_removed_and_no_longer_holds_back_trimming(
     shared_server: Server, namespace: str
 ) -> None:
     """After a handler is renamed, its old name would keep the whole log on the server for ever."""

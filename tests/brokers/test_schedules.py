@@ -17,7 +17,7 @@ from tests.brokers.support import make_bus, make_bus_through
 from tests.brokers.test_server_gone import disconnect
 
 
-async def test_many_that_are_due_at_once_travel_together(own_server: Server, namespace: str) -> None:
+async def test_events_due_together_are_appended_in_few_entries(own_server: Server, namespace: str) -> None:
     """Promise 43. At three round trips per event, a dead process's partitions would wait to be taken over."""
     recorder = Recorder()
     due = datetime.now(UTC) - timedelta(days=1)
@@ -32,7 +32,7 @@ async def test_many_that_are_due_at_once_travel_together(own_server: Server, nam
     assert recorder.numbers == list(range(400))
 
 
-async def test_who_schedules_waits_for_a_server_that_restarts(own_server: Server, namespace: str) -> None:
+async def test_scheduling_waits_for_a_server_that_restarts(own_server: Server, namespace: str) -> None:
     """``publish`` with a ``delay`` would fail as soon as the connection breaks; without one, it waits."""
     recorder = Recorder()
     async with make_bus(own_server, namespace, recorder, lease=10.0) as bus:
@@ -44,7 +44,7 @@ async def test_who_schedules_waits_for_a_server_that_restarts(own_server: Server
     assert sorted(recorder.numbers) == list(range(50))
 
 
-async def test_who_schedules_and_is_not_to_wait_is_told_at_once(
+async def test_scheduling_fails_at_once_with_when_disconnected_fail(
     shared_server: Server, namespace: str
 ) -> None:
     """``publish`` with a ``delay`` would wait in spite of ``when_disconnected="fail"``."""

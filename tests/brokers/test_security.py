@@ -102,7 +102,7 @@ def assert_hidden(*shown: object) -> None:
 # -- certificates -------------------------------------------------------------------------------------
 
 
-async def test_a_group_works_and_is_looked_at_through_tls(
+async def test_a_group_and_its_operations_work_over_tls(
     shared_server: Server, namespace: str, certificate: Certificate
 ) -> None:
     """A bus, or one of its connections, would speak without TLS to a server that requires TLS.
@@ -143,7 +143,7 @@ async def _take_over_from(dying: RedisEventBus, bus: RedisEventBus) -> None:
 
 
 @pytest.mark.parametrize("fault", ["unknown authority", "another name"])
-async def test_a_wrong_certificate_is_refused_at_once(
+async def test_an_invalid_certificate_is_rejected_at_once(
     shared_server: Server,
     namespace: str,
     tmp_path: Path,
@@ -171,7 +171,7 @@ async def test_a_wrong_certificate_is_refused_at_once(
 # -- users and passwords ------------------------------------------------------------------------------
 
 
-async def test_the_user_of_the_documentation_can_do_all_that_a_group_needs(
+async def test_the_documented_user_has_all_permissions_a_group_needs(
     own_server: Server, everything_logged: pytest.LogCaptureFixture
 ) -> None:
     """With the documented permissions, a group would be refused in the middle of a takeover or a retry."""
@@ -208,7 +208,7 @@ async def test_the_user_of_the_documentation_can_do_all_that_a_group_needs(
 
 
 @pytest.mark.parametrize("page", ["redis.md", "redis.ko.md"])
-def test_the_user_of_the_documentation_may_run_what_pabal_runs_and_no_more(page: str) -> None:
+def test_the_documented_permissions_match_the_commands_pabal_uses(page: str) -> None:
     """Servers would refuse a command newly used in the code, or still allow one that is no longer used."""
     allowed = {word[1:] for word in acl(page) if word.startswith("+")}
     folder = ROOT / "src" / "pabal" / "brokers" / "redis"
@@ -223,7 +223,7 @@ def test_the_user_of_the_documentation_may_run_what_pabal_runs_and_no_more(page:
 
 
 @pytest.mark.parametrize("group", ["payroll", "risky"])
-async def test_a_group_cannot_look_into_another(
+async def test_a_user_cannot_read_another_group(
     own_server: Server, group: str, everything_logged: pytest.LogCaptureFixture
 ) -> None:
     """With one application's password, one could read another application's data."""
@@ -243,7 +243,7 @@ async def test_a_group_cannot_look_into_another(
 
 
 @pytest.mark.parametrize("page", ["redis.md", "redis.ko.md"])
-async def test_the_page_warns_of_names_that_the_pattern_of_another_group_matches(
+async def test_the_page_warns_of_group_names_that_another_groups_pattern_matches(
     own_server: Server, page: str
 ) -> None:
     """A reader would think two applications isolated because their users differ, though they are not."""
@@ -258,7 +258,7 @@ async def test_the_page_warns_of_names_that_the_pattern_of_another_group_matches
 
 
 @pytest.mark.parametrize("who", ["wrong password", "nobody", "not allowed"])
-async def test_a_wrong_password_is_refused_at_once_and_not_shown(
+async def test_a_wrong_password_is_rejected_at_once_and_not_shown(
     own_server: Server, who: str, everything_logged: pytest.LogCaptureFixture
 ) -> None:
     """An application would wait half a minute without giving a reason, or would log the password."""
@@ -278,7 +278,7 @@ async def test_a_wrong_password_is_refused_at_once_and_not_shown(
     assert_hidden(caught.value, looked.value, bus, bus.health(), everything_logged.text)
 
 
-async def test_a_password_that_is_changed_is_reported_and_waited_for(
+async def test_a_changed_password_is_reported_until_it_works_again(
     own_server: Server, everything_logged: pytest.LogCaptureFixture
 ) -> None:
     """If the server's password changes first, a bus would stop for good, or sit idle without a report."""

@@ -31,7 +31,7 @@ async def disconnect(proxy: Proxy, bus: object) -> None:
     await until(lambda: not bus._log.link.is_connected)  # type: ignore[attr-defined]
 
 
-async def test_publishers_are_told_when_the_bus_stops_without_its_server(
+async def test_pending_publishes_fail_when_the_bus_stops_without_its_server(
     shared_server: Server, namespace: str
 ) -> None:
     """Each publisher would wait for ever, and the program would not end."""
@@ -47,7 +47,7 @@ async def test_publishers_are_told_when_the_bus_stops_without_its_server(
         assert len(results) == 20
 
 
-async def test_what_was_accepted_before_the_stop_is_stored(shared_server: Server, namespace: str) -> None:
+async def test_publishes_accepted_before_stop_are_stored(shared_server: Server, namespace: str) -> None:
     """Closing the bus would drop events whose publishers still wait for the receipt."""
     recorder = Recorder()
     async with make_bus(shared_server, namespace, lease=10.0) as bus:
@@ -62,7 +62,7 @@ async def test_what_was_accepted_before_the_stop_is_stored(shared_server: Server
     assert sorted(recorder.numbers) == list(range(20))
 
 
-async def test_patience_has_an_end(shared_server: Server, namespace: str) -> None:
+async def test_publish_gives_up_after_its_patience(shared_server: Server, namespace: str) -> None:
     """A publisher would wait for as long as the server is away, even beyond the patience it was given."""
     async with Proxy(shared_server.port) as proxy:
         bus = make_bus_through(proxy, namespace, Recorder(), lease=10.0)
@@ -77,9 +77,7 @@ async def test_patience_has_an_end(shared_server: Server, namespace: str) -> Non
             await bus.publish(Moved("a", 2))
 
 
-async def test_a_server_that_has_forgotten_the_scripts_is_told_them_again(
-    own_server: Server, namespace: str
-) -> None:
+async def test_scripts_are_loaded_again_after_script_flush(own_server: Server, namespace: str) -> None:
     """After another client's SCRIPT FLUSH, no event could be published any more."""
     recorder = Recorder()
     async with make_bus(own_server, namespace, recorder, lease=10.0) as bus:
@@ -90,9 +88,7 @@ async def test_a_server_that_has_forgotten_the_scripts_is_told_them_again(
     assert recorder.numbers == [1, 2]
 
 
-async def test_a_batch_with_several_known_ids_is_refused_as_a_whole_and_once(
-    shared_server: Server, namespace: str
-) -> None:
+async def test_a_batch_with_known_ids_is_rejected_as_a_whole(shared_server: Server, namespace: str) -> None:
     """Half of the batch would be stored, or events of other publishers would fail with it."""
     async with make_bus(shared_server, namespace, Recorder(), lease=10.0) as bus:
         first, second = Moved("a", 1), Moved("a", 2)
@@ -110,7 +106,7 @@ async def test_a_batch_with_several_known_ids_is_refused_as_a_whole_and_once(
         await bus.drain(timeout=30)
 
 
-async def test_ids_are_remembered_in_bounded_memory(
+async def test_the_memory_for_event_ids_is_bounded(
     shared_server: Server, namespace: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A process would keep the id of every event it has seen: a memory leak."""
@@ -126,9 +122,7 @@ async def test_ids_are_remembered_in_bounded_memory(
     assert recorder.numbers == list(range(100))
 
 
-async def test_what_is_waited_for_is_found_among_everything_else(
-    shared_server: Server, namespace: str
-) -> None:
+async def test_wait_for_finds_the_matching_event_among_others(shared_server: Server, namespace: str) -> None:
     """A request would get the wrong answer, or none, because other events are published meanwhile."""
     async with make_bus(shared_server, namespace, lease=10.0) as bus:
         for number in range(5):
@@ -147,7 +141,7 @@ async def test_what_is_waited_for_is_found_among_everything_else(
         assert (await waiting).number == 21
 
 
-async def test_dead_letters_of_a_name_that_the_owner_does_not_know_are_left_to_who_does(
+async def test_dead_letters_of_a_subscription_the_owner_lacks_wait_for_one_that_has_it(
     shared_server: Server, namespace: str
 ) -> None:
     """A partition's owner that runs an older release would fail over a subscription it does not have."""
@@ -170,9 +164,7 @@ async def test_dead_letters_of_a_name_that_the_owner_does_not_know_are_left_to_w
     assert 3 not in recorder.numbers
 
 
-async def test_health_tells_of_a_server_that_takes_nothing_any_more(
-    own_server: Server, namespace: str
-) -> None:
+async def test_health_is_failing_while_the_server_is_a_replica(own_server: Server, namespace: str) -> None:
     """A server made a replica still answers, so a bus that has lost all partitions would report "ok"."""
     async with make_bus(own_server, namespace, Recorder(), lease=0.3) as bus:
         with Redis.from_url(own_server.url) as client:
@@ -185,9 +177,7 @@ async def test_health_tells_of_a_server_that_takes_nothing_any_more(
             await until(lambda: len(bus.partitions) == 8)
 
 
-async def test_publishers_wait_for_a_server_that_lacks_its_replicas(
-    own_server: Server, namespace: str
-) -> None:
+async def test_publish_waits_for_a_server_that_lacks_its_replicas(own_server: Server, namespace: str) -> None:
     """While a replica is away, publishing would fail at once, with an error that is not retried."""
     recorder = Recorder()
     async with make_bus(own_server, namespace, recorder) as bus:

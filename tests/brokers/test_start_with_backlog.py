@@ -46,7 +46,7 @@ async def test_a_handler_can_publish_from_the_first_delivery_of_a_backlog(
         assert sorted(handled) == list(range(640))
 
 
-async def test_the_partitions_of_a_backlog_are_handed_on_one_after_the_other(
+async def test_a_loop_iteration_routes_one_partition_of_a_backlog(
     shared_server: Server, namespace: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each turn of the event loop would be as long as there are partitions, and a publish takes several."""

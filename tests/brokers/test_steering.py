@@ -59,7 +59,7 @@ async def publish_and_drain(
     await asyncio.gather(*(one.drain(timeout=30) for one in (bus, *others)))
 
 
-async def test_a_pause_is_obeyed_by_every_process_and_keeps_the_order(
+async def test_a_pause_applies_to_every_process_and_keeps_order_per_key(
     shared_server: Server, namespace: str
 ) -> None:
     """A paused subscription would go on in the processes that did not get the call."""
@@ -89,7 +89,7 @@ async def test_a_pause_is_obeyed_by_every_process_and_keeps_the_order(
         assert both.sub.by_key[f"k{key}"] == list(range(key, 100, 16))
 
 
-async def test_a_pause_outlives_processes_and_the_server(own_server: Server, namespace: str) -> None:
+async def test_a_pause_survives_restarts_of_processes_and_server(own_server: Server, namespace: str) -> None:
     """A subscription paused by an operator would resume by itself with the next deployment."""
     both = SubAndOther()
     async with both.bus(own_server, namespace) as bus:
@@ -106,7 +106,7 @@ async def test_a_pause_outlives_processes_and_the_server(own_server: Server, nam
     assert sorted(both.sub.numbers) == list(range(40))
 
 
-async def test_a_pause_outlives_what_the_server_forgets(own_server: Server, namespace: str) -> None:
+async def test_a_pause_survives_a_flush_of_the_server(own_server: Server, namespace: str) -> None:
     """A FLUSHALL would resume a subscription that was paused for a reason."""
     both = SubAndOther()
     reports: list[Report] = []
@@ -127,7 +127,7 @@ async def test_a_pause_outlives_what_the_server_forgets(own_server: Server, name
         assert [record.paused for record in await bus.subscriptions.list()] == [False, True]
 
 
-async def test_a_process_that_joins_later_finds_the_pause(shared_server: Server, namespace: str) -> None:
+async def test_a_process_that_joins_later_adopts_the_pause(shared_server: Server, namespace: str) -> None:
     """A process started to share the load would run a subscription that is paused in the others."""
     both = SubAndOther()
     async with both.bus(shared_server, namespace) as one:
@@ -138,7 +138,7 @@ async def test_a_process_that_joins_later_finds_the_pause(shared_server: Server,
             assert both.sub.numbers == []
 
 
-async def test_the_shell_pauses_a_running_group_without_joining_it(
+async def test_the_cli_pauses_a_running_group_without_joining_it(
     shared_server: Server, namespace: str
 ) -> None:
     """An operator on call would have to stop every process to pause one handler."""
@@ -164,7 +164,7 @@ async def test_the_shell_pauses_a_running_group_without_joining_it(
         assert done == [("resume", "sub", True), ("pause", "sub", True), ("pause", "sub", True)]
 
 
-async def test_the_shell_says_it_in_korean(shared_server: Server, namespace: str) -> None:
+async def test_the_cli_answers_in_korean(shared_server: Server, namespace: str) -> None:
     """A Korean-speaking operator would be answered in English at three in the morning."""
     url = url_of(shared_server, namespace)
     async with make_bus(shared_server, namespace, Recorder()) as bus:
@@ -188,7 +188,9 @@ async def test_the_shell_says_it_in_korean(shared_server: Server, namespace: str
     assert (nobody[0], "구독" in nobody[1], "sub" in nobody[1]) == (1, True, True), nobody
 
 
-async def test_an_unknown_name_is_answered_with_the_known_ones(shared_server: Server, namespace: str) -> None:
+async def test_an_unknown_subscription_raises_an_error_with_the_known_names(
+    shared_server: Server, namespace: str
+) -> None:
     """After a typing error, the operator would believe the subscription paused."""
     both = SubAndOther()
     async with (
@@ -201,7 +203,7 @@ async def test_an_unknown_name_is_answered_with_the_known_ones(shared_server: Se
                 await act("sup")
 
 
-async def test_the_dashboard_has_the_buttons(shared_server: Server, namespace: str) -> None:
+async def test_the_dashboard_can_pause_and_resume(shared_server: Server, namespace: str) -> None:
     """The page would show a stuck subscription, but its reader would need a shell to pause it."""
     both = SubAndOther()
     async with both.bus(shared_server, namespace) as bus:
@@ -222,7 +224,9 @@ async def test_the_dashboard_has_the_buttons(shared_server: Server, namespace: s
         await outside.aclose()
 
 
-async def test_looking_at_a_paused_group_changes_nothing(shared_server: Server, namespace: str) -> None:
+async def test_reading_a_paused_group_changes_nothing_on_the_server(
+    shared_server: Server, namespace: str
+) -> None:
     """Reading the state would write to the server, and wake every process of the group."""
     async with make_bus(shared_server, namespace, Recorder()) as bus:
         await bus.publish_batch(moves(4, 10))
@@ -246,7 +250,7 @@ async def _look(operations: Operations) -> None:
     await operations.event(page.events[0].event_id)
 
 
-async def test_a_bus_that_is_looked_at_in_its_process_is_paused_there(
+async def test_operations_of_a_running_bus_pause_it_in_its_own_process(
     shared_server: Server, namespace: str
 ) -> None:
     """A dashboard mounted in the application could not pause the application's own bus."""
@@ -260,7 +264,7 @@ async def test_a_bus_that_is_looked_at_in_its_process_is_paused_there(
         assert (await operations.resume("sub")).count == 1
 
 
-async def test_the_user_of_the_documentation_may_steer(own_server: Server) -> None:
+async def test_the_documented_user_may_control_subscriptions(own_server: Server) -> None:
     """With the documented permissions, an operator on call would find that the server refuses the pause."""
     both = SubAndOther()
     async with documented_user(own_server) as url:

@@ -105,7 +105,7 @@ async def wait_until_handled(count: int, *children: Child, name: str = "sub") ->
             await asyncio.sleep(0.01)
 
 
-async def test_processes_obey_the_shell_and_one_that_is_stopped_undoes_nothing(
+async def test_processes_follow_the_cli_and_a_suspended_one_undoes_nothing(
     shared_server: Server, namespace: str
 ) -> None:
     """The promises about a group would hold only for buses in the same process."""

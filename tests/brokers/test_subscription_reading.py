@@ -22,7 +22,7 @@ from tests.brokers.support import group_with_dead_letters, make_bus, url_of
 LATER = RetryPolicy(max_attempts=5, base_delay=3600.0, max_delay=3600.0, jitter=0.0)
 
 
-async def test_the_doctor_tells_of_dead_letters_and_of_groups_that_are_well(
+async def test_the_doctor_reports_dead_letters_and_healthy_groups(
     shared_server: Server, namespace: str
 ) -> None:
     """The doctor would call a server full of dead letters healthy, or warn about a healthy group."""
@@ -33,7 +33,7 @@ async def test_the_doctor_tells_of_dead_letters_and_of_groups_that_are_well(
     assert found["group 'g': 0 processes, 0 positions behind"] == "ok"
 
 
-async def test_an_event_that_waits_is_shown_with_what_it_waits_for(
+async def test_a_waiting_event_is_shown_with_its_delivery_state(
     shared_server: Server, namespace: str
 ) -> None:
     """An operator would look for an error though an event only waits for its turn."""
@@ -62,9 +62,7 @@ async def test_an_event_that_waits_is_shown_with_what_it_waits_for(
     assert [failure.error_type for failure in states[1].failures] == ["ConnectionError"]
 
 
-async def test_a_server_that_forgot_everything_is_told_of_the_retries_too(
-    own_server: Server, namespace: str
-) -> None:
+async def test_retries_are_restored_after_a_flush(own_server: Server, namespace: str) -> None:
     """Promise 43. An event that kills its process would get all of its attempts again each time."""
     failed, attempts = asyncio.Event(), []
 
@@ -89,7 +87,7 @@ async def test_a_server_that_forgot_everything_is_told_of_the_retries_too(
         assert await bus._log.link.call("HLEN", keys.retries) == 1
 
 
-def test_of_a_hole_only_what_was_ever_published_is_lost() -> None:
+def test_only_published_positions_of_a_hole_are_reported_as_lost() -> None:
     """Promise 42. Positions that were skipped at a restart would be reported as deleted events."""
     lost: list[tuple[int, int]] = []
     log = RedisLog("redis://127.0.0.1:1/0", namespace="n", partitions=1)
@@ -102,7 +100,7 @@ def test_of_a_hole_only_what_was_ever_published_is_lost() -> None:
     assert lost == []
 
 
-async def test_a_subscription_that_is_far_behind_does_not_gather_what_comes_in(
+async def test_a_lagging_subscription_does_not_buffer_all_new_events(
     shared_server: Server, namespace: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Promise 18. All events published while a handler hangs would be kept in memory."""
@@ -125,7 +123,7 @@ async def test_a_subscription_that_is_far_behind_does_not_gather_what_comes_in(
     assert recorder.numbers == list(range(600))
 
 
-async def test_a_page_takes_no_more_than_was_asked_for(shared_server: Server, namespace: str) -> None:
+async def test_a_page_returns_no_more_rows_than_requested(shared_server: Server, namespace: str) -> None:
     """The events that do not fit in the page would be skipped, and count as handled."""
     log = RedisLog(shared_server.url, namespace=namespace, partitions=1)
     await log.open()
@@ -143,7 +141,7 @@ async def test_a_page_takes_no_more_than_was_asked_for(shared_server: Server, na
     await log.close()
 
 
-async def test_who_reads_up_to_a_hole_hears_of_what_lies_beyond(
+async def test_reading_up_to_a_hole_announces_the_head_beyond_it(
     shared_server: Server, namespace: str
 ) -> None:
     """Promise 40. Events another process published around a server restart would never be read."""

@@ -61,7 +61,7 @@ class Attempts:
         self.numbers.append(context.attempt)
 
 
-async def test_a_death_counts_where_the_connection_breaks_while_its_partition_is_taken(
+async def test_a_death_counts_as_an_attempt_if_the_connection_breaks_during_takeover(
     shared_server: Server, namespace: str
 ) -> None:
     """Promise 6. An event that kills its process would get one more attempt per broken connection."""
@@ -81,7 +81,7 @@ async def test_a_death_counts_where_the_connection_breaks_while_its_partition_is
     assert attempts.numbers == [2]
 
 
-async def test_a_death_counts_where_whoever_took_over_dies_before_anything_else(
+async def test_a_death_counts_as_an_attempt_if_the_successor_dies_during_takeover(
     shared_server: Server, namespace: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Promise 6. The process that takes over next would look up the attempts of the wrong process."""
@@ -109,7 +109,7 @@ async def test_a_death_counts_where_whoever_took_over_dies_before_anything_else(
     assert attempts.numbers == [2]
 
 
-async def test_attempts_are_noted_again_after_the_server_was_away(own_server: Server, namespace: str) -> None:
+async def test_attempts_are_noted_again_after_a_server_restart(own_server: Server, namespace: str) -> None:
     """Promise 6. After a server restart, an event that kills its process would kill one after another."""
     dead = await make_dead_owner(own_server, namespace)
     attempts = Attempts()
@@ -133,9 +133,7 @@ async def test_attempts_are_noted_again_after_the_server_was_away(own_server: Se
     await dead.stop(timeout=0)
 
 
-async def test_a_note_that_cannot_be_read_keeps_no_partition_from_being_taken(
-    shared_server: Server, namespace: str
-) -> None:
+async def test_an_unreadable_note_does_not_prevent_a_takeover(shared_server: Server, namespace: str) -> None:
     """Promise 6. Every process of the group would try to take the partition, and fail, for ever."""
     dead = await make_dead_owner(shared_server, namespace)
     assert dead._coordinator is not None
@@ -149,7 +147,7 @@ async def test_a_note_that_cannot_be_read_keeps_no_partition_from_being_taken(
     assert attempts.numbers == [2]
 
 
-async def test_what_is_followed_anew_is_heard_though_the_call_that_listens_is_on_its_way(
+async def test_a_newly_followed_partition_is_heard_while_a_blocking_read_is_on_its_way(
     shared_server: Server, namespace: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Promise 44. The server would be told to end a blocking call that reaches it later and then lasts."""
@@ -178,7 +176,7 @@ async def test_what_is_followed_anew_is_heard_though_the_call_that_listens_is_on
             await log.close()
 
 
-async def test_a_process_whose_handlers_keep_it_busy_loses_nothing_of_what_it_takes(
+async def test_busy_handlers_do_not_cost_a_process_its_new_partitions(
     shared_server: Server, namespace: str
 ) -> None:
     """Promise 44. With a backlog, a process would send no heartbeat until it has begun all partitions."""
@@ -199,7 +197,7 @@ async def test_a_process_whose_handlers_keep_it_busy_loses_nothing_of_what_it_ta
     assert not lost
 
 
-async def test_heartbeats_do_not_wait_for_what_follows_a_look(
+async def test_heartbeats_continue_while_trimming_hangs(
     shared_server: Server, namespace: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Promise 44. A busy process would count as dead, and its work would be done twice."""
@@ -227,7 +225,7 @@ async def test_heartbeats_do_not_wait_for_what_follows_a_look(
         assert not lost
 
 
-async def test_a_stop_finishes_the_handovers_that_are_under_way(
+async def test_stop_finishes_handovers_that_are_under_way(
     shared_server: Server, namespace: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Promise 44. It would stop them a second time meanwhile, or fail if the first was quicker."""

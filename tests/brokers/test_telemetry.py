@@ -22,7 +22,7 @@ def _make_bus(server: Server, namespace: str) -> RedisEventBus:
     return RedisEventBus(server.url, group="g", namespace=namespace, partitions=4, lease=1.0)
 
 
-async def test_metrics_and_log_lines_are_those_of_every_bus(
+async def test_metrics_and_log_lines_cover_a_bus_on_a_server(
     shared_server: Server, namespace: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     """An application that moves to Redis would lose its metrics and log lines."""
@@ -46,7 +46,7 @@ async def test_metrics_and_log_lines_are_those_of_every_bus(
     assert {record.levelno for record in taken} == {logging.INFO}
 
 
-async def test_a_trace_crosses_the_server(shared_server: Server, namespace: str) -> None:
+async def test_a_trace_continues_through_the_server(shared_server: Server, namespace: str) -> None:
     """The work a request causes in another process would appear in a separate trace."""
     spans = InMemorySpanExporter()
     provider = TracerProvider()

@@ -300,7 +300,7 @@ def named(name: str) -> Case:
 
 
 @pytest.mark.parametrize(("storage", "name"), FOUND)
-async def test_a_storage_that_breaks_a_promise_is_found(storage: Any, name: str) -> None:
+async def test_the_suite_finds_each_storage_defect(storage: Any, name: str) -> None:
     """A backend with that defect would count as conforming."""
     with pytest.raises(AssertionError) as caught:
         await named(name)(storage)
@@ -323,7 +323,7 @@ def test_capabilities_select_the_cases() -> None:
     assert {case.port for case in cases_for(carrier)} == set(PORTS) - left_out
 
 
-def test_every_port_has_cases_with_a_sentence_and_a_name_of_their_own() -> None:
+def test_every_port_has_cases_with_a_sentence_and_a_unique_name() -> None:
     """A report of failures would use one name for two cases, or say nothing."""
     everything = Capabilities(persistent=True, shared=True, aggregates=True, inspectable=True)
     for port in PORTS:
@@ -346,7 +346,7 @@ async def test_a_case_that_hangs_fails(monkeypatch: pytest.MonkeyPatch) -> None:
         await Case("log", "hang", "Hang.", (), hang)(InMemoryEventStorage)
 
 
-async def test_an_error_out_of_a_case_says_what_was_expected() -> None:
+async def test_an_unexpected_error_in_a_case_reports_the_expectation() -> None:
     """A backend that returns too few rows would fail with a ValueError about unpacking."""
 
     async def fail(factory: StorageFactory) -> None:
@@ -369,7 +369,7 @@ class TellsTooLittle(InMemoryEventStorage):
         return (await super().read_positions(positions))[1:]
 
 
-async def test_a_row_too_few_is_told_as_such_and_not_as_an_unpacking() -> None:
+async def test_missing_rows_are_reported_as_a_count_not_as_an_unpacking_error() -> None:
     """The author of a backend would have to read the suite to see what was missing."""
     told: list[str] = []
     for case in cases_for(SIMPLEST, "dead_letters", "bus dead letters", "inspection"):
@@ -381,7 +381,7 @@ async def test_a_row_too_few_is_told_as_such_and_not_as_an_unpacking() -> None:
     assert not [each for each in told if "unpack" in each]
 
 
-async def test_what_is_wrong_is_said_with_what_was_expected() -> None:
+async def test_expectations_report_the_expected_and_the_actual_value() -> None:
     """A failure would say nothing but False."""
 
     async def answer() -> int:
@@ -401,7 +401,7 @@ async def test_what_is_wrong_is_said_with_what_was_expected() -> None:
     assert isinstance(await expect_error(KeyError, fail(), "a call"), KeyError)
 
 
-def test_helpers_of_a_module_are_no_cases() -> None:
+def test_helpers_of_a_module_are_not_cases() -> None:
     """``take``, a helper of the subscription cases, would be run as a case, without arguments."""
     from pabal.testing.conformance import subscriptions
 
