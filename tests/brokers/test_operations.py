@@ -10,13 +10,9 @@ from typing import Any
 
 import httpx
 import pytest
-from click.testing import CliRunner
 
-from pabal.brokers.redis.address import masked
-from pabal.brokers.redis.doctor import examine_server
 from pabal.brokers.redis.inspector import GroupInspector
 from pabal.brokers.redis.link import Link
-from pabal.cli.app import commands
 from pabal.dashboard import create_dashboard
 from pabal.errors import (
     BrokerError,
@@ -38,22 +34,6 @@ from tests.brokers.support import (
 )
 
 ODD = DeadLetterFilter(error_type="ValueError")
-
-
-async def test_a_stopped_group_shows_its_lag_and_no_owner(shared_server: Server, namespace: str) -> None:
-    """Otherwise an operator would have to start the application to learn how far it is behind."""
-    async with make_bus(shared_server, namespace, Recorder().handle) as bus:
-        await bus.publish_batch(moves(4, 20))
-        await bus.drain(timeout=30)
-    async with make_bus(shared_server, namespace) as publisher:
-        await publisher.publish_batch(moves(4, 7))
-    async with open_operations(url_of(shared_server, namespace)) as operations:
-        overview = await operations.overview()
-        [view] = await operations.subscriptions()
-    assert (view.name, view.state, view.lag, view.watermark, view.owner) == ("sub", "idle", 7, 20, None)
-    assert (overview.totals.events, overview.totals.head, overview.lag) == (27, 27, 7)
-    assert (overview.health, [one.code for one in overview.reasons]) == ("degraded", ["unclaimed"])
-    assert overview.published_per_second == round(27 / 60, 3)
 
 
 async def test_a_running_group_shows_as_active(shared_server: Server, namespace: str) -> None:
@@ -135,65 +115,6 @@ async def test_reading_changes_nothing_on_the_server(shared_server: Server, name
         await operations.dead_letter_groups()
         await operations.audit()
         assert await dump_namespace(shared_server, namespace) == before
-
-
-async def test_positions_never_assigned_do_not_count_as_lag(own_server: Server, namespace: str) -> None:
-    """After a restart of the server, the group would seem to be four billion events behind."""
-    async with make_bus(own_server, namespace, Recorder().handle) as bus:
-        await bus.publish_batch(moves(1, 5))
-        await bus.drain(timeout=30)
-    await own_server.restart()
-    async with make_bus(own_server, namespace) as publisher:
-        await publisher.publish_batch(moves(1, 3))
-    async with open_operations(url_of(own_server, namespace)) as operations:
-        [view] = await operations.subscriptions()
-        overview = await operations.overview()
-    assert (view.lag, view.watermark) == (3, 5)
-    assert (overview.totals.events, overview.totals.head) == (8, 8)
-    assert overview.published_per_second == round(8 / 60, 3)
-
-
-async def test_positions_never_assigned_do_not_count_as_lag_of_a_paused_subscription(
-    own_server: Server, namespace: str
-) -> None:
-    """After a server restart, its metrics would show billions of waiting events until it is resumed."""
-    recorder = Recorder()
-    async with make_bus(own_server, namespace, recorder.handle) as bus:
-        await bus.publish_batch(moves(1, 5))
-        await bus.drain(timeout=30)
-        await bus.subscriptions.pause("sub")
-        await own_server.restart()
-        await bus.publish_batch(moves(1, 3))
-        await until(lambda: bus.get_statistics()["subscriptions"]["sub"]["lag"] == 3)
-    async with make_bus(own_server, namespace, recorder.handle) as bus:
-        await until(lambda: bus.get_statistics()["subscriptions"]["sub"]["lag"] == 3)
-        assert bus.get_statistics()["subscriptions"]["sub"]["state"] == "paused"
-        await bus.subscriptions.resume("sub")
-        await bus.drain(timeout=30)
-        assert bus.get_statistics()["subscriptions"]["sub"]["lag"] == 0
-    assert recorder.numbers == [0, 1, 2, 3, 4, 0, 1, 2]
-
-
-async def test_trimmed_events_do_not_count_as_lag(shared_server: Server, namespace: str) -> None:
-    """After a reset to the beginning, the lag would include all events ever trimmed."""
-    async with make_bus(shared_server, namespace, Recorder().handle, partitions=1, keep=4) as bus:
-        for event in moves(1, 20):
-            await bus.publish(event)
-        await bus.drain(timeout=30)
-        assert bus._coordinator is not None
-        await bus._coordinator.trim()
-    async with open_operations(url_of(shared_server, namespace)) as operations:
-        assert not (await operations.reset("sub", "beginning")).pending
-        [view] = await operations.subscriptions()
-        overview = await operations.overview()
-    assert (view.lag, view.watermark) == (4, 16)
-    assert (overview.lag, overview.totals.events, overview.totals.head) == (4, 4, 20)
-    findings = await examine_server(shared_server.url, namespace)
-    assert any("group 'g' is 4 positions behind" in finding.text for finding in findings)
-    recorder = Recorder()
-    async with make_bus(shared_server, namespace, recorder.handle, partitions=1) as bus:
-        await bus.drain(timeout=30)
-    assert recorder.numbers == [16, 17, 18, 19]
 
 
 async def test_dead_letters_are_listed_filtered_and_paged(shared_server: Server, namespace: str) -> None:
@@ -345,67 +266,6 @@ async def test_the_commands_accept_the_url_of_a_server(shared_server: Server, na
     assert (replay[0], "positions 1 to 6" in replay[1]) == (0, True), replay
     assert (streams[0], "no streams of aggregates" in streams[1]) == (2, True), streams
     assert (vacuum[0], "needs a log file" in vacuum[1]) == (2, True), vacuum
-
-
-@pytest.fixture
-def short_patience(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Make inspectors wait only a moment for a server, not for seconds."""
-    defaults = {**(GroupInspector.__init__.__kwdefaults__ or {}), "patience": 0.05}
-    monkeypatch.setattr(GroupInspector.__init__, "__kwdefaults__", defaults)
-
-
-SECRETS = [
-    "redis://kim:hunter2@127.0.0.1:1/0",
-    "redis://kim:hun/hunter2@127.0.0.1:1/0",
-    "redis://kim:hunter2#x@127.0.0.1:1/0",
-    "redis://kim:hunter2?x@127.0.0.1:1/0",
-    "postgres://kim:hunter2@127.0.0.1:1/0",
-]
-
-
-@pytest.mark.parametrize("url", SECRETS)
-def test_no_password_of_a_url_is_printed(short_patience: None, url: str) -> None:
-    """A password must not appear in terminals and logs, even if it was not escaped correctly."""
-    done = CliRunner().invoke(commands, ["status", url])
-    assert done.exit_code in (2, 3)
-    assert "hunter2" not in done.output + masked(url)
-
-
-async def test_the_dashboard_reports_an_unreachable_server(short_patience: None) -> None:
-    """The page must not be blank, or show an empty group as if it were healthy."""
-    async with open_operations("redis://kim:hunter2@127.0.0.1:1/0?group=g") as operations:
-        app = create_dashboard(operations, allow_actions=True)
-        transport = httpx.ASGITransport(app=app)
-        async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1") as http:
-            own = {"x-csrf-token": (await http.get("/api/session")).json()["csrf"]}
-            answers = [await http.get(f"/api/{path}") for path in ("report", "events", "dead-letters")]
-            answers.append(await http.post("/api/subscriptions/pause", json={"name": "scale"}, headers=own))
-    for answer in answers:
-        assert (answer.status_code, answer.json()["error"]["code"]) == (503, "storage")
-        assert "no connection within" in answer.json()["error"]["message"]
-        assert "hunter2" not in answer.text
-
-
-@pytest.mark.parametrize(
-    "command",
-    [
-        ("status", "URL"),
-        ("events", "list", "URL"),
-        ("subscriptions", "pause", "URL", "scale"),
-        ("dead-letters", "discard", "URL", "--all", "--yes"),
-        ("audit", "URL"),
-    ],
-    ids=lambda words: " ".join(words[:2]),
-)
-def test_commands_report_an_unreachable_server_in_one_line(
-    short_patience: None, monkeypatch: pytest.MonkeyPatch, command: tuple[str, ...]
-) -> None:
-    """An operator must not get a traceback, and a script not take the error for an empty log."""
-    monkeypatch.setenv("PABAL_LANG", "en")
-    url = "redis://127.0.0.1:1/0?group=g"
-    done = CliRunner().invoke(commands, [url if word == "URL" else word for word in command])
-    assert (done.exit_code, done.stdout, done.stderr.count("\n")) == (3, "", 1)
-    assert "no connection within" in done.stderr
 
 
 def test_operations_do_not_import_the_redis_client() -> None:
