@@ -37,10 +37,10 @@ def url() -> Iterator[str]:
 def test_several_processes_with_one_killed_reach_the_positions_of_a_single_process(url: str) -> None:
     """If a strategy process died, orders would be missing or placed twice."""
     command = [sys.executable, "-m", "examples.distributed", "--url", url, "--ticks", "300"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
-    single, distributed, verdict = done.stdout.splitlines()
-    assert (done.returncode, verdict) == (0, "the same"), done.stdout + done.stderr
-    assert "one of two strategy processes was killed" in done.stderr
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
+    single, distributed, verdict = result.stdout.splitlines()
+    assert (result.returncode, verdict) == (0, "the same"), result.stdout + result.stderr
+    assert "one of two strategy processes was killed" in result.stderr
     assert single.partition(":")[2].split() == distributed.partition(":")[2].split()
     assert f"fills {len([tick for tick in ticks(300) if tick.price != tick.average])}" in distributed
 

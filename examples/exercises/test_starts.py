@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[2]
 @pytest.mark.parametrize("exercise", ["filtering", "accounts"])
 def test_every_test_of_an_exercise_fails_at_its_starting_point(exercise: str) -> None:
     """Learners would believe that they had solved a task before they began."""
-    done = subprocess.run(
+    result = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", f"examples/exercises/{exercise}"],
         cwd=ROOT,
         env={**os.environ, "EXERCISE": "start"},
@@ -24,6 +24,6 @@ def test_every_test_of_an_exercise_fails_at_its_starting_point(exercise: str) ->
         check=False,
     )
     tests = (ROOT / "examples" / "exercises" / exercise / f"test_{exercise}.py").read_text("utf-8")
-    assert re.search(rf"^{len(re.findall(r'def test_task', tests))} failed in ", done.stdout, re.MULTILINE), (
-        done.stdout[-2000:]
-    )
+    assert re.search(
+        rf"^{len(re.findall(r'def test_task', tests))} failed in ", result.stdout, re.MULTILINE
+    ), result.stdout[-2000:]

@@ -55,24 +55,24 @@ async def _prices_and_orders(file: Path) -> tuple[int, int]:
 async def test_prices_from_a_thread_reach_the_widgets_and_the_window_closes(tmp_path: Path) -> None:
     """A desktop application would hang or crash at its end, or lose prices."""
     # With this many, PySide6 6.12.0 crashed Python 3.11: each signal lost it a reference.
-    done = _run("-m", "examples.qt_ticker", "--file", str(tmp_path / "ticker.db"), "--prices", "40")
-    assert done.returncode == 0, done.stderr
+    result = _run("-m", "examples.qt_ticker", "--file", str(tmp_path / "ticker.db"), "--prices", "40")
+    assert result.returncode == 0, result.stderr
     prices, _ = await _prices_and_orders(tmp_path / "ticker.db")
     assert prices >= 40
 
 
 async def test_a_click_publishes_an_order_and_the_handler_lists_it(tmp_path: Path) -> None:
     """A slot could not publish, or a handler could not use a widget."""
-    done = _run("-c", _CLICK.replace("END", "window.close()"), str(tmp_path / "log.db"))
-    assert (done.stdout, done.returncode) == ("ended [1] False\n", 0), done.stderr
+    result = _run("-c", _CLICK.replace("END", "window.close()"), str(tmp_path / "log.db"))
+    assert (result.stdout, result.returncode) == ("ended [1] False\n", 0), result.stderr
     assert await _prices_and_orders(tmp_path / "log.db") == (0, 1)
 
 
 def test_quitting_the_application_stops_the_bus(tmp_path: Path) -> None:
     """The loop would end while the bus still has progress to save."""
     quit_now = "from PySide6.QtWidgets import QApplication; QApplication.quit()"
-    done = _run("-c", _CLICK.replace("END", quit_now), str(tmp_path / "log.db"))
-    assert (done.stdout, done.returncode) == ("ended [1] False\n", 0), done.stderr
+    result = _run("-c", _CLICK.replace("END", quit_now), str(tmp_path / "log.db"))
+    assert (result.stdout, result.returncode) == ("ended [1] False\n", 0), result.stderr
 
 
 def test_run_in_qt_raises_an_error_from_creating_the_window() -> None:
@@ -86,8 +86,8 @@ try:
 except ZeroDivisionError:
     print("raised", bus.is_running)
 """
-    done = _run("-c", script)
-    assert (done.stdout, done.returncode) == ("raised False\n", 0), done.stderr
+    result = _run("-c", script)
+    assert (result.stdout, result.returncode) == ("raised False\n", 0), result.stderr
 
 
 def test_an_interrupt_ends_an_idle_window(tmp_path: Path) -> None:
@@ -147,8 +147,8 @@ def show():
 signal.signal(signal.SIGINT, mine)
 run_in_qt(InMemoryEventBus(), show)
 """
-    done = _run("-c", script)
-    assert (done.stdout, done.returncode) == ("True\n", 0), done.stderr
+    result = _run("-c", script)
+    assert (result.stdout, result.returncode) == ("True\n", 0), result.stderr
 
 
 def test_without_qasync_the_error_says_how_to_install_it() -> None:

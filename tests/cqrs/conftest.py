@@ -11,8 +11,8 @@ from pabal import InMemoryEventStorage, SqliteEventStorage
 
 @pytest.fixture(params=["memory", "sqlite"])
 async def storage(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Any]:
-    made: Any = InMemoryEventStorage()
+    opened: Any = InMemoryEventStorage()
     if request.param == "sqlite":
-        made = SqliteEventStorage(tmp_path / "shop.db", durability="normal")
-    yield made
-    await made.aclose()
+        opened = SqliteEventStorage(tmp_path / "shop.db", durability="normal")
+    yield opened
+    await opened.aclose()

@@ -50,7 +50,7 @@ class OrderCancelled(ShopEvent):
     reason: str = ""
 
 
-class RefusedError(Exception):
+class RejectedError(Exception):
     """A command breaks a rule of the shop."""
 
 
@@ -61,19 +61,19 @@ class CqrsOrder(Aggregate):
 
     def place(self, amount: Decimal) -> None:
         if self.status != "new":
-            raise RefusedError(f"the order is {self.status}")
+            raise RejectedError(f"the order is {self.status}")
         self.record(OrderPlaced(self.id, amount))
 
     def pay(self) -> None:
         if self.status == "cancelled":
-            raise RefusedError("the order is cancelled")
+            raise RejectedError("the order is cancelled")
         if self.id == "bad":
-            raise RefusedError("the bank says no")
+            raise RejectedError("the bank says no")
         self.record(OrderPaid(self.id))
 
     def ship(self) -> None:
         if self.status != "paid":
-            raise RefusedError(f"the order is {self.status}")
+            raise RejectedError(f"the order is {self.status}")
         self.record(OrderShipped(self.id))
 
     def cancel(self, reason: str) -> None:
@@ -152,7 +152,7 @@ class Fulfilment(ProcessManager):
     """Pay placed orders, ship paid ones, and cancel those that time out or are rejected."""
 
     process_type: ClassVar[str] = "cqrs_fulfilment"
-    rejections = (RefusedError,)
+    rejections = (RejectedError,)
     amount: Decimal = Decimal(0)
     steps: tuple[str, ...] = ()
 

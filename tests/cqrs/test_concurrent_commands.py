@@ -94,11 +94,11 @@ async def test_two_handlers_that_send_the_same_command_both_get_its_result(stora
     """A command that two handlers send at once would be rejected for one of them, although it will finish."""
     commands = CommandBus()
     commands.use(Idempotency(storage))
-    met, common = asyncio.Barrier(2), ShipOrder("o-1")
+    barrier, common = asyncio.Barrier(2), ShipOrder("o-1")
 
     @commands.handles(PlaceOrder)
     async def place(command: PlaceOrder) -> Any:
-        await met.wait()
+        await barrier.wait()
         return await commands.execute(common)
 
     @commands.handles(ShipOrder)
@@ -218,11 +218,11 @@ async def test_a_command_sent_in_two_event_loops_at_once_returns_the_same_result
 
     commands = CommandBus()
     commands.use(Idempotency(storage))
-    met = threading.Barrier(2, timeout=60)
+    barrier = threading.Barrier(2, timeout=60)
 
     @commands.handles(Slow)
     async def slow(command: Slow) -> str:
-        await asyncio.to_thread(met.wait)
+        await asyncio.to_thread(barrier.wait)
         return threading.current_thread().name
 
     command = Slow()

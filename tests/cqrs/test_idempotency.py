@@ -23,7 +23,7 @@ from tests.cqrs.support import (
     OrderPaid,
     PayOrder,
     PlaceOrder,
-    RefusedError,
+    RejectedError,
     ShipOrder,
     Totals,
     make_commands,
@@ -85,10 +85,10 @@ async def test_a_command_that_raises_stores_nothing_and_may_be_sent_again(storag
     commands = make_commands(storage)
     await commands.execute(PlaceOrder("o-1"))
     before = await stored_types(storage)
-    again = PlaceOrder("o-1")
+    rejected = PlaceOrder("o-1")
     for _ in range(2):
-        with pytest.raises(RefusedError):
-            await commands.execute(again)
+        with pytest.raises(RejectedError):
+            await commands.execute(rejected)
     assert await stored_types(storage) == before
 
 

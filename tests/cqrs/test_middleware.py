@@ -64,10 +64,12 @@ async def test_validate_rejects_an_invalid_message_before_its_handler_runs() -> 
     """Invalid input would reach the domain."""
     commands = CommandBus()
     commands.use(validate())
-    commands.register(Add, _add)
+    handled: list[Add] = []
+    commands.register(Add, lambda command: handled.append(command))
     commands.register(Multiply, _multiply)
     with pytest.raises(InvalidMessageError, match="Add is refused: left is negative"):
         await commands.execute(Add(-1, 2))
+    assert handled == []
     assert await commands.execute(Multiply(-1, 2)) == -2
 
     def check(message: Any) -> None:

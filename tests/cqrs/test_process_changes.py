@@ -24,7 +24,7 @@ from pabal.cqrs import (
 from pabal.cqrs.process_events import CommandRejected
 from pabal.errors import DecodeError, UsageError
 from pabal.testing import VirtualClock
-from tests.cqrs.support import Fulfilment, OrderPaid, OrderPlaced, PlaceOrder, RefusedError
+from tests.cqrs.support import Fulfilment, OrderPaid, OrderPlaced, PlaceOrder, RejectedError
 from tests.cqrs.test_processes import Shop
 
 
@@ -53,7 +53,7 @@ async def test_a_rejection_of_a_command_that_a_new_release_dropped_is_ignored() 
         await shop.bus.publish(OrderPlaced("o-2"))
         await shop.settle()
         await shop.bus.publish(
-            CommandRejected(placed.process_type, "o-2", "c-1", "GoneCommand", "RefusedError", "no")
+            CommandRejected(placed.process_type, "o-2", "c-1", "GoneCommand", "RejectedError", "no")
         )
         await shop.settle()
         assert await shop.bus.dead_letters.list() == []
@@ -71,8 +71,8 @@ class Reminder(ProcessManager):
     """Set a timeout in the first step, and do not change it in later ones."""
 
     process_type: ClassVar[str] = "cqrs_reminder"
-    rejections = (RefusedError,)
-    heard: int = 0
+    rejections = (RejectedError,)
+    count: int = 0
 
     @starts(OrderPlaced, key="order")
     def placed(self, event: OrderPlaced) -> None:
@@ -80,7 +80,7 @@ class Reminder(ProcessManager):
 
     @reacts(OrderPaid, key="order")
     def paid(self, event: OrderPaid) -> None:
-        self.heard += 1
+        self.count += 1
 
     @on_timeout("late")
     def late(self, event: object) -> None:
@@ -97,7 +97,7 @@ async def start_reminders(reject: bool) -> tuple[InMemoryEventBus, VirtualClock,
     @commands.handles(Remind)
     async def remind(command: Remind) -> None:
         if reject:
-            raise RefusedError("not now")
+            raise RejectedError("not now")
         reminded.append(command.order)
 
     processes = ProcessManagers(bus, commands, clock=clock)
@@ -179,7 +179,7 @@ async def test_a_rejection_without_an_on_rejected_method_becomes_a_dead_letter()
     await clock.advance(60)
     await bus.drain(timeout=None)
     [letter] = await bus.dead_letters.list()
-    assert letter.attempts[0].error_type == "RefusedError"
+    assert letter.attempts[0].error_type == "RejectedError"
     assert reminded == []
     await bus.stop()
 
@@ -187,11 +187,11 @@ async def test_a_rejection_without_an_on_rejected_method_becomes_a_dead_letter()
 def test_the_error_for_an_undecodable_state_advises_what_applies_to_states() -> None:
     """The error advised to write an upcaster, which states do not have, and to fix a correct payload."""
     before = Reminder("o-1")
-    before.heard = 3
+    before.count = 3
     stored = before.codec.encode(before)
 
     class Counted(ProcessManager):
-        heard: str = ""
+        count: str = ""
 
         @starts(OrderPlaced, key="order")
         def placed(self, event: OrderPlaced) -> None: ...
@@ -206,7 +206,7 @@ async def test_an_older_release_keeps_attributes_stored_by_a_newer_one() -> None
     def newer() -> type[ProcessManager]:
         class Newer(ProcessManager):
             process_type: ClassVar[str] = "cqrs_rolling"
-            heard: int = 0
+            count: int = 0
             lines: tuple[Decimal, ...] = ()
 
             @starts(OrderPlaced, key="order")
@@ -218,11 +218,11 @@ async def test_an_older_release_keeps_attributes_stored_by_a_newer_one() -> None
     def older() -> type[ProcessManager]:
         class Older(ProcessManager):
             process_type: ClassVar[str] = "cqrs_rolling"
-            heard: int = 0
+            count: int = 0
 
             @starts(OrderPlaced, key="order")
             def placed(self, event: OrderPlaced) -> None:
-                self.heard += 1
+                self.count += 1
 
         return Older
 
@@ -238,7 +238,7 @@ async def test_an_older_release_keeps_attributes_stored_by_a_newer_one() -> None
             await bus.drain(timeout=30)
             assert await bus.dead_letters.list() == []
             found = await processes.load(process_class, "o-1")
-    assert (found.heard, found.lines) == (2, (Decimal("1.50"), Decimal("1.50")))
+    assert (found.count, found.lines) == (2, (Decimal("1.50"), Decimal("1.50")))
 
 
 async def test_the_memory_a_step_needs_does_not_grow_with_earlier_steps() -> None:

@@ -22,11 +22,11 @@ from pabal.cqrs import (
 )
 from pabal.errors import ProcessDefinitionError, SubscriptionError
 from pabal.testing import VirtualClock
-from tests.cqrs.support import OrderPlaced, RefusedError
+from tests.cqrs.support import OrderPlaced, RejectedError
 
 
 def _cancel(module: str, command_type: str | None = None) -> Any:
-    """Return a command class as a module of its own would define it."""
+    """Return a command class as another module would define it."""
     body = {"__module__": module, "__qualname__": "Cancel", "__annotations__": {"order": str}}
     named = {} if command_type is None else {"command_type": command_type}
     make: Any = type(Command)
@@ -41,7 +41,7 @@ StopShipping, StopPayment = (
 
 
 async def _run(process: type[ProcessManager], *sent: Any) -> tuple[list[str], list[str]]:
-    """Place one order; return the modules whose commands were handled, and what was parked."""
+    """Place one order; return the modules whose commands were handled, and the errors of parked events."""
     handled: list[str] = []
     clock, storage = VirtualClock(), InMemoryEventStorage()
     bus = InMemoryEventBus(storage, clock=clock)
@@ -51,7 +51,7 @@ async def _run(process: type[ProcessManager], *sent: Any) -> tuple[list[str], li
     async def handle(command: Any) -> None:
         handled.append(type(command).__module__)
         if command.order == "rejected":
-            raise RefusedError("no")
+            raise RejectedError("no")
 
     for command_class in sent:
         commands.register(command_class, handle)
@@ -88,7 +88,7 @@ async def test_a_rejection_reaches_the_method_for_that_command() -> None:
 
     class Compensating(ProcessManager):
         process_type = "cqrs_compensating"
-        rejections = (RefusedError,)
+        rejections = (RejectedError,)
 
         @starts(OrderPlaced, key="order")
         def placed(self, event: OrderPlaced) -> None:
@@ -208,8 +208,8 @@ def test_process_decorators_reject_missing_and_invalid_arguments(decorate: Any, 
 @pytest.mark.parametrize(
     ("attributes", "message"),
     [
-        ({"rejections": [RefusedError]}, "must be a tuple of exception classes"),
-        ({"rejections": (RefusedError("no"),)}, "must be a tuple of exception classes"),
+        ({"rejections": [RejectedError]}, "must be a tuple of exception classes"),
+        ({"rejections": (RejectedError("no"),)}, "must be a tuple of exception classes"),
         ({"process_type": 5}, "process_type is 5; it must be text"),
         ({"process_type": ""}, "process_type is ''; it must be text"),
     ],
@@ -292,10 +292,10 @@ def test_async_and_generator_process_methods_are_rejected() -> None:
     def hidden(process: ProcessManager, event: OrderPlaced) -> Any:
         return pausing(process, event)
 
-    made: Any = type(
+    process_class: Any = type(
         "Hiding",
         (ProcessManager,),
         {"__module__": __name__, "placed": starts(OrderPlaced, key="order")(hidden)},
     )
     with pytest.raises(ProcessDefinitionError, match=r"placed\(\) returned a coroutine or generator"):
-        made("o-1").take(OrderPlaced("o-1"))
+        process_class("o-1").take(OrderPlaced("o-1"))

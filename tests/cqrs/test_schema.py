@@ -54,8 +54,8 @@ def _define(event_type: str = "schema-test.order", version: int = 1, **fields: A
         if default:
             namespace[name] = default[0]
     meta: Any = type(DomainEvent)
-    made: type[Any] = meta("SchemaTestOrder", (DomainEvent,), namespace)
-    return made
+    event_class: type[Any] = meta("SchemaTestOrder", (DomainEvent,), namespace)
+    return event_class
 
 
 def _restricted_to(document: dict[str, Any], *names: str) -> dict[str, Any]:
@@ -199,10 +199,10 @@ def test_a_removed_event_type_is_a_failure_and_a_new_one_a_note() -> None:
 
 def test_check_schema_rejects_a_document_that_is_not_a_snapshot() -> None:
     """A wrong file would look like a log without events."""
-    others: list[Any] = [{}, {"format": 99}, []]
-    for other in others:
+    documents: list[Any] = [{}, {"format": 99}, []]
+    for document in documents:
         with pytest.raises(UsageError, match="not a schema snapshot"):
-            check_schema(other)
+            check_schema(document)
 
 
 @pytest.fixture

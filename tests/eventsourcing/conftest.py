@@ -12,9 +12,9 @@ AnyStorage = InMemoryEventStorage | SqliteEventStorage
 
 @pytest.fixture(params=["memory", "sqlite"])
 async def storage(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[AnyStorage]:
-    made = InMemoryEventStorage() if request.param == "memory" else SqliteEventStorage(tmp_path / "log.db")
-    async with made:
-        yield made
+    opened = InMemoryEventStorage() if request.param == "memory" else SqliteEventStorage(tmp_path / "log.db")
+    async with opened:
+        yield opened
 
 
 @pytest.fixture

@@ -35,7 +35,7 @@ class Balances(Projection):
         )
 
 
-class BalancesAgain(Balances):
+class BalancesV2(Balances):
     """The next release of ``Balances``."""
 
     name = "balances"

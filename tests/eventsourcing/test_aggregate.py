@@ -55,7 +55,7 @@ def test_a_rejected_command_records_nothing() -> None:
 
 
 def test_a_command_that_raises_after_recording_discards_its_events() -> None:
-    """Half a command would be stored."""
+    """The first events of a failed command would be stored."""
     account = Account("a")
     account.deposit(FIVE)
     with pytest.raises(OverdrawnError):
@@ -242,8 +242,8 @@ def test_the_domain_layer_loads_neither_asyncio_nor_a_database() -> None:
     # With coverage enabled, it would start in the child as well, and it imports sqlite3.
     plain = {name: value for name, value in os.environ.items() if not name.startswith("COVERAGE")}
     command = [sys.executable, "-c", code]
-    done = subprocess.run(command, capture_output=True, text=True, check=True, env=plain)
-    assert done.stdout.strip() == "[]"
+    result = subprocess.run(command, capture_output=True, text=True, check=True, env=plain)
+    assert result.stdout.strip() == "[]"
 
 
 def test_recording_an_event_while_applying_one_is_rejected() -> None:

@@ -13,7 +13,7 @@ from pabal import SqliteEventStorage
 from pabal.errors import ProjectionDefinitionError, ProjectionError
 from pabal.eventsourcing import Projection, ProjectionTransaction, projects
 from pabal.eventsourcing.read_model import Statements
-from tests.eventsourcing.read_models import BALANCES, Balances, BalancesAgain
+from tests.eventsourcing.read_models import BALANCES, Balances, BalancesV2
 from tests.eventsourcing.samples import Deposited
 
 ONE = Decimal(1)
@@ -48,7 +48,7 @@ async def test_a_lower_version_does_not_touch_tables_of_a_higher_one_under_const
         return await head()
 
     monkeypatch.setattr(storage, "head", head_after_the_lower_version_has_tried)
-    higher = BalancesAgain(storage, batch=10)
+    higher = BalancesV2(storage, batch=10)
     await higher.start(progress=lambda position, _: positions.append(position))
     await higher.stop()
     assert not starts
@@ -58,7 +58,7 @@ async def test_a_lower_version_does_not_touch_tables_of_a_higher_one_under_const
 async def test_views_and_triggers_of_the_application_survive_a_rebuild(storage: SqliteEventStorage) -> None:
     """A view on the tables would make every rebuild, and each new version, fail at its end."""
     await _store(storage, 3)
-    made = (
+    statements = (
         "CREATE TABLE refunds (account TEXT)",
         "CREATE VIEW rich AS SELECT account FROM balances WHERE balance > 0",
         'CREATE VIEW "the ""richest""" AS SELECT max(account) FROM rich',
@@ -72,7 +72,7 @@ async def test_views_and_triggers_of_the_application_survive_a_rebuild(storage: 
         "SELECT type, name, tbl_name, sql FROM sqlite_schema WHERE type IN ('view', 'trigger') ORDER BY name"
     )
     async with Balances(storage) as balances:
-        for sql in made:
+        for sql in statements:
             await storage.transact(partial(_execute, sql))
         before = await storage.query(own)
         await balances.rebuild()
@@ -86,7 +86,7 @@ async def test_views_and_triggers_of_the_application_survive_a_rebuild(storage: 
 async def test_triggers_between_the_tables_of_a_projection_are_recreated_by_a_rebuild(
     storage: SqliteEventStorage,
 ) -> None:
-    """They would be set aside like foreign triggers, and write into tables that are no longer there."""
+    """They would be kept like triggers of the application, and write into tables that are no longer there."""
 
     class Audited(Projection):
         tables = """
@@ -176,7 +176,7 @@ async def test_a_class_with_other_tables_of_the_same_version_does_not_touch_a_bu
 async def test_start_rejects_changed_tables_without_a_new_version(
     storage: SqliteEventStorage,
 ) -> None:
-    """It would stop at its next event over a missing table, with the advice to fix its method."""
+    """It would stop at its next event because of a missing table, with the advice to fix its method."""
     await _store(storage, 3)
     async with Balances(storage):
         pass

@@ -90,7 +90,7 @@ async def test_an_event_that_cannot_be_stored_fails_only_its_own_update(storage:
     assert (await accounts.load("a")).balance == Decimal(2)
 
 
-class _NoRoomForSnapshots(InMemoryEventStorage):
+class _NoSpaceForSnapshots(InMemoryEventStorage):
     async def save_snapshot(
         self, aggregate_type: str, aggregate_id: str, version: int, data: bytes | None
     ) -> None:
@@ -101,7 +101,7 @@ async def test_a_snapshot_that_cannot_be_saved_does_not_fail_the_change(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     """The events are stored: callers that get an error would repeat the change."""
-    async with _NoRoomForSnapshots() as storage:
+    async with _NoSpaceForSnapshots() as storage:
         accounts = Repository(Account, storage, snapshot_every=1)
         with caplog.at_level(logging.WARNING, "pabal"):
             assert await accounts.update("a", _deposit) == ONE
@@ -186,7 +186,7 @@ async def test_an_edit_waits_for_events_that_are_still_being_stored(
 
     async with asyncio.TaskGroup() as tasks:
         tasks.create_task(deposit_twice())
-        await asyncio.sleep(0)  # its first change is being stored, and the block waits for it
+        await asyncio.sleep(0)  # its first change is being stored, and the edit waits for it
         tasks.create_task(withdraw_all())
         await asyncio.sleep(0)
         first.set()
@@ -207,7 +207,7 @@ async def test_a_snapshot_of_an_update_excludes_events_of_a_concurrent_edit(
     accounts = Repository(Account, storage, snapshot_every=1)
     await accounts.update("a", _deposit)
 
-    async def deposit_in_a_block() -> None:
+    async def deposit_in_an_edit() -> None:
         with suppress(ZeroDivisionError):
             async with accounts.edit("a") as account:
                 account.deposit(Decimal(100))
@@ -215,8 +215,8 @@ async def test_a_snapshot_of_an_update_excludes_events_of_a_concurrent_edit(
                 raise ZeroDivisionError
 
     for _ in range(5):
-        blocks = (deposit_in_a_block() for _ in range(3))
-        await asyncio.gather(accounts.update("a", _deposit), *blocks, accounts.update("a", _deposit))
+        edits = (deposit_in_an_edit() for _ in range(3))
+        await asyncio.gather(accounts.update("a", _deposit), *edits, accounts.update("a", _deposit))
         account = await accounts.load("a")
         assert account.balance == account.version
     assert "cannot be used" not in caplog.text
@@ -241,7 +241,7 @@ async def test_an_update_that_rejects_or_reads_stale_state_is_repeated_on_fresh_
 async def test_a_cancelled_update_is_not_retried_after_a_conflict(
     storage: AnyStorage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A conflict would make it decide again, and the caller that timed out would wait on."""
+    """A conflict would run it again, and the caller that timed out would keep waiting."""
     here, elsewhere = Repository(Account, storage), Repository(Account, storage)
     await here.update("a", _deposit)
     append, holds, resume = storage.append_streams, [True], asyncio.Event()

@@ -52,7 +52,7 @@ def test_an_invalid_projection_class_is_rejected_when_defined(
         type("Wrong", (Projection,), namespace)
 
 
-def test_scanning_tables_with_many_comments_takes_linear_time() -> None:
+def test_tables_with_many_comments_are_scanned_without_backtracking() -> None:
     """Each comment doubled the time, so that an import would take hours."""
     tables = "CREATE TABLE {t} (a);" + "/* a */ -- b\n" * 200 + "CREATE INDEX {t}_a ON {t} (a)"
     method = projects(Deposited)(lambda self, event, tx: None)

@@ -240,8 +240,8 @@ async def test_a_plain_function_that_returns_a_coroutine_or_generator_raises(
             return inner(self, event, tx)
 
         body = {"tables": "CREATE TABLE {t} (a)", "name": "hiding", "m": projects(Stray)(hidden)}
-        made: Any = type("Hiding", (Projection,), body)
+        projection_class: Any = type("Hiding", (Projection,), body)
         with pytest.raises(ProjectionHandlerError, match="it returned a coroutine or generator"):
-            await made(storage).start()
+            await projection_class(storage).start()
         with pytest.raises(ProjectionHandlerError, match="it returned a coroutine or generator"):
-            InMemoryProjection(made, [Stray(1)])
+            InMemoryProjection(projection_class, [Stray(1)])

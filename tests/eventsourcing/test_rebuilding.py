@@ -15,7 +15,7 @@ from pabal import DomainEvent, InMemoryEventBus, Receipt
 from pabal.domain.registry import registry
 from pabal.errors import EventNotProjectedError, ProjectionError, UsageError
 from pabal.eventsourcing.generations import abandon, read_generations
-from tests.eventsourcing.read_models import BALANCES, ONE, Balances, BalancesAgain, Choosy, deposit, entries
+from tests.eventsourcing.read_models import BALANCES, ONE, Balances, BalancesV2, Choosy, deposit, entries
 from tests.eventsourcing.samples import Deposited, Stray, Withdrawn
 
 
@@ -45,7 +45,7 @@ async def test_a_rebuild_during_publishing_ends_with_the_same_rows(bus: InMemory
 def _dump(bus: InMemoryEventBus) -> list[tuple[object, ...]]:
     """Return everything the file holds of the balances: values with their types, and the schema.
 
-    The generation number in an index's name is left out, because it counts the rebuilds.
+    The generation number in an index's name is removed, because it counts the rebuilds.
     """
     file = sqlite3.connect(bus.storage.path)  # type: ignore[union-attr]
     rows = file.execute("SELECT rowid, quote(account), quote(balance), entries FROM balances").fetchall()
@@ -92,11 +92,11 @@ async def test_start_builds_a_higher_version_that_replaces_the_lower(bus: InMemo
     """New methods would continue with rows written by the old ones."""
     async with Balances(bus) as balances:
         await balances.reached(await deposit(bus, 6), timeout=30)
-        async with BalancesAgain(bus) as again:
-            assert await again.rows(BALANCES) == [("a0", 200), ("a1", 200), ("a2", 200)]
+        async with BalancesV2(bus) as newer:
+            assert await newer.rows(BALANCES) == [("a0", 200), ("a1", 200), ("a2", 200)]
             # The older version, still running elsewhere, must not touch the new tables.
             receipt = await deposit(bus, 1)
-            await again.reached(receipt, timeout=30)
+            await newer.reached(receipt, timeout=30)
             with pytest.raises(ProjectionError, match="version 2"):
                 await balances.reached(receipt, timeout=30)
     with pytest.raises(ProjectionError, match="version 2"):
@@ -110,29 +110,29 @@ async def test_a_removed_version_does_not_write_into_tables_of_another_version(b
     """Both are at the same position of a first generation: old methods would write into new tables."""
     async with Balances(bus) as balances:
         await balances.reached(await deposit(bus, 6), timeout=30)
-        again = BalancesAgain(bus)
-        await again.remove()
-        async with again:
+        newer = BalancesV2(bus)
+        await newer.remove()
+        async with newer:
             pass
         receipt = await deposit(bus, 1)
         with pytest.raises(ProjectionError, match="version 2"):
             await balances.reached(receipt, timeout=30)
-        async with again:
-            await again.reached(receipt, timeout=30)
-            assert await again.rows(BALANCES) == [("a0", 300), ("a1", 200), ("a2", 200)]
+        async with newer:
+            await newer.reached(receipt, timeout=30)
+            assert await newer.rows(BALANCES) == [("a0", 300), ("a1", 200), ("a2", 200)]
 
 
 async def test_a_newer_version_stops_when_an_older_one_rebuilds_the_tables(bus: InMemoryEventBus) -> None:
     """After a rollback, the new version's processes would use methods that do not fit the tables."""
-    async with BalancesAgain(bus) as again:
-        await again.reached(await deposit(bus, 6), timeout=30)
+    async with BalancesV2(bus) as newer:
+        await newer.reached(await deposit(bus, 6), timeout=30)
         await Balances(bus).rebuild()
         receipt = await deposit(bus, 1)
         with pytest.raises(ProjectionError, match="rebuilt by version 1, this class is version 2"):
-            await again.reached(receipt, timeout=30)
-        await again.start()
-        await again.reached(receipt, timeout=30)
-        assert (await again.rows(BALANCES))[0] == ("a0", 300)
+            await newer.reached(receipt, timeout=30)
+        await newer.start()
+        await newer.reached(receipt, timeout=30)
+        assert (await newer.rows(BALANCES))[0] == ("a0", 300)
 
 
 async def test_an_interrupted_build_resumes_at_the_next_start(bus: InMemoryEventBus) -> None:
@@ -160,16 +160,16 @@ async def test_stop_interrupts_a_start_that_builds_and_the_next_start_resumes(bu
     """A user who stops the program would have to wait for hours, or kill it."""
     await deposit(bus, 50)
     balances = Balances(bus, batch=10)
-    others: list[asyncio.Task[None]] = []
+    tasks: list[asyncio.Task[None]] = []
 
     def stop_at(position: int, head: int) -> None:
         if position == 20:
-            others.append(asyncio.create_task(balances.start()))
-            others.append(asyncio.create_task(balances.stop()))
+            tasks.append(asyncio.create_task(balances.start()))
+            tasks.append(asyncio.create_task(balances.stop()))
 
     with pytest.raises(UsageError, match="was stopped"):
         await balances.start(progress=stop_at)
-    waiting, stopping = others
+    waiting, stopping = tasks
     await stopping
     with pytest.raises(UsageError, match="was stopped"):
         await waiting
@@ -200,8 +200,8 @@ async def test_a_cancelled_rebuild_leaves_only_the_live_tables(bus: InMemoryEven
         rebuilding = asyncio.create_task(balances.rebuild(progress=lambda *at: rebuilding.cancel()))
         with pytest.raises(asyncio.CancelledError):
             await rebuilding
-        left = "SELECT name FROM sqlite_schema WHERE name LIKE 'balances%' AND type = 'table'"
-        assert await balances.rows(left) == [("balances",)]
+        tables = "SELECT name FROM sqlite_schema WHERE name LIKE 'balances%' AND type = 'table'"
+        assert await balances.rows(tables) == [("balances",)]
         assert (await bus.storage.trim(max_events=1)).held_back_by == ()  # type: ignore[union-attr]
         await balances.reached(await deposit(bus, 1), timeout=30)
         assert await entries(balances) == 51
@@ -212,8 +212,8 @@ async def test_abandoning_a_build_that_is_already_live_changes_nothing(bus: InMe
     async with Balances(bus) as balances:
         await balances.reached(await deposit(bus, 5), timeout=30)
     (live,) = await bus.storage.transact(lambda tx: read_generations(tx, "balances"))  # type: ignore[union-attr]
-    as_it_was_built = replace(live, is_live=False)
-    await bus.storage.transact(lambda tx: abandon(tx, "balances", as_it_was_built))  # type: ignore[union-attr]
+    build = replace(live, is_live=False)
+    await bus.storage.transact(lambda tx: abandon(tx, "balances", build))  # type: ignore[union-attr]
     async with balances:
         assert await entries(balances) == 5
 

@@ -11,7 +11,7 @@ import pytest
 from pabal import SqliteEventStorage
 from pabal.errors import ProjectionError
 from pabal.eventsourcing import Projection, ProjectionTransaction, projects
-from tests.eventsourcing.read_models import BALANCES, Balances, BalancesAgain
+from tests.eventsourcing.read_models import BALANCES, Balances, BalancesV2
 from tests.eventsourcing.samples import Deposited
 
 ONE = Decimal(1)
@@ -37,7 +37,7 @@ class Ledger(Projection):
     @projects(Deposited)
     def _deposited(self, event: Deposited, tx: ProjectionTransaction) -> None:
         tx.execute("INSERT INTO {ledger} (account, amount) VALUES (?, ?)", (event.account, int(event.amount)))
-        # The newest line is deleted again: with AUTOINCREMENT, its number is never reused.
+        # The newest line is deleted at once: with AUTOINCREMENT, its number is never reused.
         tx.execute("DELETE FROM {ledger} WHERE amount = 13")
         tx.execute(
             "INSERT INTO {totals} VALUES (?, ?) ON CONFLICT DO UPDATE SET total = total + excluded.total",
@@ -65,7 +65,7 @@ class _StopHereError(BaseException):
 
 
 async def _interrupt(projection: Projection, at: int) -> None:
-    """Leave a rebuild at a position, as a process that dies in it does."""
+    """Interrupt a rebuild at a position, as a crash of its process would."""
 
     def stop_at(position: int, head: int) -> None:
         if position >= at:
@@ -111,19 +111,19 @@ async def test_an_unfinished_rebuild_resumes_in_the_new_file(old: Path, new: Pat
     async with SqliteEventStorage(old) as storage:
         async with Balances(storage) as balances:
             await balances.reached(await _store(storage, *[1] * 40), timeout=30)
-        await _interrupt(BalancesAgain(storage, batch=10), at=20)
+        await _interrupt(BalancesV2(storage, batch=10), at=20)
         await storage.rebuild(new)
     async with SqliteEventStorage(new) as storage:
         assert await Balances(storage).rows(BALANCES) == [("a1", 40, 40)]
-        held = (await storage.trim(max_events=1)).held_back_by
-        assert held == ("projection balances (rebuild)",)
+        held_back_by = (await storage.trim(max_events=1)).held_back_by
+        assert held_back_by == ("projection balances (rebuild)",)
         positions: list[int] = []
-        again = BalancesAgain(storage, batch=10)
-        await again.start(progress=lambda position, head: positions.append(position))
-        assert (positions, await again.rows(BALANCES)) == ([30, 40], [("a1", 4000)])
+        newer = BalancesV2(storage, batch=10)
+        await newer.start(progress=lambda position, head: positions.append(position))
+        assert (positions, await newer.rows(BALANCES)) == ([30, 40], [("a1", 4000)])
         tables = "SELECT name FROM sqlite_schema WHERE name LIKE 'balances%' AND type = 'table'"
         assert await storage.query(tables) == [("balances",)]
-        await again.stop()
+        await newer.stop()
 
 
 async def test_projections_of_a_trimmed_log_are_copied_into_the_new_file(old: Path, new: Path) -> None:
@@ -157,7 +157,7 @@ def _overwrite(path: Path, name: str, content: bytes) -> None:
         file.write(content)
 
 
-async def _filled(path: Path, *, trimmed: bool = False) -> None:
+async def _fill(path: Path, *, trimmed: bool = False) -> None:
     async with SqliteEventStorage(path) as storage, Balances(storage) as balances:
         await balances.reached(await _store(storage, *[1] * 30), timeout=30)
         if trimmed:
@@ -169,7 +169,7 @@ async def test_tables_that_cannot_be_copied_are_rebuilt_at_the_next_start(
     old: Path, new: Path, damage: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     """A damaged read model would prevent saving the log, or look intact in the new file."""
-    await _filled(old)
+    await _fill(old)
     if DAMAGE[damage]:
         connection = sqlite3.connect(old)
         connection.execute(DAMAGE[damage])
@@ -189,7 +189,7 @@ async def test_tables_that_cannot_be_copied_are_rebuilt_at_the_next_start(
 
 async def test_a_damaged_projection_does_not_prevent_copying_the_others(old: Path, new: Path) -> None:
     """All models would be rebuilt because of one."""
-    await _filled(old)
+    await _fill(old)
     async with SqliteEventStorage(old) as storage, Ledger(storage) as ledger:
         await ledger.reached(30, timeout=30)
     _overwrite(old, "balances", b"\xff" * 64)
@@ -205,7 +205,7 @@ async def test_damaged_tables_of_a_trimmed_log_are_reported_as_lost(
     old: Path, new: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """The operator would learn of it only when the application does not start."""
-    await _filled(old, trimmed=True)
+    await _fill(old, trimmed=True)
     _overwrite(old, "balances", b"\xff" * 64)
     async with SqliteEventStorage(old) as storage:
         assert await storage.rebuild(new) == 10

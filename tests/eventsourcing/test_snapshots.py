@@ -100,7 +100,7 @@ async def test_a_time_in_a_snapshot_keeps_its_offset(storage: AnyStorage) -> Non
 async def test_a_damaged_snapshot_is_ignored_in_favour_of_the_events(
     storage: AnyStorage, damage: str
 ) -> None:
-    """A broken cache would break the aggregate, or falsify it."""
+    """A broken cache would break the aggregate, or give it a wrong state."""
     data = await _fill(storage)
     broken = {
         "missing": None,

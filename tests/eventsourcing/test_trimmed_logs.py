@@ -14,7 +14,7 @@ from pabal.errors import ProjectionError, UsageError
 from pabal.eventsourcing import Projection
 from pabal.storage.sqlite import retention
 from pabal.storage.sqlite.transaction import Transaction
-from tests.eventsourcing.read_models import Balances, BalancesAgain
+from tests.eventsourcing.read_models import Balances, BalancesV2
 from tests.eventsourcing.samples import Deposited
 
 
@@ -49,7 +49,7 @@ class _StopHereError(BaseException):
 
 
 async def _interrupt_rebuild(storage: SqliteEventStorage, at: int) -> None:
-    """Leave a rebuild at a position, as a process that dies in it does."""
+    """Interrupt a rebuild at a position, as a crash of its process would."""
 
     def stop_at(position: int, head: int) -> None:
         if position >= at:
@@ -78,8 +78,8 @@ async def test_trim_is_held_back_by_the_slowest_reader(storage: SqliteEventStora
     await storage.open_subscription("mailer", "beginning")
     await _stopped_after(storage, 20)
     await _store(storage, 15)
-    held = ("mailer", "projection balances")
-    assert await storage.trim(max_events=5) == retention.Trimmed(0, held)
+    held_back_by = ("mailer", "projection balances")
+    assert await storage.trim(max_events=5) == retention.Trimmed(0, held_back_by)
     assert await storage.trim(max_events=20) == retention.Trimmed(0, ("mailer",))
 
 
@@ -102,16 +102,16 @@ async def test_trim_during_a_rebuild_keeps_the_events_it_needs(storage: SqliteEv
     """The nightly trim would break the start of every new version that is being built."""
     await _stopped_after(storage, 200)
     trims: list[asyncio.Task[retention.Trimmed]] = []
-    again = BalancesAgain(storage, batch=10)
-    await again.start(
+    newer = BalancesV2(storage, batch=10)
+    await newer.start(
         progress=lambda position, head: trims.append(asyncio.create_task(storage.trim(max_events=1)))
     )
     assert len(trims) >= 20
     await asyncio.gather(*trims)
-    assert await again.rows("SELECT cents FROM {balances}") == [(20_000,)]
+    assert await newer.rows("SELECT cents FROM {balances}") == [(20_000,)]
     assert (await storage.trim(max_events=1)).held_back_by == ()
     assert await _first_position(storage) == 200
-    await again.stop()
+    await newer.stop()
 
 
 async def test_trim_keeps_the_events_of_a_rebuild_that_starts_during_it(storage: SqliteEventStorage) -> None:
@@ -131,7 +131,7 @@ async def test_rebuild_and_a_new_version_raise_on_a_trimmed_log(storage: SqliteE
     with pytest.raises(ProjectionError, match="begins at position 21"):
         await balances.rebuild()
     with pytest.raises(ProjectionError, match="begins at position 21"):
-        await BalancesAgain(storage).start()
+        await BalancesV2(storage).start()
     tables = "SELECT name FROM sqlite_schema WHERE name LIKE 'balances%' AND type = 'table'"
     assert await storage.query(tables) == [("balances",)]
     async with balances:

@@ -60,8 +60,8 @@ def _document() -> dict[str, Any]:
     all_events = bus.subscribe("asyncdoc.*", handle, name="report:all")
     one = bus.subscribe(Traded, handle, name="risk")
     document = asyncapi_document([all_events, one], title="Desk", version="1.2.0", event_types="asyncdoc.")
-    again: dict[str, Any] = json.loads(json.dumps(document))
-    return again
+    decoded: dict[str, Any] = json.loads(json.dumps(document))
+    return decoded
 
 
 def _validator() -> Any:
@@ -194,19 +194,19 @@ def _run_asyncapi(folder: Path, *arguments: str) -> subprocess.CompletedProcess[
 
 def test_the_asyncapi_command_prints_the_document_of_an_application(tmp_path: Path) -> None:
     """A build step would need its own script."""
-    done = _run_asyncapi(tmp_path, "bakery:bus", "--title", "Bakery", "--types", "bakery.")
-    assert done.returncode == 0, done.stderr
-    document = json.loads(done.stdout)
+    result = _run_asyncapi(tmp_path, "bakery:bus", "--title", "Bakery", "--types", "bakery.")
+    assert result.returncode == 0, result.stderr
+    document = json.loads(result.stdout)
     assert list(_validator().iter_errors(document)) == []
     assert set(document["operations"]) == {"publish.bakery.baked", "sell.bakery.baked"}
 
 
 @pytest.mark.parametrize("application", ["no_such_module", "bakery:nothing", "bakery:Baked", ""])
 def test_the_asyncapi_command_rejects_an_invalid_application(tmp_path: Path, application: str) -> None:
-    """A typing error would end in a traceback, or an empty document."""
-    done = _run_asyncapi(tmp_path, application)
-    assert (done.returncode, done.stdout) == (2, "")
-    assert "Traceback" not in done.stderr
+    """A mistyped name would end in a traceback, or an empty document."""
+    result = _run_asyncapi(tmp_path, application)
+    assert (result.returncode, result.stdout) == (2, "")
+    assert "Traceback" not in result.stderr
 
 
 def test_an_event_named_like_a_nested_struct_gets_a_separate_schema() -> None:

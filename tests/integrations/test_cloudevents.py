@@ -49,13 +49,13 @@ def test_an_event_survives_a_round_trip_through_the_official_sdk() -> None:
     event = billed()
     body = json.dumps(to_cloudevent(event, "/shop")).encode()
     message = HTTPMessage({"content-type": "application/cloudevents+json"}, body)
-    understood = from_http_event(message)
-    assert understood.get_type() == "cloud.billed"
-    assert understood.get_subject() == "b-1"
-    assert understood.get_time() == event.occurred_at
-    assert understood.get_extension("correlationid") == "c"
-    again = from_cloudevent(json.loads(to_structured_event(understood).body))
-    assert _as_dict(again) == _as_dict(event)
+    parsed = from_http_event(message)
+    assert parsed.get_type() == "cloud.billed"
+    assert parsed.get_subject() == "b-1"
+    assert parsed.get_time() == event.occurred_at
+    assert parsed.get_extension("correlationid") == "c"
+    decoded = from_cloudevent(json.loads(to_structured_event(parsed).body))
+    assert _as_dict(decoded) == _as_dict(event)
 
 
 @pytest.mark.parametrize(
@@ -99,8 +99,8 @@ async def test_an_event_of_another_publisher_is_stored_once_whatever_its_id(
 ) -> None:
     """Few publishers use UUIDs as ids: their events could not be stored, or would be stored again."""
     document = {**to_cloudevent(billed(), "https://elsewhere.example/bills"), "id": "bill/2026/7"}
-    first, again = from_cloudevent(document), from_cloudevent(document)
-    assert first.event_id == again.event_id == str(UUID(first.event_id))
+    first, second = from_cloudevent(document), from_cloudevent(document)
+    assert first.event_id == second.event_id == str(UUID(first.event_id))
     assert first.event_id != from_cloudevent({**document, "source": "/another"}).event_id
     assert (first.metadata["cloudevent_id"], first.metadata["cloudevent_source"]) == (
         "bill/2026/7",
@@ -108,7 +108,7 @@ async def test_an_event_of_another_publisher_is_stored_once_whatever_its_id(
     )
     assert first.metadata["desk"] == "서울"
     async with SqliteEventStorage(tmp_path / "log.db") as storage:
-        assert await storage.store_event(first) == await storage.store_event(again) == 1
+        assert await storage.store_event(first) == await storage.store_event(second) == 1
 
 
 async def test_an_event_view_without_its_payload_gives_a_document_without_data() -> None:

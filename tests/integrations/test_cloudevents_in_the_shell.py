@@ -32,9 +32,9 @@ def file(tmp_path: Path) -> Path:
 
 
 def _export(file: Path) -> str:
-    done = _pabal("events", "export", file, "--format", "cloudevents", "--source", "/bills")
-    assert done.exit_code == 0, done.output
-    return done.stdout
+    result = _pabal("events", "export", file, "--format", "cloudevents", "--source", "/bills")
+    assert result.exit_code == 0, result.output
+    return result.stdout
 
 
 def _stored(file: Path) -> list[dict[str, object]]:
@@ -60,8 +60,8 @@ def test_exporting_and_importing_a_log_gives_the_same_log_once(file: Path, tmp_p
     """A log could not be moved, or a repeated import would double it, or report that it did."""
     lines = _export(file)
     for summary in ("2 events stored", "0 events stored, 2 were there already"):
-        done = _pabal("events", "import", tmp_path / "copy.db", lines=lines)
-        assert (done.exit_code, done.output) == (0, f"{summary}\n")
+        result = _pabal("events", "import", tmp_path / "copy.db", lines=lines)
+        assert (result.exit_code, result.output) == (0, f"{summary}\n")
     assert _stored(tmp_path / "copy.db") == _stored(file)
 
 
@@ -72,9 +72,9 @@ def test_an_invalid_line_is_reported_and_its_batch_is_not_stored(
     file: Path, tmp_path: Path, bad: str
 ) -> None:
     """Half a file would be in the log, and it would be unclear which half."""
-    done = _pabal("events", "import", tmp_path / "copy.db", lines=_export(file) + "\n" + bad + "\n")
-    assert done.exit_code == 1
-    assert "line 4: " in done.output
+    result = _pabal("events", "import", tmp_path / "copy.db", lines=_export(file) + "\n" + bad + "\n")
+    assert result.exit_code == 1
+    assert "line 4: " in result.output
     assert _stored(tmp_path / "copy.db") == []
 
 
@@ -84,26 +84,26 @@ def test_batches_of_500_before_the_batch_of_an_invalid_line_are_stored(tmp_path:
     lines = [
         json.dumps(to_cloudevent(Billed(f"b-{n}", billed().amount), "/bills")) for n in range(500 + more)
     ]
-    done = _pabal("events", "import", tmp_path / "copy.db", lines="\n".join([*lines, "{"]))
-    assert (done.exit_code, f"line {501 + more}: " in done.output) == (1, True)
+    result = _pabal("events", "import", tmp_path / "copy.db", lines="\n".join([*lines, "{"]))
+    assert (result.exit_code, f"line {501 + more}: " in result.output) == (1, True)
     assert len(_stored(tmp_path / "copy.db")) == 500
-    again = _pabal("events", "import", tmp_path / "copy.db", lines="\n".join(lines))
-    assert (again.exit_code, again.output) == (0, f"{more} events stored, 500 were there already\n")
+    repeated = _pabal("events", "import", tmp_path / "copy.db", lines="\n".join(lines))
+    assert (repeated.exit_code, repeated.output) == (0, f"{more} events stored, 500 were there already\n")
     assert len(_stored(tmp_path / "copy.db")) == 500 + more
 
 
 def test_an_export_can_omit_payloads(file: Path) -> None:
     """A log that is passed on to a supplier would reveal amounts."""
-    done = _pabal("events", "export", file, "--format", "cloudevents", "--payloads", "none")
-    assert done.exit_code == 0
-    assert "1.50" not in done.stdout
-    assert all(json.loads(line)["specversion"] == "1.0" for line in done.stdout.splitlines())
+    result = _pabal("events", "export", file, "--format", "cloudevents", "--payloads", "none")
+    assert result.exit_code == 0
+    assert "1.50" not in result.stdout
+    assert all(json.loads(line)["specversion"] == "1.0" for line in result.stdout.splitlines())
 
 
 def test_import_reads_a_file_with_a_byte_order_mark(file: Path, tmp_path: Path) -> None:
     """Files saved by PowerShell or an editor on Windows would be rejected for their first line."""
     saved = tmp_path / "saved.jsonl"
     saved.write_text(_export(file), encoding="utf-8-sig")
-    done = _pabal("events", "import", tmp_path / "copy.db", "--input", saved)
-    assert (done.exit_code, done.output) == (0, "2 events stored\n")
+    result = _pabal("events", "import", tmp_path / "copy.db", "--input", saved)
+    assert (result.exit_code, result.output) == (0, "2 events stored\n")
     assert _stored(tmp_path / "copy.db") == _stored(file)

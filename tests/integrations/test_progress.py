@@ -112,7 +112,7 @@ def test_show_progress_works_without_a_standard_error_stream(monkeypatch: pytest
 
 
 def test_the_formatter_replaces_the_progress_text(clock: _Clock) -> None:
-    """A Korean operator would find English in between."""
+    """A Korean operator would see English text."""
     stream = StringIO()
     with show_progress(
         "주문", stream=stream, every=0, formatter=lambda measured: f"{measured.head}개", clock=clock

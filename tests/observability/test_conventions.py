@@ -15,7 +15,7 @@ from pabal import DomainEvent, InMemoryEventBus
 from pabal.observability.opentelemetry import instrument
 from pabal.observability.prometheus import PrometheusExporter
 
-_ENDS = {
+_SUFFIXES = {
     "counter": ["_total", "_created"],
     "gauge": [""],
     "histogram": ["_bucket", "_sum", "_count", "_created"],
@@ -43,7 +43,7 @@ async def test_metric_names_follow_the_conventions_of_prometheus() -> None:
         for family in text_string_to_metric_families(exporter.text())
         if not family.name.endswith("_created")  # added by prometheus_client: when a histogram began
     ]
-    assert {family.type for family in families} == set(_ENDS)
+    assert {family.type for family in families} == set(_SUFFIXES)
     for family in families:
         assert re.fullmatch(r"pabal_[a-z_]+", family.name), family.name
         assert family.documentation, family.name
@@ -51,7 +51,7 @@ async def test_metric_names_follow_the_conventions_of_prometheus() -> None:
         assert is_time == family.name.endswith("_seconds"), family.name
         assert not re.search(r"_(total|count|sum|bucket)$", family.name), family.name
         assert {sample.name for sample in family.samples} <= {
-            f"{family.name}{end}" for end in _ENDS[family.type]
+            f"{family.name}{suffix}" for suffix in _SUFFIXES[family.type]
         }
 
 

@@ -66,7 +66,7 @@ async def test_a_handler_that_always_fails_does_not_flood_the_log(
 def test_suppressed_reports_are_counted_per_subscription_and_kind(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """Of two problems at once, one would hide the other, and their number be unknown."""
+    """Of two problems at once, one would hide the other, and the number of each would be unknown."""
     now = 100.0
     log = DefaultLog(lambda: now)
     for _ in range(4):
@@ -104,7 +104,7 @@ def test_the_log_forgets_subscriptions_that_are_gone(monkeypatch: pytest.MonkeyP
 
 
 def test_the_default_log_omits_informational_reports(caplog: pytest.LogCaptureFixture) -> None:
-    """Starting and stopping a program would log lines that nobody needs."""
+    """Starting and stopping a program would log useless lines."""
     with caplog.at_level(logging.DEBUG):
         DefaultLog()(SubscriptionResumed("a"))
     assert caplog.records == []

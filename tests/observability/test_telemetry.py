@@ -85,7 +85,7 @@ async def test_log_reports_honours_the_level_given_for_a_report(caplog: pytest.L
 
 
 def _report_classes(base: type[telemetry.Report]) -> list[type[telemetry.Report]]:
-    return [base, *(kind for below in base.__subclasses__() for kind in _report_classes(below))]
+    return [base, *(kind for subclass in base.__subclasses__() for kind in _report_classes(subclass))]
 
 
 def test_every_report_severity_has_a_logging_level() -> None:
@@ -145,7 +145,7 @@ async def test_a_scrape_reports_a_blocked_event_loop_as_not_responsive() -> None
     exporter.watch(bus, name="shop")
     port, end = await exporter.serve(port=0)
     async with bus:
-        # A synchronous call blocks the loop: nothing else runs on it until the answer is there.
+        # A synchronous call blocks the loop: nothing else runs on it until the response arrives.
         text = httpx.get(f"http://127.0.0.1:{port}/metrics", trust_env=False, timeout=30).text  # noqa: ASYNC210
     await asyncio.to_thread(end)
     assert 'pabal_bus_responsive{bus="shop"} 0.0' in text
@@ -190,7 +190,7 @@ def test_the_documentation_lists_exactly_the_existing_metrics(page: str) -> None
 
 
 async def test_durations_are_measured_when_requested() -> None:
-    """The slowest percent of the attempts would stay unknown."""
+    """The latency of the slowest attempts would stay unknown."""
     bus = InMemoryEventBus()
     exporter = PrometheusExporter()
     exporter.watch(bus, name="shop", durations=True)
@@ -274,8 +274,8 @@ def _recording() -> tuple[TracerProvider, InMemorySpanExporter]:
     return provider, spans
 
 
-def _span(spans: InMemorySpanExporter, beginning: str) -> ReadableSpan:
-    (found,) = [span for span in spans.get_finished_spans() if span.name.startswith(beginning)]
+def _span(spans: InMemorySpanExporter, prefix: str) -> ReadableSpan:
+    (found,) = [span for span in spans.get_finished_spans() if span.name.startswith(prefix)]
     return found
 
 

@@ -37,10 +37,15 @@ async def test_every_action_is_recorded_in_the_audit_log_of_the_file(stopped: Pa
         with pytest.raises(DeadLetterNotFoundError):
             await operations.discard(1)
     async with open_operations(stopped) as operations:
-        rejected, done = await operations.audit()
-    assert (done.actor, done.action, done.subject, done.succeeded) == ("kim", "discard", "1", True)
-    assert (rejected.succeeded, rejected.result.split(":")[0]) == (False, "DeadLetterNotFoundError")
-    assert done.at < rejected.at
+        failed, discarded = await operations.audit()
+    assert (discarded.actor, discarded.action, discarded.subject, discarded.succeeded) == (
+        "kim",
+        "discard",
+        "1",
+        True,
+    )
+    assert (failed.succeeded, failed.result.split(":")[0]) == (False, "DeadLetterNotFoundError")
+    assert discarded.at < failed.at
 
 
 async def test_discard_matching_on_a_live_bus_discards_many_at_a_time(
@@ -76,8 +81,8 @@ async def test_retry_and_discard_matching_count_the_dead_letters_they_change(sto
         seen: list[int] = []
         result = await operations.retry_matching(wanted, progress=seen.append)
         assert (result.count, result.skipped, result.pending, seen) == (2, 0, True, [1, 2])
-        again = await operations.retry_matching(wanted)
-        assert (again.count, again.skipped) == (0, 2)
+        repeated = await operations.retry_matching(wanted)
+        assert (repeated.count, repeated.skipped) == (0, 2)
         assert (await operations.discard_matching(DeadLetterFilter(event_type="other"))).count == 0
         assert (await operations.discard_matching(DeadLetterFilter())).count == 2
 

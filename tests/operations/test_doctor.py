@@ -153,10 +153,10 @@ async def test_the_doctor_reports_the_durability_of_the_last_write(
 async def test_the_doctor_exits_with_status_one_for_dead_letters(tmp_path: Path) -> None:
     """Scripts rely on the exit status, people on the advice."""
     await write_log(tmp_path / "log.db", fails=True)
-    done = run(tmp_path / "log.db")
-    assert done.returncode == 1, done.stderr
-    assert "3 dead letters" in done.stdout
-    assert "retry or discard" in done.stdout
+    result = run(tmp_path / "log.db")
+    assert result.returncode == 1, result.stderr
+    assert "3 dead letters" in result.stdout
+    assert "retry or discard" in result.stdout
     report = json.loads(run(tmp_path / "log.db", "--json").stdout)
     assert report["level"] == "warning"
 
@@ -169,18 +169,18 @@ async def test_the_doctor_names_the_position_of_an_altered_event_and_exits_with_
     connection.execute("UPDATE events SET payload = ? WHERE position = 2", (b'{"grams":7000}',))
     connection.commit()
     connection.close()
-    done = run(path)
-    assert done.returncode == 2
-    assert "position 2" in done.stdout
+    result = run(path)
+    assert result.returncode == 2
+    assert "position 2" in result.stdout
 
 
 def test_the_doctor_rejects_a_file_that_is_not_a_log_without_a_traceback(tmp_path: Path) -> None:
     """A traceback would not say what to do."""
-    other = tmp_path / "notes.txt"
-    other.write_text("these are notes, no log" * 10)
-    done = run(other)
-    assert done.returncode == 2
-    assert "is not a pabal database" in done.stderr
-    assert "Traceback" not in done.stderr
+    notes = tmp_path / "notes.txt"
+    notes.write_text("these are notes, no log" * 10)
+    result = run(notes)
+    assert result.returncode == 2
+    assert "is not a pabal database" in result.stderr
+    assert "Traceback" not in result.stderr
     assert run(tmp_path / "missing.db").returncode != 0
     assert not (tmp_path / "missing.db").exists()

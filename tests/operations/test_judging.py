@@ -20,7 +20,7 @@ from tests.operations.conftest import ShopOrder
 
 NOW = datetime(2026, 1, 1, 12, tzinfo=UTC)
 LIVE = Target("sqlite", "shop.db", live=True, has_log=True)
-AWAY = Target("sqlite", "shop.db", live=False, has_log=True)
+OFFLINE = Target("sqlite", "shop.db", live=False, has_log=True)
 
 
 def view(state: str = "active", **more: Any) -> SubscriptionView:
@@ -33,7 +33,7 @@ def view(state: str = "active", **more: Any) -> SubscriptionView:
     [
         (view("halted", reason="halted at event 5"), LIVE, "failing", "halted", "halted at event 5"),
         (view("paused", paused=True, lag=1200), LIVE, "degraded", "paused", "1,200 events wait"),
-        (view("idle", lag=3), AWAY, "degraded", "unclaimed", "no process handles it"),
+        (view("idle", lag=3), OFFLINE, "degraded", "unclaimed", "no process handles it"),
         (
             view("standby", lag=3, updated_at=NOW - timedelta(hours=1)),
             LIVE,
@@ -51,8 +51,8 @@ def test_each_problem_of_a_subscription_is_a_separate_health_reason(
     subscription: SubscriptionView, target: Target, level: str, code: str, message: str
 ) -> None:
     """A page that is green while events are stuck is worse than none."""
-    found, [reason] = judge(target, [subscription], [], NOW)
-    assert (found, reason.level, reason.code, reason.subscription) == (level, level, code, "pack")
+    status, [reason] = judge(target, [subscription], [], NOW)
+    assert (status, reason.level, reason.code, reason.subscription) == (level, level, code, "pack")
     assert message in reason.text
 
 
@@ -61,9 +61,9 @@ def test_each_problem_of_a_subscription_is_a_separate_health_reason(
     [
         (view(lag=5), LIVE),
         (view(retries=2047), LIVE),
-        (view("idle"), AWAY),
+        (view("idle"), OFFLINE),
         (view("standby", lag=3, updated_at=NOW - timedelta(seconds=5)), LIVE),
-        (view("standby", lag=3, updated_at=NOW - timedelta(hours=1)), AWAY),
+        (view("standby", lag=3, updated_at=NOW - timedelta(hours=1)), OFFLINE),
     ],
 )
 def test_a_working_subscription_has_no_health_reason(subscription: SubscriptionView, target: Target) -> None:

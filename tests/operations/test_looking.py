@@ -80,24 +80,24 @@ async def test_an_event_shows_its_cause_effects_and_deliveries(stopped: Path) ->
     """Operators could not find out why an event did not have its effect."""
     async with open_operations(stopped) as operations:
         orders = (await operations.events(parse_filter({"type": "shop.ordered"}))).events
-        done = await operations.event(orders[-1].event_id)
-        assert [effect.event_type for effect in done.effects] == ["shop.packed"]
-        assert [(delivery.subscription, delivery.state) for delivery in done.deliveries] == [
+        finished = await operations.event(orders[-1].event_id)
+        assert [effect.event_type for effect in finished.effects] == ["shop.packed"]
+        assert [(delivery.subscription, delivery.state) for delivery in finished.deliveries] == [
             ("pack", "finished")
         ]
         failed = await operations.event(orders[-2].event_id)
         (delivery,) = failed.deliveries
         assert (delivery.state, delivery.attempts, delivery.dead_letter_id) == ("parked", 2, 1)
         assert delivery.failures[0].error_type.endswith("ValueError")
-        effect = await operations.event(done.effects[0].event_id)
+        effect = await operations.event(finished.effects[0].event_id)
         assert effect.cause is not None
-        assert effect.cause.event_id == done.event.event_id
+        assert effect.cause.event_id == finished.event.event_id
         with pytest.raises(EventNotFoundError):
             await operations.event("0190a000-0000-7000-8000-000000000000")
 
 
 async def test_parked_returns_the_events_that_are_dead_letters(stopped: Path) -> None:
-    """A picture of a chain would mark the oldest ones alone, or read all that there are."""
+    """The graph of a chain would mark only the oldest dead letters, or read all there are."""
     async with open_operations(stopped) as operations:
         events = (await operations.events()).events
         letters = (await operations.dead_letters()).dead_letters
@@ -106,7 +106,7 @@ async def test_parked_returns_the_events_that_are_dead_letters(stopped: Path) ->
 
 
 async def test_a_delivery_that_finally_succeeded_shows_its_earlier_failures(stopped: Path) -> None:
-    """To the question why an order was late, the answer would only be that it was handled."""
+    """An operator who asks why an order was late would only see that it was handled."""
     await retry_dead_letters(stopped)
     for mode in ("full", "masked"):
         async with open_operations(stopped, masking=Masking(mode)) as operations:

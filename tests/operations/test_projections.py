@@ -16,7 +16,7 @@ from pabal.eventsourcing import Projection
 from pabal.factory import open_operations
 from pabal.operations import Operations, operations_of
 from pabal.ports.operations import ActionResult, ProjectionView, RebuildView
-from tests.eventsourcing.read_models import Balances, BalancesAgain
+from tests.eventsourcing.read_models import Balances, BalancesV2
 from tests.eventsourcing.samples import Deposited
 
 
@@ -72,7 +72,7 @@ async def test_projections_lists_the_live_and_unfinished_tables_of_a_file(
     ]
     await _run_until(Balances(storage), 10)
     await _store(storage, 5)
-    await _interrupt(BalancesAgain(storage, batch=4), at=8)
+    await _interrupt(BalancesV2(storage, batch=4), at=8)
     expected = ProjectionView("balances", 1, 10, 5, ("balances",), RebuildView(2, 8, 7))
     assert await operations.projections() == [expected]
     assert (await operations.projections(rows=True))[0].rows == {"balances": 1}
@@ -162,7 +162,7 @@ async def test_a_rebuild_whose_tables_are_dropped_fails_and_keeps_the_live_table
 async def test_removing_an_unknown_projection_raises_with_the_known_names(
     storage: SqliteEventStorage, operations: Operations
 ) -> None:
-    """A typing error would look as if it had worked."""
+    """A mistyped name would look as if it had worked."""
     with pytest.raises(ProjectionNotFoundError, match="known projections: none"):
         await operations.remove_projection("balance")
     await _run_until(Balances(storage), await _store(storage, 1))

@@ -58,7 +58,7 @@ async def test_the_lag_of_a_paused_subscription_excludes_trimmed_events(trimmed:
 
 
 async def test_replay_counts_only_events_that_were_not_trimmed(trimmed: Path) -> None:
-    """Deleted positions would be announced, and an empty range be accepted."""
+    """Deleted positions would be counted, and an empty range be accepted."""
     async with open_operations(trimmed) as operations:
         assert (await operations.replay("pack", 1)).count == 4
         with pytest.raises(UsageError, match="positions 2 to 6 hold nothing to replay: the log begins at 7"):

@@ -39,15 +39,15 @@ async def test_calls_scheduled_by_a_call_are_made_on_time() -> None:
     clock = VirtualClock()
     calls: list[float] = []
 
-    def again() -> None:
+    def repeat() -> None:
         calls.append(clock.monotonic())
-        clock.call_later(1.0, again)
+        clock.call_later(1.0, repeat)
 
     async def schedule_in_a_task() -> None:
         clock.call_later(0.5, lambda: calls.append(clock.monotonic()))
 
     tasks: list[asyncio.Task[None]] = []
-    clock.call_later(1.0, again)
+    clock.call_later(1.0, repeat)
     clock.call_later(2.0, lambda: tasks.append(asyncio.ensure_future(schedule_in_a_task())))
     await clock.advance(3.5)
     assert calls == [1.0, 2.0, 2.5, 3.0]

@@ -34,8 +34,8 @@ def test_rings(event_bus, recorded_events, virtual_clock):
 def test_the_fixtures_are_available_without_configuration(pytester: pytest.Pytester) -> None:
     """The plugin would be installed, but unknown to pytest."""
     pytester.makepyfile(APPLICATION_TEST)
-    done = pytester.runpytest_subprocess("-p", "no:cacheprovider")
-    done.assert_outcomes(passed=1)
+    result = pytester.runpytest_subprocess("-p", "no:cacheprovider")
+    result.assert_outcomes(passed=1)
 
 
 def test_the_plugin_imports_nothing_of_the_bus_if_no_fixture_is_used(pytester: pytest.Pytester) -> None:
@@ -44,7 +44,7 @@ def test_the_plugin_imports_nothing_of_the_bus_if_no_fixture_is_used(pytester: p
         """
         import sys
 
-        def test_nothing_of_it():
+        def test_imports_nothing_of_the_bus():
             loaded = {name for name in sys.modules if name.partition(".")[0] == "pabal"}
             assert loaded <= {"pabal", "pabal.testing", "pabal.testing.pytest_plugin"}
         """
@@ -59,8 +59,8 @@ def test_pabal_testing_works_without_pytest() -> None:
         "import pabal.testing.conformance\n"
         "from pabal.testing import Delivery, EventRecorder, VirtualClock\n"
     )
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stderr) == (0, "")
+    result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert (result.returncode, result.stderr) == (0, "")
 
 
 def test_an_unknown_name_of_pabal_testing_raises_attribute_error() -> None:

@@ -153,9 +153,9 @@ def test_each_when_of_a_continued_scenario_is_checked_separately(subject: Any) -
     def withdraw(amount: Decimal) -> Any:
         return Withdraw("a", amount) if subject is account_decider else lambda one: one.withdraw(amount)
 
-    story = given(subject, Deposited("a", FIVE)).when(withdraw(TWO)).then(Withdrawn("a", TWO))
-    story.when(withdraw(FIVE)).then_raises(OverdrawnError, "5 of 3").then()
-    story.when(withdraw(Decimal(3))).then(Withdrawn("a", Decimal(3)))
+    scenario = given(subject, Deposited("a", FIVE)).when(withdraw(TWO)).then(Withdrawn("a", TWO))
+    scenario.when(withdraw(FIVE)).then_raises(OverdrawnError, "5 of 3").then()
+    scenario.when(withdraw(Decimal(3))).then(Withdrawn("a", Decimal(3)))
 
 
 def test_when_fails_after_an_unchecked_rejection() -> None:
@@ -165,7 +165,7 @@ def test_when_fails_after_an_unchecked_rejection() -> None:
         rejected.when(lambda account: account.deposit(FIVE))
 
 
-class UnderUnittest(unittest.TestCase):
+class ScenarioTestCase(unittest.TestCase):
     """The kit works without pytest."""
 
     def test_a_scenario_works_in_a_unittest_test_case(self) -> None:
