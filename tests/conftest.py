@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, settings
 
 pytest_plugins = ["pabal.testing.pytest_plugin", "pytester"]
 
-# A busy machine makes drawing examples slow, and that says nothing about what is tested.
+# On a busy machine generating examples is slow, which says nothing about the code under test.
 settings.register_profile("pabal", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("pabal")
 

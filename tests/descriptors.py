@@ -6,13 +6,13 @@ import os
 
 
 def open_targets() -> list[str]:
-    """Return what the open file descriptors point to."""
+    """Return the targets of the open file descriptors."""
     found: list[str] = []
     for number in os.listdir("/proc/self/fd"):
         try:
             found.append(os.readlink(f"/proc/self/fd/{number}"))
         except OSError:
-            continue  # that of the list itself
+            continue  # the descriptor of the listing itself
     return found
 
 

@@ -1,4 +1,4 @@
-"""What the tests of forks share: programs that fork, in processes of their own."""
+"""Helpers for the tests of forks: run programs that fork, in processes of their own."""
 
 from __future__ import annotations
 

@@ -60,7 +60,7 @@ def test_a_forked_process_inherits_only_the_standard_files(tmp_path: Path) -> No
 
 
 async def test_a_forked_process_can_be_killed_and_reports_its_exit_code(program: Path) -> None:
-    """A test that kills would go on before its process is dead."""
+    """A test that kills a process would continue before it is dead."""
     (program / "program.py").write_text("import signal; print('ready', flush=True); signal.pause()")
     process = await warm.Process.start("program", warm=("json",), cwd=program, env={})
     assert (await process.stdout.readline(), process.returncode) == (b"ready\n", None)

@@ -29,9 +29,9 @@ from typing import IO, Any
 
 ROOT = Path(__file__).parents[1]
 BUS = ("asyncio", "pabal.bus.in_memory", "pabal.storage.sqlite.storage")
-"""What a process loads that has a bus and a file."""
+"""The modules of a process that has a bus and a file."""
 COMMANDS = (*BUS, "rich.live", "rich.table", "pabal.cli.app", "pabal.cli.demo", "pabal.demo.app")
-"""What the command line loads."""
+"""The modules of the command line."""
 
 
 # -- for tests --------------------------------------------------------------------------------------------
@@ -73,7 +73,7 @@ def _text(file: IO[bytes]) -> str:
 
 
 class Process:
-    """A process that runs a module: what the tests use of ``asyncio.subprocess.Process``."""
+    """A process that runs a module; it has the part of ``asyncio.subprocess.Process`` that the tests use."""
 
     def __init__(
         self, pid: int, ending: asyncio.Task[int], stdout: asyncio.StreamReader, errors: IO[bytes]

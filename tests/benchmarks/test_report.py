@@ -37,7 +37,7 @@ def measured(rival: str, *samples: float, note: str = "") -> Series:
 
 
 def test_a_row_shows_median_range_runs_and_ratio(environment: Environment) -> None:
-    """A figure without its range and number of runs is an anecdote."""
+    """A result without its range and number of runs is an anecdote."""
     results = Report(
         (
             Measured(
@@ -61,7 +61,7 @@ def test_the_report_marks_a_rival_that_is_not_installed(environment: Environment
 
 
 def test_a_goal_is_met_missed_or_not_measured(environment: Environment) -> None:
-    """A goal without a figure must not count as met."""
+    """A goal that was not measured must not count as met."""
     fast = outcome(
         measured("pabal", 3e6), measured(in_memory.REFERENCE, 1e6), measured("deque, 1 worker", 20e6)
     )
@@ -157,7 +157,7 @@ def test_a_number_is_shown_with_three_significant_digits(value: float, text: str
 
 
 def test_write_goals_replaces_only_the_goals_in_both_pages(environment: Environment, tmp_path: Path) -> None:
-    """A page would show the figures of an earlier version, or lose the text around them."""
+    """A page would show the results of an earlier version, or lose the text around them."""
     section = f"{report.GOALS_BEGIN}\n\nold\n\n{report.GOALS_END}"
     for name in report.GOAL_PAGES:
         (tmp_path / name).write_text(f"before\n{section}\nafter\n", "utf-8")

@@ -1,4 +1,4 @@
-"""The statistics behind the figures of a report."""
+"""The statistics behind the numbers in a report."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ _SECONDS = 60.0
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Make a test that hangs fail: a lost wake-up is what these tests look for."""
+    """Make a test that hangs fail: a lost wake-up is one of the bugs that these tests look for."""
     for item in items:
         if (
             isinstance(item, pytest.Function)
@@ -52,41 +52,41 @@ def valkey() -> Iterator[Server]:
 async def backend(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Backend]:
     """Return each kind of bus in turn."""
     server = request.getfixturevalue("valkey") if request.param == "valkey" else None
-    made = Backend(request.param, tmp_path, server)
-    yield made
-    await made.close()
+    created = Backend(request.param, tmp_path, server)
+    yield created
+    await created.close()
 
 
 @pytest.fixture(params=["memory", "memory storage", "sqlite"])
 async def local(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Backend]:
     """Return the buses that deliver from a log in this process, so that tests can look inside."""
-    made = Backend(request.param, tmp_path)
-    yield made
-    await made.close()
+    created = Backend(request.param, tmp_path)
+    yield created
+    await created.close()
 
 
 @pytest.fixture(params=["memory storage", "sqlite"])
 async def stored(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Backend]:
     """Return the buses that have a log."""
-    made = Backend(request.param, tmp_path)
-    yield made
-    await made.close()
+    created = Backend(request.param, tmp_path)
+    yield created
+    await created.close()
 
 
 @pytest.fixture
 async def memory(tmp_path: Path) -> AsyncIterator[Backend]:
     """Return the bus without a log."""
-    made = Backend("memory", tmp_path)
-    yield made
-    await made.close()
+    created = Backend("memory", tmp_path)
+    yield created
+    await created.close()
 
 
 @pytest.fixture
 async def on_disk(tmp_path: Path) -> AsyncIterator[Backend]:
     """Return the buses on a file, each as if in its own process."""
-    made = Backend("sqlite", tmp_path)
-    yield made
-    await made.close()
+    created = Backend("sqlite", tmp_path)
+    yield created
+    await created.close()
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""A handler whose events become dead letters, until it is told to accept them."""
+"""A handler whose events become dead letters, until it accepts them."""
 
 from __future__ import annotations
 

@@ -208,7 +208,7 @@ class Backend:
         return self.kind != "memory"
 
     def storage(self) -> EventStorage | None:
-        """Return the log; a file is opened anew, as after the start of a process."""
+        """Return the log; a file is opened again, as after the start of a process."""
         if self.kind == "memory":
             return None
         if self.kind == "memory storage":

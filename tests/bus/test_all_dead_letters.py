@@ -84,7 +84,7 @@ async def test_retrying_or_discarding_all_in_memory_yields_to_the_event_loop(
 async def test_retrying_or_discarding_all_holds_at_most_100_dead_letters_at_once(
     backend: Backend, action: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A hundred thousand with their tracebacks would be read into memory before the first is dealt with."""
+    """A hundred thousand with their tracebacks would be read into memory before the first is processed."""
     bus, handler = await start_failing_bus(backend)
     await bus.publish_batch([NoteTaken(n) for n in range(350)])
     await bus.drain(60)
@@ -96,7 +96,7 @@ async def test_retrying_or_discarding_all_holds_at_most_100_dead_letters_at_once
 
     async def counted() -> Any:
         groups = await count()
-        held[:] = [0]  # some read them for that, and keep none
+        held[:] = [0]  # some stores read them to count, and keep none
         return groups
 
     async def listed(**options: Any) -> Any:
@@ -120,7 +120,7 @@ async def test_retrying_or_discarding_all_holds_at_most_100_dead_letters_at_once
 async def test_discard_all_leaves_dead_letters_that_are_parked_meanwhile(
     backend: Backend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What fails meanwhile would be discarded unseen, and a retry of all need never end."""
+    """Dead letters parked meanwhile would be discarded unseen, and a retry of all might never end."""
     bus, _ = await start_failing_bus(backend)
     await bus.publish_batch([NoteTaken(n) for n in range(150)])
     await bus.drain(60)
@@ -158,7 +158,7 @@ def test_counting_dead_letters_keeps_no_reference_to_them() -> None:
 
 
 async def test_counting_dead_letters_in_memory_yields_to_the_event_loop() -> None:
-    """Each look of an operator at a hundred thousand would hold up every handler."""
+    """Counting a hundred thousand for an operator would block every handler."""
     letters = MemoryDeadLetters()
     for position in range(1, 5001):
         letters.park("sub", ParkedDelivery(position, "", (), 0.0, None, NoteTaken(position), None))

@@ -37,7 +37,7 @@ class Gate:
 
 
 async def test_the_wait_policy_blocks_publishers_and_loses_nothing(memory: Backend) -> None:
-    """Promise 19. The queue stays within its size, and every publisher gets through in the end."""
+    """Promise 19. The queue stays within its size, and every publisher is admitted eventually."""
     bus = await memory.start_bus(worker_count=1, max_queue_size=10)
     gate = Gate()
     bus.subscribe(Moved, gate)

@@ -1,4 +1,4 @@
-"""Batch handlers: how many events they get, and what one bad event does to its batch."""
+"""Batch handlers: the size of their batches, and the effect of a bad event on its batch."""
 
 from __future__ import annotations
 
@@ -57,19 +57,19 @@ async def test_a_subscription_handles_one_batch_at_a_time(backend: Backend) -> N
     """Two batches at once would handle events of one aggregate concurrently."""
     bus = await backend.start_bus(worker_count=4)
     inside = 0
-    most = 0
+    peak = 0
 
     async def handle(events: list[Any]) -> None:
-        nonlocal inside, most
+        nonlocal inside, peak
         inside += 1
-        most = max(most, inside)
+        peak = max(peak, inside)
         await asyncio.sleep(0)
         inside -= 1
 
     bus.subscribe((Moved, NoteTaken), handle, batch=5)
     await bus.publish_batch([Moved(f"piece-{n}", n) if n % 2 else NoteTaken(n) for n in range(60)])
     await bus.drain(60)
-    assert most == 1
+    assert peak == 1
 
 
 async def test_with_an_ordering_function_each_batch_holds_one_key(backend: Backend) -> None:

@@ -45,7 +45,7 @@ def bus_on(storage: SqliteEventStorage, handler: InterruptedHandler) -> BaseEven
 
 
 def run_and_cancel(work: Callable[[], Coroutine[Any, Any, None]]) -> None:
-    """Run in a loop that cancels what is left before it closes."""
+    """Run in a loop that cancels the remaining tasks before it closes."""
     with pytest.raises(CutShortError):
         asyncio.run(work())
 

@@ -13,7 +13,7 @@ from tests.bus.support import ONE_ATTEMPT, Backend, Recorder, numbers, spin_loop
 
 
 async def test_retry_delivers_a_dead_letter_again_and_removes_it_on_success(backend: Backend) -> None:
-    """Once the cause is fixed, a dead letter becomes an ordinary delivery, and is gone after a success."""
+    """Once the cause is fixed, the event could not be delivered, or its dead letter would remain."""
     bus, handler = await start_failing_bus(backend)
     await bus.publish(Moved("rook", 1))
     await bus.drain(60)
@@ -63,7 +63,7 @@ async def test_a_second_retry_does_nothing_while_the_first_is_running(backend: B
 
 
 async def test_concurrent_retries_of_one_dead_letter_start_one_delivery(backend: Backend) -> None:
-    """The same with concurrent calls."""
+    """Concurrent calls would start several retries, and the event would be handled more than once."""
     bus, handler = await start_failing_bus(backend)
     await bus.publish(Moved("rook", 1))
     await bus.drain(60)
@@ -125,7 +125,7 @@ async def test_an_edited_payload_is_kept_when_its_retry_fails(backend: Backend) 
 
 
 async def test_retry_raises_when_the_subscription_has_no_handler_here(backend: Backend) -> None:
-    """There is no handler to deliver to; the dead letter must stay."""
+    """There is no handler to deliver to: the dead letter would be lost, or in retry for ever."""
     bus = await backend.start_bus()
     handler = FailingHandler()
     subscription = bus.subscribe(NoteTaken, handler, name="sub", retry=ONE_ATTEMPT)

@@ -79,14 +79,14 @@ async def test_dead_letters_can_be_filtered_and_paged(backend: Backend) -> None:
 
 
 async def test_retry_and_discard_of_one_id_reject_payloads_and_filters(backend: Backend) -> None:
-    """A payload passed to ``retry`` was ignored, and the event delivered unchanged."""
+    """A payload passed to ``retry`` would be ignored, and the event delivered unchanged."""
     bus, _ = await start_failing_bus(backend)
     await bus.publish(Moved("rook", 1))
     await bus.drain(60)
     [letter] = await bus.dead_letters.list()
-    slip: dict[str, Any] = {"payload": {"piece": "rook", "number": 2}}
+    mistake: dict[str, Any] = {"payload": {"piece": "rook", "number": 2}}
     with pytest.raises(UsageError, match=r"was given payload; .*edit_and_retry\(\)"):
-        await bus.dead_letters.retry(letter.id, **slip)
+        await bus.dead_letters.retry(letter.id, **mistake)
     with pytest.raises(UsageError, match=r"use filters with discard\('all'\)"):
         await bus.dead_letters.discard(letter.id, subscription="another")
     assert [each.id for each in await bus.dead_letters.list()] == [letter.id]
@@ -112,7 +112,7 @@ async def test_discard_removes_one_dead_letter_or_all_that_match(backend: Backen
 async def test_get_failed_events_lists_and_clear_failed_events_discards_dead_letters(
     backend: Backend,
 ) -> None:
-    """The specification names ``get_failed_events`` and ``clear_failed_events``."""
+    """Programs written against the specification call ``get_failed_events`` and ``clear_failed_events``."""
     bus, _ = await start_failing_bus(backend)
     await bus.publish_batch([NoteTaken(n) for n in range(5)])
     await bus.drain(60)

@@ -124,7 +124,7 @@ async def test_drain_does_not_wait_for_events_queued_behind_a_dead_letter(backen
 
 
 async def test_a_drain_timeout_raises_and_leaves_the_work_running(backend: Backend) -> None:
-    """A timeout says how much is left; the work goes on, and a later drain sees its end."""
+    """A timeout says how much is left; the work continues, and a later drain sees its end."""
     bus = await backend.start_bus()
     release = asyncio.Event()
     seen: Recorder[int] = Recorder()

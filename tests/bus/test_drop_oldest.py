@@ -144,7 +144,7 @@ async def test_the_cost_of_a_drop_does_not_depend_on_the_number_of_keys(memory: 
 
 
 async def test_a_dead_letter_whose_retry_is_dropped_can_be_retried_again(memory: Backend) -> None:
-    """The dead letter would be under way for ever: neither delivered nor available for another retry."""
+    """The dead letter would be in retry for ever: neither delivered nor available for another retry."""
     bus = await memory.start_bus(worker_count=1, max_queue_size=2, backpressure="drop_oldest")
     gate = Gate()
     failing = True

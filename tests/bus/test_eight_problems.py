@@ -84,12 +84,12 @@ async def test_2_order_per_key_holds_across_parallel_workers(backend: Backend) -
     bus = await backend.start_bus(worker_count=4)
     handled: dict[str, list[int]] = defaultdict(list)
     inside = 0
-    most = 0
+    peak = 0
 
     async def handle(event: Moved) -> None:
-        nonlocal inside, most
+        nonlocal inside, peak
         inside += 1
-        most = max(most, inside)
+        peak = max(peak, inside)
         for _ in range(event.n % 3):
             await asyncio.sleep(0)
         handled[event.piece].append(event.n)
@@ -100,7 +100,7 @@ async def test_2_order_per_key_holds_across_parallel_workers(backend: Backend) -
         await bus.publish_batch([Moved(f"piece-{key}", n) for key in range(8)])
     await bus.drain(20)
     assert handled == {f"piece-{key}": list(range(200)) for key in range(8)}
-    assert most == 4
+    assert peak == 4
 
 
 @pytest.mark.parametrize("count", [1, 4, 32])
@@ -151,14 +151,14 @@ def test_5_there_are_no_circular_imports_between_layers() -> None:
     Importing a module imports its package first. If that already loads the module, importing the module first
     takes the same steps as importing the package, and they are not repeated.
     """
-    linted = subprocess.run(
+    lint = subprocess.run(
         [str(Path(sys.executable).with_name("lint-imports")), "--no-cache"],
         cwd=ROOT,
         capture_output=True,
         text=True,
         check=False,
     )
-    assert linted.returncode == 0, linted.stdout + linted.stderr
+    assert lint.returncode == 0, lint.stdout + lint.stderr
     modules = sorted(
         ".".join(path.relative_to(SOURCE).with_suffix("").parts).removesuffix(".__init__")
         for path in SOURCE.joinpath("pabal").rglob("*.py")

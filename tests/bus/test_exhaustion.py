@@ -164,7 +164,7 @@ async def test_a_resumed_subscription_halts_again_while_the_cause_persists(backe
 
 
 async def test_a_halted_subscription_continues_after_a_restart(stored: Backend) -> None:
-    """Halting is a state of the process; the watermark is what is stored."""
+    """A halt is a state of the process: after a restart, the subscription would wait for a resume."""
     bus = await stored.start_bus(worker_count=1)
     fragile = Fragile(3)
     bus.subscribe(Moved, fragile, name="book", retry=ONE_ATTEMPT, on_exhausted="stop")
@@ -187,16 +187,16 @@ async def test_resume_does_not_run_a_key_again_while_its_handler_is_still_runnin
     entered: Recorder[int] = Recorder()
     release = asyncio.Event()
     inside = 0
-    most = 0
+    peak = 0
 
     async def handle(event: Moved) -> None:
-        nonlocal inside, most
+        nonlocal inside, peak
         entered.add(event.n)
         if event.piece == "bad":
             await slow_entered.wait()
             raise ValueError("halt")
         inside += 1
-        most = max(most, inside)
+        peak = max(peak, inside)
         slow_entered.set()
         await release.wait()
         inside -= 1
@@ -219,11 +219,11 @@ async def test_resume_does_not_run_a_key_again_while_its_handler_is_still_runnin
     await asyncio.wait([resuming], timeout=0.3)
     await bus.publish(Moved("slow", 3))
     await spin_loop(200)
-    assert most == 1, "concurrent on one key"
+    assert peak == 1, "concurrent on one key"
     release.set()
     assert await resuming
     await bus.drain(60)
-    assert most == 1
+    assert peak == 1
 
 
 async def test_park_key_queues_the_key_behind_its_dead_letter_and_delivers_other_keys(

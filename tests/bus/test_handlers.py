@@ -117,7 +117,7 @@ async def test_a_second_parameter_receives_the_delivery_context(backend: Backend
     assert last.position == receipt.position == (1 if backend.stored else None)
 
 
-async def test_a_sync_handler_receives_the_delivery_context_too(backend: Backend) -> None:
+async def test_a_sync_handler_receives_the_delivery_context(backend: Backend) -> None:
     """The second parameter must mean the same in a thread."""
     bus = await backend.start_bus()
     seen: Recorder[str] = Recorder()

@@ -82,7 +82,7 @@ async def test_priorities_are_computed_without_comparing_every_pair(memory: Back
 
 
 async def test_subscribing_and_unsubscribing_update_the_priority_order(memory: Backend) -> None:
-    """A subscription left out of the update would run too early, or wait for ever for one that is gone."""
+    """A subscription left out of the update would run too early, or wait for ever for one that has ended."""
     bus = await memory.start_bus(worker_count=1)
     seen: Recorder[str] = Recorder()
 

@@ -33,8 +33,8 @@ def sizes(kind: str) -> tuple[range, int]:
 class OrderRecorder:
     """A handler that yields at random, and records the order of events and any two of a key at once."""
 
-    def __init__(self, chance: random.Random, failing: float = 0.0) -> None:
-        self._chance = chance
+    def __init__(self, rng: random.Random, failing: float = 0.0) -> None:
+        self._rng = rng
         self._failing = failing
         self._inside: Counter[str] = Counter()
         self.handled: dict[str, list[int]] = defaultdict(list)
@@ -47,9 +47,9 @@ class OrderRecorder:
         if self._inside[key] > 1:
             self.concurrent.append(key)
         try:
-            for _ in range(self._chance.choice((0, 0, 1, 2, 5))):
+            for _ in range(self._rng.choice((0, 0, 1, 2, 5))):
                 await asyncio.sleep(0)
-            if self._chance.random() < self._failing:
+            if self._rng.random() < self._failing:
                 self.failures += 1
                 raise ConnectionError("now and then")
             self.handled[key].append(event.n)
@@ -67,24 +67,24 @@ async def check_all_seeds(backend: Backend, failing: float) -> int:
     bus = backend.make_bus(worker_count=WORKERS, max_queue_size=2000)
     await bus.start()
     for seed in seeds:
-        chance = random.Random(seed)
-        recorders = [OrderRecorder(chance, failing), OrderRecorder(chance, failing)]
+        rng = random.Random(seed)
+        recorders = [OrderRecorder(rng, failing), OrderRecorder(rng, failing)]
         subscriptions = [
             bus.subscribe(Moved, recorder, name=f"watch-{seed}-{index}", retry=policy)
             for index, recorder in enumerate(recorders)
         ]
         order = [f"piece-{key}" for key in range(KEYS) for _ in range(count)]
-        chance.shuffle(order)
+        rng.shuffle(order)
         published: Counter[str] = Counter()
         events = []
         for key in order:
             events.append(Moved(key, published[key]))
             published[key] += 1
         while events:
-            size = chance.randint(1, 40)
+            size = rng.randint(1, 40)
             await bus.publish_batch(events[:size])
             del events[:size]
-            if chance.random() < 0.3:
+            if rng.random() < 0.3:
                 await asyncio.sleep(0)
         await bus.drain(60)
         expected = {f"piece-{key}": list(range(count)) for key in range(KEYS)}
@@ -111,8 +111,8 @@ async def test_order_per_key_stays_exact_while_events_are_parked(backend: Backen
     policy = RetryPolicy(max_attempts=2, base_delay=0.0)
     for seed in range(10):
         bus = await backend.start_bus(worker_count=WORKERS)
-        chance = random.Random(seed)
-        recorder = OrderRecorder(chance, failing=0.4)
+        rng = random.Random(seed)
+        recorder = OrderRecorder(rng, failing=0.4)
         bus.subscribe(Moved, recorder, name=f"watch-{seed}", retry=policy)
         for n in range(0, 40, 5):
             await bus.publish_batch([Moved(f"piece-{k}", m) for m in range(n, n + 5) for k in range(KEYS)])
@@ -177,13 +177,13 @@ async def test_an_ordering_function_replaces_the_key(backend: Backend) -> None:
     """
     bus = await backend.start_bus(worker_count=4)
     inside = 0
-    most = 0
+    peak = 0
     seen: Recorder[Moved] = Recorder()
 
     async def handle(event: Moved) -> None:
-        nonlocal inside, most
+        nonlocal inside, peak
         inside += 1
-        most = max(most, inside)
+        peak = max(peak, inside)
         await asyncio.sleep(0)
         inside -= 1
         seen.add(event)
@@ -191,7 +191,7 @@ async def test_an_ordering_function_replaces_the_key(backend: Backend) -> None:
     bus.subscribe(Moved, handle, ordering=lambda event: "everything")
     await bus.publish_batch([Moved(f"piece-{n % 5}", n) for n in range(50)])
     await bus.drain(60)
-    assert most == 1
+    assert peak == 1
     assert numbers(seen) == list(range(50))
 
 
@@ -262,7 +262,7 @@ async def test_an_event_whose_ordering_key_cannot_be_computed_is_parked_alone(
 
 
 async def test_events_without_a_key_run_on_all_workers(backend: Backend) -> None:
-    """Events of no aggregate have no order to keep, so a slow one must not hold up the next."""
+    """Events of no aggregate have no order to keep, so a slow one must not block the next."""
     bus = await backend.start_bus(worker_count=4)
     entered: Recorder[int] = Recorder()
     release = asyncio.Event()

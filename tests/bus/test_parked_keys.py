@@ -29,30 +29,30 @@ async def test_events_behind_a_parked_event_follow_in_order_in_every_interleavin
 ) -> None:
     """Promise 25. One race between "is the key blocked", "queue behind it" and "drain" breaks the order."""
     for seed in range(ON_DISK if kind == "sqlite" else SEEDS):
-        chance = Random(seed)
+        rng = Random(seed)
         handled: list[Moved] = []
         fixed = asyncio.Event()
 
         async def handle(
             event: Moved,
-            chance: Random = chance,
+            rng: Random = rng,
             handled: list[Any] = handled,
             fixed: asyncio.Event = fixed,
         ) -> None:
-            for _ in range(chance.randrange(3)):
+            for _ in range(rng.randrange(3)):
                 await asyncio.sleep(0)
             if not fixed.is_set() and event.piece == "A" and event.n == 3:
                 raise NotRetryableError("no 3")
             handled.append(event)
 
         storage = STORAGES[kind](tmp_path / f"{seed}.db")
-        bus = InMemoryEventBus(storage, worker_count=chance.randint(1, 4))
+        bus = InMemoryEventBus(storage, worker_count=rng.randint(1, 4))
         bus.subscribe(Moved, handle, name="sub", on_exhausted="park_key")
         await bus.start()
         for n in range(1, 11):
             await bus.publish(Moved("A", n))
             await bus.publish(Moved("B", n))
-            for _ in range(chance.randrange(4)):
+            for _ in range(rng.randrange(4)):
                 await asyncio.sleep(0)
         await bus.drain(20)
         assert by_piece(handled) == {"A": [1, 2], "B": list(range(1, 11))}, seed
@@ -61,7 +61,7 @@ async def test_events_behind_a_parked_event_follow_in_order_in_every_interleavin
         fixed.set()
         retrying = asyncio.ensure_future(bus.dead_letters.retry(letter.id))
         for n in range(11, 16):
-            for _ in range(chance.randrange(6)):
+            for _ in range(rng.randrange(6)):
                 await asyncio.sleep(0)
             await bus.publish(Moved("A", n))
         assert await retrying == 1
@@ -120,7 +120,7 @@ async def test_queued_events_that_are_no_longer_subscribed_to_are_skipped(
             raise NotRetryableError("not yet")
         handled.add(event)
 
-    wide = bus.subscribe(Moved, handle, name="sub", retry=ONE_ATTEMPT, on_exhausted="park_key")
+    subscription = bus.subscribe(Moved, handle, name="sub", retry=ONE_ATTEMPT, on_exhausted="park_key")
     await bus.publish(Jumped("A", 1))
     await bus.publish_batch([Moved("A", n) for n in range(2, 302)])  # more than are read back at a time
     await bus.publish_batch([Jumped("A", 302), Moved("A", 303)])
@@ -129,7 +129,7 @@ async def test_queued_events_that_are_no_longer_subscribed_to_are_skipped(
     assert letter.queued == 302
 
     broken = False
-    bus.unsubscribe(wide)
+    bus.unsubscribe(subscription)
     bus.subscribe(Jumped, handle, name="sub", retry=ONE_ATTEMPT, on_exhausted="park_key")
     await bus.drain(60)
     await bus.dead_letters.retry(letter.id)
@@ -186,15 +186,15 @@ async def test_a_dead_letter_whose_ordering_function_raises_is_parked_again(
     """Promise 27. The retry would raise the function's error, and so would every later start."""
     bus = await stored.start_bus()
     handled: Recorder[Moved] = Recorder()
-    lost_key = True
+    failing = True
 
     def key_of(event: Moved) -> str:
-        if lost_key and event.n == 1:
+        if failing and event.n == 1:
             raise LookupError("no key")
         return event.piece
 
     async def handle(event: Moved) -> None:
-        if not lost_key:
+        if not failing:
             handled.add(event)
             return
         raise NotRetryableError("not yet")
@@ -221,7 +221,7 @@ async def test_a_dead_letter_whose_ordering_function_raises_is_parked_again(
     await bus.drain(60)
     [parked] = await bus.dead_letters.list()
     assert (parked.state, parked.queued) == ("parked", 1)
-    lost_key = False
+    failing = False
     await bus.dead_letters.retry(letter.id)
     await handled.reach(2)
     assert by_piece(handled) == {"A": [1, 2]}

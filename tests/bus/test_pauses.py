@@ -114,7 +114,7 @@ async def test_a_failure_while_paused_is_retried_after_the_resume(stored: Backen
 
 
 async def test_pause_raises_on_a_bus_without_a_log(memory: Backend) -> None:
-    """Events would have nowhere to wait; an error must say so."""
+    """Events published during the pause have nowhere to wait, and would be lost without an error."""
     bus = await memory.start_bus()
     bus.subscribe(Moved, GatedHandler(), name="here")
     with pytest.raises(UsageError, match="without a log"):
@@ -123,7 +123,7 @@ async def test_pause_raises_on_a_bus_without_a_log(memory: Backend) -> None:
 
 
 async def test_a_pause_requested_in_the_storage_pauses_a_running_subscription(stored: Backend) -> None:
-    """A dashboard has a bus, or a storage, of its own."""
+    """A dashboard, which has a storage of its own, could not pause the subscriptions of a worker."""
     bus = await stored.start_bus()
     handler = GatedHandler()
     bus.subscribe(Moved, handler, name="held")
@@ -138,7 +138,7 @@ async def test_a_pause_requested_in_the_storage_pauses_a_running_subscription(st
 
 
 async def test_a_handler_may_pause_its_own_subscription_while_it_is_being_reopened(stored: Backend) -> None:
-    """Reopening waits for the subscription's handlers: one that waited for the reopening hung for ever."""
+    """Reopening waits for the subscription's handlers: one that waits for it would hang for ever."""
     bus = await stored.start_bus()
     entered: Recorder[int] = Recorder()
     asked = asyncio.Event()
@@ -162,7 +162,7 @@ async def test_a_handler_may_pause_its_own_subscription_while_it_is_being_reopen
 
 
 async def test_a_handler_may_resume_its_own_halted_subscription(backend: Backend) -> None:
-    """Resuming waits for the subscription's handlers: one that waited for the resuming hung for ever."""
+    """Resuming waits for the subscription's handlers: one that waits for the resume would hang for ever."""
     bus = await backend.start_bus(worker_count=2)
     entered: Recorder[int] = Recorder()
     halted = reports_of(bus, SubscriptionHalted)
@@ -217,7 +217,7 @@ async def test_handlers_of_two_halted_subscriptions_may_resume_each_other(backen
 async def test_a_cancelled_resume_still_resumes_the_subscription(
     stored: Backend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Half opened, it took no more events, and no drain() ended: a time limit on the call was enough."""
+    """Half opened after a timeout of the call, it would take no more events, and no drain() would end."""
     bus = await stored.start_bus()
     halted = reports_of(bus, SubscriptionHalted)
     handled: Recorder[int] = Recorder()
@@ -259,7 +259,7 @@ async def test_a_cancelled_resume_still_resumes_the_subscription(
 async def test_a_pause_request_is_carried_out_although_reading_it_was_cancelled(
     stored: Backend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The time limit of one handler's call would lose requests made at the same time."""
+    """A timeout of one call would lose requests that were made at the same time."""
     bus = await stored.start_bus()
     bus.subscribe(Moved, GatedHandler(), name="paused")
     await bus.drain(60)

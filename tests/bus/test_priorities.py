@@ -18,16 +18,16 @@ from tests.bus.support import LIMIT, ONE_ATTEMPT, RETRY_AT_ONCE, Backend, Record
 class PriorityRecorder:
     """Record when handlers of several priorities begin and end, to check the promise at the end."""
 
-    def __init__(self, chance: random.Random) -> None:
+    def __init__(self, rng: random.Random) -> None:
         self.history: list[tuple[int, int, str]] = []
-        self._chance = chance
+        self._rng = rng
         self.fail_first_attempts = False
         self._failed: set[tuple[int, int]] = set()
 
     def handler(self, priority: int) -> Any:
         async def handle(event: Any) -> None:
             self.history.append((event.n, priority, "begins"))
-            for _ in range(self._chance.choice((0, 1, 3))):
+            for _ in range(self._rng.choice((0, 1, 3))):
                 await asyncio.sleep(0)
             self.history.append((event.n, priority, "ends"))
             if self.fail_first_attempts and (event.n, priority) not in self._failed:
@@ -109,7 +109,7 @@ async def test_events_without_a_key_respect_priorities(backend: Backend) -> None
 
 
 async def test_priorities_hold_while_subscriptions_catch_up_together(stored: Backend) -> None:
-    """Promise 16, from the log. Subscriptions that read side by side must not overtake one another."""
+    """Promise 16, from the log. Subscriptions that read concurrently must not overtake one another."""
     bus = await stored.start_bus(worker_count=8)
     await bus.publish_batch([Moved(f"piece-{n % 9}", n) for n in range(600)])
     recorder = PriorityRecorder(random.Random(5))
@@ -219,7 +219,7 @@ async def test_an_event_filtered_out_by_the_lower_number_reaches_the_higher_one(
 
 
 async def test_unsubscribing_the_lower_number_releases_the_higher_one(backend: Backend) -> None:
-    """A subscription that is gone attempts nothing, so waiting for it would never end."""
+    """A subscription that has ended attempts nothing, so waiting for it would never end."""
     bus = await backend.start_bus(worker_count=4)
     entered = asyncio.Event()
     release = asyncio.Event()

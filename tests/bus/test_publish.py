@@ -55,7 +55,7 @@ async def test_an_event_without_subscribers_is_published(backend: Backend) -> No
 
 
 async def test_publish_batch_keeps_the_order_and_returns_a_receipt_for_each(backend: Backend) -> None:
-    """A batch is several publishes in one step, and nothing else."""
+    """Events of a batch would be handled out of order, or a publisher could not tell their receipts apart."""
     bus = await backend.start_bus()
     seen: Recorder[Moved] = Recorder()
 
@@ -176,7 +176,7 @@ async def test_cancelling_a_batch_anywhere_stores_all_of_it_or_none(stored: Back
     for steps in range(40):
         batch = [Moved("rook", n) for n in range(5)]
         await CancelAfterSteps(steps % 20).run(lambda batch=batch: bus.publish_batch(batch))  # type: ignore[misc]
-        await bus.publish(Moved("after", steps))  # everything that was under way before is decided now
+        await bus.publish(Moved("after", steps))  # everything that was in progress before is decided now
         ids = await stored_ids(bus)
         assert sum(ids.count(event.event_id) for event in batch) in (0, 5)
     await bus.drain(60)

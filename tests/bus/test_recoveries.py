@@ -149,7 +149,7 @@ async def test_a_dead_letter_retried_successfully_keeps_all_its_failed_attempts(
 
 
 async def test_a_discarded_dead_letter_leaves_no_failed_attempts(stored: Backend) -> None:
-    """It would look as if it had succeeded in the end."""
+    """The record would look as if a retry had succeeded."""
     handler = FlakyHandler(fails=1)
     bus = await stored.start_bus()
     bus.subscribe(Moved, handler, name="book", retry=RetryPolicy(max_attempts=1))

@@ -34,7 +34,7 @@ async def test_a_reset_to_the_beginning_redelivers_everything_to_that_subscripti
 
 
 async def test_a_reset_to_now_skips_earlier_events(stored: Backend) -> None:
-    """A backlog that was given up must not be delivered after all."""
+    """A backlog that was skipped on purpose would be delivered after all."""
     bus = await stored.start_bus()
     handler = GatedHandler()
     bus.subscribe(Moved, handler, name="late")
@@ -50,22 +50,22 @@ async def test_a_reset_to_now_skips_earlier_events(stored: Backend) -> None:
 async def test_a_reset_inside_a_handler_of_its_subscription_raises(stored: Backend) -> None:
     """A handler that resets its own subscription would wait for itself for ever."""
     bus = await stored.start_bus()
-    refused: Recorder[Exception] = Recorder()
+    errors: Recorder[Exception] = Recorder()
 
     async def handle(event: Moved) -> None:
         try:
             await bus.subscriptions.reset("own", "beginning")
         except InsideHandlerError as error:
-            refused.add(error)
+            errors.add(error)
 
     bus.subscribe(Moved, handle, name="own")
     await bus.publish(Moved("A", 1))
     await bus.drain(60)
-    assert len(refused) == 1
+    assert len(errors) == 1
 
 
 async def test_a_subscription_held_by_another_bus_cannot_be_reset(stored: Backend) -> None:
-    """The other bus would go on saving its own progress over the new position."""
+    """The other bus would continue to save its own progress over the new position."""
     bus = await stored.start_bus()
     other = InMemoryEventBus(bus.storage)
     bus.subscribe(Moved, GatedHandler(), name="held")

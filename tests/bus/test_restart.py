@@ -19,16 +19,16 @@ class Rung(DomainEvent):
 async def test_the_default_bus_can_be_restarted_repeatedly(tmp_path: Path) -> None:
     """Promise 7. Otherwise a stop would be final, since no caller can give the bus another storage."""
     bus = EventBusFactory.create_default_event_bus(tmp_path / "bell.db")
-    heard: list[int] = []
+    handled: list[int] = []
 
-    async def hear(event: Rung) -> None:
-        heard.append(event.n)
+    async def handle(event: Rung) -> None:
+        handled.append(event.n)
 
-    bus.subscribe(Rung, hear, name="ear")
+    bus.subscribe(Rung, handle, name="sub")
     for n in range(5):
         async with bus:
             await bus.publish(Rung(n))
-    assert heard == [0, 1, 2, 3, 4]
+    assert handled == [0, 1, 2, 3, 4]
 
 
 async def test_a_stopped_default_bus_holds_no_open_file(tmp_path: Path) -> None:

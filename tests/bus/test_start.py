@@ -76,7 +76,7 @@ async def test_start_at_a_time_delivers_the_events_committed_since(stored: Backe
     bus = await stored.start_bus()
     long_ago = datetime(2001, 1, 1, tzinfo=UTC)
     await bus.publish_batch([Moved("rook", n, occurred_at=long_ago) for n in range(3)])
-    await asyncio.sleep(0.002)  # two times that the clock can tell apart
+    await asyncio.sleep(0.002)  # so that the clock shows two different times
     moment = datetime.now(UTC)
     await asyncio.sleep(0.002)
     await bus.publish_batch([Moved("rook", n, occurred_at=long_ago) for n in range(3, 6)])

@@ -1,4 +1,4 @@
-"""Stop: it keeps its time limit, and nothing under way is lost or done twice. Promise 8."""
+"""``stop``: it keeps its time limit, and no delivery in progress is lost or repeated. Promise 8."""
 
 from __future__ import annotations
 

@@ -232,7 +232,7 @@ async def test_subscribing_again_under_a_name_continues_where_it_stopped(stored:
 
 
 async def test_subscriptions_made_before_the_start_receive_events(backend: Backend) -> None:
-    """Programs subscribe during setup, long before the loop runs the bus."""
+    """Programs subscribe during setup, long before the bus runs: their handlers would never be called."""
     bus = backend.make_bus()
     seen: Recorder[Moved] = Recorder()
 

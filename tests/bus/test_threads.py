@@ -29,7 +29,7 @@ from tests.bus.support import (
 
 
 async def test_a_sync_handler_never_blocks_the_event_loop(backend: Backend) -> None:
-    """Promise 21. While a sync handler blocks, async handlers, timers and publishers go on."""
+    """Promise 21. While a sync handler blocks, async handlers, timers and publishers continue."""
     bus = await backend.start_bus(worker_count=4)
     release = threading.Event()
     blocked: Recorder[int] = Recorder()
@@ -300,12 +300,12 @@ async def test_threads_flooding_a_full_bus_cause_no_errors_and_lose_nothing(memo
         return [bus.publish_threadsafe(Moved(f"thread-{thread}", n)) for n in range(1500)]
 
     bus.subscribe(Moved, note)
-    switching = sys.getswitchinterval()
+    switch_interval = sys.getswitchinterval()
     sys.setswitchinterval(1e-6)
     try:
         await asyncio.gather(*(run_in_thread(partial(flood, thread)) for thread in range(3)))
     finally:
-        sys.setswitchinterval(switching)
+        sys.setswitchinterval(switch_interval)
     gate.set()
     await bus.drain(LIMIT)
     assert troubles == []

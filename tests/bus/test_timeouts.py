@@ -137,12 +137,12 @@ async def test_a_sync_handler_that_times_out_is_not_retried_while_it_still_runs(
     entered: Recorder[int] = Recorder()
     release = threading.Event()
     inside = 0
-    most = 0
+    peak = 0
 
     def block(event: Moved) -> None:
-        nonlocal inside, most
+        nonlocal inside, peak
         inside += 1
-        most = max(most, inside)
+        peak = max(peak, inside)
         entered.add(event.n)
         release.wait(20)
         inside -= 1
@@ -158,7 +158,7 @@ async def test_a_sync_handler_that_times_out_is_not_retried_while_it_still_runs(
     assert failed[0].error.__class__ is TimeoutError
     await clock.advance(1)
     await bus.drain(60)
-    assert (len(entered), most) == (2, 1)
+    assert (len(entered), peak) == (2, 1)
     assert await bus.dead_letters.list() == []
 
 

@@ -17,14 +17,14 @@ from tests.bus.samples import Moved, NoteTaken
 from tests.bus.support import ONE_ATTEMPT, Backend, Recorder, numbers, statistics_of
 
 WINDOW = 1000
-CHANCES = st.integers(0, 2**32).map(random.Random)
-"""Permutations by seed: to generate each of their thousand steps would take most of the time."""
+RNGS = st.integers(0, 2**32).map(random.Random)
+"""Permutations by seed: generating each of their thousand steps would take most of the time."""
 
 
 @settings(max_examples=60, deadline=None)
-@given(CHANCES, st.integers(0, 10**9), st.integers(1, 5))
+@given(RNGS, st.integers(0, 10**9), st.integers(1, 5))
 def test_in_any_permutation_the_watermark_is_the_lowest_unfinished_position_minus_one(
-    chance: random.Random, after: int, gap: int
+    rng: random.Random, after: int, gap: int
 ) -> None:
     """Promise 29: at every step of a permutation of a window of 1,000, with gaps between the positions."""
     positions = [after + 1 + index * gap for index in range(WINDOW)]
@@ -32,7 +32,7 @@ def test_in_any_permutation_the_watermark_is_the_lowest_unfinished_position_minu
     for position in positions:
         tracker.add(position)
     order = positions[:]
-    chance.shuffle(order)
+    rng.shuffle(order)
     finished: set[int] = set()
     lowest = iter(positions)
     expected = next(lowest) - 1
@@ -47,9 +47,9 @@ def test_in_any_permutation_the_watermark_is_the_lowest_unfinished_position_minu
 
 
 @settings(max_examples=60, deadline=None)
-@given(CHANCES, st.integers(1, 60))
+@given(RNGS, st.integers(1, 60))
 def test_a_snapshot_at_any_step_resumes_to_exactly_the_unfinished_positions(
-    chance: random.Random, most: int
+    rng: random.Random, most: int
 ) -> None:
     """Promise 29, across restarts: positions are added and finished at random; a save lists up to ``most``.
 
@@ -59,12 +59,12 @@ def test_a_snapshot_at_any_step_resumes_to_exactly_the_unfinished_positions(
     unfinished: list[int] = []
     position = highest = 0
     for _ in range(400):
-        if unfinished and chance.random() < 0.5:
-            finished = unfinished.pop(chance.randrange(len(unfinished)))
+        if unfinished and rng.random() < 0.5:
+            finished = unfinished.pop(rng.randrange(len(unfinished)))
             tracker.finish(finished)
             highest = max(highest, finished)
         else:
-            position += chance.randint(1, 3)
+            position += rng.randint(1, 3)
             tracker.add(position)
             unfinished.append(position)
         expected = min(unfinished) - 1 if unfinished else position
@@ -205,7 +205,7 @@ async def test_a_subscription_that_matches_few_events_saves_its_watermark_regula
 
 
 async def test_a_waiting_retry_holds_the_watermark_and_nothing_else(stored: Backend) -> None:
-    """Promise 29. The unfinished event holds the watermark; later ones go on above it."""
+    """Promise 29. The unfinished event holds the watermark; later ones continue above it."""
     bus = await stored.start_bus()
     failed = asyncio.Event()
     seen: Recorder[Moved] = Recorder()

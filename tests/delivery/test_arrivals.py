@@ -41,7 +41,7 @@ class WithoutAggregateId(DomainEvent):
 @pytest.mark.parametrize("seed", range(40))
 async def test_order_per_key_holds_when_deliveries_switch_between_direct_and_queued(seed: int) -> None:
     """Promise 11. Events of one key would overtake each other when a handler begins or stops waiting."""
-    chance = random.Random(seed)
+    rng = random.Random(seed)
     bus = InMemoryEventBus(worker_count=3, seed=seed)
     inside: Counter[str] = Counter()
     handled: dict[str, list[int]] = defaultdict(list)
@@ -50,10 +50,10 @@ async def test_order_per_key_holds_when_deliveries_switch_between_direct_and_que
         inside[event.piece] += 1
         assert inside[event.piece] == 1, "two at once on one key"
         try:
-            if chance.random() < 0.1:
-                for _ in range(chance.randrange(4)):
+            if rng.random() < 0.1:
+                for _ in range(rng.randrange(4)):
                     await asyncio.sleep(0)
-            if chance.random() < 0.02:
+            if rng.random() < 0.02:
                 raise ConnectionError("now and then")
             handled[event.piece].append(event.n)
         finally:
@@ -65,15 +65,15 @@ async def test_order_per_key_holds_when_deliveries_switch_between_direct_and_que
     async with bus:
         for n in range(200):
             batch: list[DomainEvent] = []
-            for number in range(n * 10, n * 10 + chance.choice((1, 1, 3, 8))):
-                piece = f"p{chance.randrange(5)}"
-                batch.append(chance.choice((Moved, Weighed))(piece, number))
+            for number in range(n * 10, n * 10 + rng.choice((1, 1, 3, 8))):
+                piece = f"p{rng.randrange(5)}"
+                batch.append(rng.choice((Moved, Weighed))(piece, number))
                 published[piece].append(number)
             await (bus.publish(batch[0]) if len(batch) == 1 else bus.publish_batch(batch))
-            if chance.random() < 0.3:
+            if rng.random() < 0.3:
                 await asyncio.sleep(0)
-            if chance.random() < 0.02:
-                priority = chance.choice((0, 1, 2))
+            if rng.random() < 0.02:
+                priority = rng.choice((0, 1, 2))
                 bus.subscribe(NoteTaken, handle, name=f"other {n}", priority=priority)  # type: ignore[arg-type]
         await bus.drain(timeout=30)
         assert handled == published

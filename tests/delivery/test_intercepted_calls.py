@@ -16,7 +16,7 @@ from pabal.delivery import replaying
 
 @pytest.mark.parametrize("moment", ["read_positions", "list_dead_letters"])
 async def test_a_pause_during_opening_takes_effect_and_loses_nothing(harness: Harness, moment: str) -> None:
-    """The opening would go on despite the pause: events would be handled while paused, or twice."""
+    """The opening would continue despite the pause: events would be handled while paused, or twice."""
     handler = harness.handler
     handler.failures = {1: ConnectionError("not yet"), 2: NotRetryableError("never")}
     subscription = harness.subscribe()

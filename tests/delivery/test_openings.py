@@ -178,7 +178,7 @@ async def test_an_unexpected_error_in_opening_is_logged_and_affects_no_other_sub
 async def test_a_bus_whose_start_fails_for_lack_of_disk_space_can_start_later(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A bus that started halfway would keep what it had opened, and could not be started again."""
+    """A bus that failed halfway would keep the subscriptions it had opened, and could not start again."""
     seen: Recorder[str] = Recorder()
 
     async def handle(event: Knocked) -> None:

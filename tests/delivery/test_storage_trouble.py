@@ -184,7 +184,7 @@ async def test_a_failed_lease_renewal_is_retried_and_a_lost_lease_is_acquired_ag
     storage.failures["open"] = FULL_DISK
     await clock.advance(3.0)
     assert statistics_of(bus, "mover")["state"] == "standby"
-    storage.lost = ["mover"]  # from a renewal that was under way; it is already released
+    storage.lost = ["mover"]  # from a renewal in progress; it is already released
     await clock.advance(3.0)
     assert statistics_of(bus, "mover")["state"] == "standby"
     storage.failures.clear()

@@ -101,7 +101,7 @@ async def test_an_unsaved_dead_letter_is_counted_once(stored: Backend) -> None:
 async def test_a_dead_letter_retried_or_discarded_during_counting_is_not_counted(
     stored: Backend, action: str
 ) -> None:
-    """Health would report dead letters that are gone, or statistics show fewer than there are."""
+    """Health would report dead letters that no longer exist, or statistics show fewer than there are."""
     bus, storage, handler = await start_with_two_subscriptions(stored)
     handler.failures = {n: NotRetryableError("never") for n in (1, 2)}
     await bus.publish_batch([Moved("A", 1), Moved("B", 2)])
@@ -176,7 +176,7 @@ async def test_the_number_of_queued_events_is_correct_while_they_are_delivered(s
 async def test_a_retry_that_succeeds_during_a_pause_reduces_the_dead_letter_count(
     harness: Harness, discarded: bool
 ) -> None:
-    """Health would report a dead letter that is gone, for as long as the subscription is paused."""
+    """Health would report a dead letter that no longer exists, for as long as the subscription is paused."""
     handler = harness.handler
     handler.failures = {n: NotRetryableError("never") for n in (1, 2)}
     harness.subscribe(on_exhausted="park")
