@@ -24,10 +24,10 @@ STEP = 10.0
 ATTEMPTS = 3
 
 
-class Noted(DomainEvent):
+class NoteTaken(DomainEvent):
     """An event that says how often each subscription fails on it; ``fatal`` allows no retry."""
 
-    event_type: ClassVar[str] = "model.noted"
+    event_type: ClassVar[str] = "model.note_taken"
     aggregate_type: ClassVar[str | None] = "note"
     key: str | None
     number: int
@@ -52,15 +52,15 @@ class Quiet(DomainEvent):
 
 
 SUBSCRIPTIONS: dict[str, dict[str, Any]] = {
-    "parks": {"event_type": Noted},
-    "parks-keys": {"event_type": Noted, "on_exhausted": "park_key"},
+    "parks": {"event_type": NoteTaken},
+    "parks-keys": {"event_type": NoteTaken, "on_exhausted": "park_key"},
     # One key for all: how far other keys are when one halts the subscription depends on timing.
-    "stops": {"event_type": Noted, "on_exhausted": "stop", "ordering": lambda event: "all"},
-    "waits-its-turn": {"event_type": (Noted, Quiet), "priority": 2},
+    "stops": {"event_type": NoteTaken, "on_exhausted": "stop", "ordering": lambda event: "all"},
+    "waits-its-turn": {"event_type": (NoteTaken, Quiet), "priority": 2},
     "picks": {"event_type": "model.*", "where": lambda event: event.number % 2 == 0},
     "unordered": {"event_type": "*", "ordering": None},
     "by-parity": {
-        "event_type": Noted,
+        "event_type": NoteTaken,
         "ordering": lambda event: event.number % 2,
         "on_exhausted": "park_key",
     },
@@ -77,7 +77,7 @@ class System:
         """The application's subscriptions by name, across all restarts."""
         self.handled: dict[str, list[tuple[Any, int]]] = defaultdict(list)
         self.attempts: Counter[tuple[str, int]] = Counter()
-        self.healed = False
+        self.failures_fixed = False
         self.bus = self._make_bus()
 
     def _make_bus(self) -> InMemoryEventBus:
@@ -89,9 +89,9 @@ class System:
     def _subscribe(self, bus: InMemoryEventBus, name: str, start: Any) -> Any:
         async def handle(event: Any) -> None:
             self.attempts[name, event.number] += 1
-            if not self.healed and event.fatal:
+            if not self.failures_fixed and event.fatal:
                 raise NotRetryableError(f"fatal {event.number}")
-            if not self.healed and self.attempts[name, event.number] <= event.fails:
+            if not self.failures_fixed and self.attempts[name, event.number] <= event.fails:
                 raise ValueError(f"attempt {self.attempts[name, event.number]} on {event.number}")
             self.handled[name].append((event.aggregate_id, event.number))
 
@@ -148,14 +148,14 @@ class System:
 
     # -- what can be observed -------------------------------------------------------------------------
 
-    async def look(self, floor: int) -> dict[str, Any]:
+    async def observe(self, floor: int) -> dict[str, Any]:
         """Return everything an application can observe of the bus, and of its storage above a position."""
         letters = await self.bus.dead_letters.list(limit=1000)
         statistics = self.bus.get_statistics()
         return {
             "handled": {name: self._handled_by_key(name) for name in self.handled},
             "attempts": dict(self.attempts),
-            "dead letters": sorted(map(_shown, letters)),
+            "dead letters": sorted(map(_dead_letter_row, letters)),
             "log": [
                 (one.position, one.stream_version, one.event_id, one.event.to_dict())
                 async for one in self.storage.read(floor)
@@ -172,7 +172,7 @@ class System:
             "health": self.bus.health().status,
         }
 
-    async def look_at_storage(self, floor: int) -> dict[str, Any]:
+    async def observe_storage(self, floor: int) -> dict[str, Any]:
         """Return what is stored about subscriptions; complete only while no bus runs."""
         there = {envelope.event_id async for envelope in self.storage.read(floor)}
         unprocessed = await self.storage.get_unprocessed_events(1000)
@@ -182,7 +182,7 @@ class System:
                 for one in await self.storage.list_subscriptions()
             ],
             "deliveries": [
-                (position, *_told(one))
+                (position, *_delivery_row(one))
                 for position in range(floor + 1, await self.storage.head() + 1)
                 for one in await self.storage.deliveries_at(position)
             ],
@@ -190,7 +190,7 @@ class System:
         }
 
     async def _streams_above(self, floor: int) -> Counter[str]:
-        found = [one.event.aggregate_id async for one in self.storage.read(floor, types=[Noted])]
+        found = [one.event.aggregate_id async for one in self.storage.read(floor, types=[NoteTaken])]
         return Counter(key for key in found if key is not None)
 
     def _handled_by_key(self, name: str) -> dict[Any, list[int]]:
@@ -213,13 +213,13 @@ _FIGURES = (
 )
 
 
-def _shown(letter: DeadLetter) -> tuple[Any, ...]:
+def _dead_letter_row(letter: DeadLetter) -> tuple[Any, ...]:
     attempts = tuple((one.attempt, one.error_type, one.message) for one in letter.attempts)
     kept = (letter.state, letter.key or "", letter.queued, letter.event_id, letter.event_type)
     return (letter.subscription, letter.position, letter.reason, *kept, attempts, str(letter.payload))
 
 
-def _told(delivery: DeliveryRecord) -> tuple[Any, ...]:
+def _delivery_row(delivery: DeliveryRecord) -> tuple[Any, ...]:
     failures = tuple((one.attempt, one.error_type, one.message) for one in delivery.failures)
     return (delivery.subscription, delivery.state, delivery.attempts, delivery.finished_at, *failures)
 
@@ -231,7 +231,7 @@ def is_for(name: str, event: Any) -> bool:
     return wanted and ("where" not in options or bool(options["where"](event)))
 
 
-async def outcome(call: Any) -> Any:
+async def outcome_of(call: Any) -> Any:
     """Return what a call returns or raises, in a form that can be compared."""
     try:
         return await call

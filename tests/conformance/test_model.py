@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from pabal import DomainEvent, InMemoryEventStorage, SqliteEventStorage
-from tests.conformance.system import SUBSCRIPTIONS, Noted, Quiet, System, is_for, outcome
+from tests.conformance.system import SUBSCRIPTIONS, NoteTaken, Quiet, System, is_for, outcome_of
 
 KEYS = st.sampled_from(("a", "b", None))
 FAILS = st.sampled_from((0, 0, 0, 1, 2, 3, 4, 7))
@@ -32,7 +32,7 @@ class TwoStorages(RuleBasedStateMachine):
         self.folder = Path(tempfile.mkdtemp(prefix="pabal-model-"))
         self.systems: list[System] = []
         self.published: list[Any] = []
-        self.given_up: set[tuple[str, int]] = set()
+        self.discarded: set[tuple[str, int]] = set()
         """(subscription, number) of dead letters that were discarded."""
         self.from_start: set[str] = set()
         """Subscriptions that must have handled the whole log by the end."""
@@ -47,7 +47,7 @@ class TwoStorages(RuleBasedStateMachine):
         """Give a command to both systems; its outcomes must be equal."""
 
         async def run(system: System) -> Any:
-            result = await outcome(command(system))
+            result = await outcome_of(command(system))
             if settle:
                 await system.settle()
             return result
@@ -56,9 +56,9 @@ class TwoStorages(RuleBasedStateMachine):
         assert first == second, f"in memory {first}, on SQLite {second}"
         return first
 
-    def make(self, key: str | None, fails: int, fatal: bool) -> Noted:
+    def make(self, key: str | None, fails: int, fatal: bool) -> NoteTaken:
         self.number += 1
-        return Noted(key, self.number, fails, fatal)
+        return NoteTaken(key, self.number, fails, fatal)
 
     @initialize(names=st.sets(NAMES, min_size=2))
     def begin(self, names: set[str]) -> None:
@@ -115,13 +115,13 @@ class TwoStorages(RuleBasedStateMachine):
     @rule(index=INDEXES)
     def publish_another_under_the_same_id(self, index: int) -> None:
         event = self.published[index % len(self.published)]
-        other = Noted("a", -1, event_id=event.event_id)
+        other = NoteTaken("a", -1, event_id=event.event_id)
         kind, _ = self.both(lambda system: system.bus.publish_batch([Quiet(-2), other]))
         assert kind == "DuplicateEventError"
 
     @rule(key=KEYS)
-    def publish_a_bad_batch(self, key: str | None) -> None:
-        bad = [Noted(key, -1), Noted(key, -2, price=float("nan"))]
+    def publish_an_invalid_batch(self, key: str | None) -> None:
+        bad = [NoteTaken(key, -1), NoteTaken(key, -2, price=float("nan"))]
         kind, _ = self.both(lambda system: system.bus.publish_batch(bad))
         assert kind == "NonFiniteNumberError"
 
@@ -152,7 +152,7 @@ class TwoStorages(RuleBasedStateMachine):
         self.both(lambda system: system.restart())
 
     @rule(specs=st.lists(st.tuples(KEYS, FAILS), min_size=1, max_size=6))
-    def restart_in_the_middle(self, specs: list[tuple[str | None, int]]) -> None:
+    def restart_during_delivery(self, specs: list[tuple[str | None, int]]) -> None:
         self._publish([self.make(key, fails, False) for key, fails in specs], settle=False)
         self.both(lambda system: system.restart())
 
@@ -172,7 +172,7 @@ class TwoStorages(RuleBasedStateMachine):
             assert self.both(lambda system: system.unsubscribe(name))
 
     @rule()
-    def resume_what_stopped(self) -> None:
+    def resume_halted(self) -> None:
         self.both(lambda system: system.bus.resume("stops"))
 
     @rule(keep=st.integers(0, 10))
@@ -215,16 +215,16 @@ class TwoStorages(RuleBasedStateMachine):
 
         gone = self.both(discard)
         if gone is not None:
-            self.given_up.add(gone)
+            self.discarded.add(gone)
 
     # -- what must hold -------------------------------------------------------------------------------
 
     @invariant()
-    def they_look_the_same(self) -> None:
+    def both_systems_agree(self) -> None:
         if not self.systems:
             return
         floor = self._floor()
-        first, second = [self.runner.run(system.look(floor)) for system in self.systems]
+        first, second = [self.runner.run(system.observe(floor)) for system in self.systems]
         for what, seen in first.items():
             assert second[what] == seen, f"{what}: in memory {seen}, on SQLite {second[what]}"
 
@@ -241,7 +241,7 @@ class TwoStorages(RuleBasedStateMachine):
     def teardown(self) -> None:
         try:
             if self.systems:
-                self._end()
+                self._fix_and_check()
         finally:
             for system in self.systems:
                 self.runner.run(system.bus.stop())
@@ -249,19 +249,19 @@ class TwoStorages(RuleBasedStateMachine):
             self.runner.close()
             shutil.rmtree(self.folder)
 
-    def _end(self) -> None:
-        """Repair everything, and check that nothing was lost or handled twice."""
+    def _fix_and_check(self) -> None:
+        """Fix every failure, and check that nothing was lost or handled twice."""
 
         floor = self._floor()
 
         async def stored(system: System) -> dict[str, Any]:
             await system.bus.stop()
-            seen = await system.look_at_storage(floor)
+            seen = await system.observe_storage(floor)
             await system.restart()
             return seen
 
-        async def mend(system: System) -> int:
-            system.healed = True
+        async def fix_and_retry(system: System) -> int:
+            system.failures_fixed = True
             for name in sorted(self.known - system.subscribed.keys()):
                 await system.subscribe(name, "now")
             await system.restart()
@@ -271,19 +271,19 @@ class TwoStorages(RuleBasedStateMachine):
             return begun
 
         self.both(stored)
-        self.both(mend)
-        self.they_look_the_same()
+        self.both(fix_and_retry)
+        self.both_systems_agree()
         for system in self.systems:
-            self._nothing_is_lost(system)
+            self._assert_nothing_lost(system)
 
-    def _nothing_is_lost(self, system: System) -> None:
+    def _assert_nothing_lost(self, system: System) -> None:
         assert self.runner.run(system.bus.dead_letters.list()) == []
         log = self.runner.run(self.systems[0].log())
         for name in self.known:
             numbers = sorted(number for _, number in system.handled[name])
             assert len(set(numbers)) == len(numbers), f"{name} handled an event twice: {numbers}"
             wanted = {event.number for event in log if is_for(name, event)}
-            gone = {number for subscription, number in self.given_up if subscription == name}
+            gone = {number for subscription, number in self.discarded if subscription == name}
             assert set(numbers) <= wanted
             if name in self.from_start:
                 lost = wanted - gone - set(numbers)

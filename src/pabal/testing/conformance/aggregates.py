@@ -59,7 +59,7 @@ async def history(storage: Any, account: str, after: int = 0, kind: str = "accou
 
 
 @case()
-async def several_streams_grow_in_one_append(factory: StorageFactory) -> None:
+async def one_append_writes_to_several_streams(factory: StorageFactory) -> None:
     """Store the events of several streams in the given order, with versions counted per stream."""
     async with opened(factory) as storage:
         await storage.store_events(deposits("a", range(2)))
@@ -75,7 +75,7 @@ async def several_streams_grow_in_one_append(factory: StorageFactory) -> None:
 
 
 @case()
-async def one_stream_elsewhere_leaves_nothing_of_any(factory: StorageFactory) -> None:
+async def a_version_conflict_in_one_stream_stores_nothing(factory: StorageFactory) -> None:
     """Raise ConcurrencyError for the first stream at another version; leave no event and no gap behind."""
     async with opened(factory) as storage:
         await append(storage, to_account("a", 0, 0), to_account("b", 0, 1, 2))
@@ -87,10 +87,10 @@ async def one_stream_elsewhere_leaves_nothing_of_any(factory: StorageFactory) ->
                 what = f"an append that takes account/b, which is at 2, to be at {expected}"
                 error = await expect_error(ConcurrencyError, append(storage, *changes), what)
                 found = (error.aggregate_type, error.aggregate_id, error.expected_version)
-                expect_equal(found, ("account", "b", expected), f"what the error says of {what}")
-                expect_equal(error.actual_version, 2, f"the version that the error of {what} names")
+                expect_equal(found, ("account", "b", expected), f"the fields of the error of {what}")
+                expect_equal(error.actual_version, 2, f"the actual_version in the error of {what}")
         stored = [Deposited("a", 0), Deposited("b", 1), Deposited("b", 2)]
-        expect_equal(await everything(storage), stored, "the log after refused appends")
+        expect_equal(await everything(storage), stored, "the log after rejected appends")
         expect_equal(await history(storage, "new"), [], "the history of a stream that was never begun")
         await append(storage, to_account("b", 2, 3), to_account("a", 1, 4), to_account("new", 0, 5))
         expect_equal(await history(storage, "a"), [(1, 0), (2, 4)], "the history of account/a")
@@ -99,7 +99,7 @@ async def one_stream_elsewhere_leaves_nothing_of_any(factory: StorageFactory) ->
 
 
 @case()
-async def one_bad_event_leaves_nothing_of_any_stream(factory: StorageFactory) -> None:
+async def an_invalid_event_in_one_stream_stores_nothing(factory: StorageFactory) -> None:
     """Raise the error of an event in the last stream, and append to no stream."""
     async with opened(factory) as storage:
         known = Deposited("a", 0)
@@ -110,15 +110,15 @@ async def one_bad_event_leaves_nothing_of_any_stream(factory: StorageFactory) ->
             change = StreamAppend("account", event.account, 0, (event,))
             call = append(storage, to_account("a", 1, 7), to_account("c", 0, 8), change)
             await expect_error(kind, call, f"an append with an event of {kind.__name__}")
-        expect_equal(await everything(storage), [known], "the log after refused appends")
+        expect_equal(await everything(storage), [known], "the log after rejected appends")
         await append(storage, to_account("a", 1, 1), to_account("c", 0, 2))
         expect_equal(await history(storage, "a"), [(1, 0), (2, 1)], "the history of account/a")
         expect_equal(await history(storage, "c"), [(1, 2)], "the history of account/c")
 
 
 @case()
-async def the_same_append_to_several_streams_succeeds_again(factory: StorageFactory) -> None:
-    """Return the first positions although versions have moved: a caller that lost the reply tries again."""
+async def a_repeated_append_to_several_streams_succeeds(factory: StorageFactory) -> None:
+    """Return the first positions although versions have moved: a caller may have lost the reply."""
     changes = (to_account("a", 0, 0, 1), to_account("b", 0, 2))
     async with opened(factory) as storage:
         first = await append(storage, *changes)
@@ -127,8 +127,8 @@ async def the_same_append_to_several_streams_succeeds_again(factory: StorageFact
 
 
 @case()
-async def appends_count_in_the_order_of_their_calls(factory: StorageFactory) -> None:
-    """Let a later call expect the versions an earlier one makes, before either is awaited."""
+async def appends_take_effect_in_the_order_of_their_calls(factory: StorageFactory) -> None:
+    """Let a later call expect the versions that an earlier one creates, before either is awaited."""
     async with opened(factory) as storage:
         calls = [
             storage.append_streams((to_account("a", n, n), to_account("b", 2 * n, n, n))) for n in range(30)
@@ -141,8 +141,8 @@ async def appends_count_in_the_order_of_their_calls(factory: StorageFactory) -> 
 
 
 @case()
-async def what_stands_on_a_refused_append_is_refused(factory: StorageFactory) -> None:
-    """Refuse calls that expect the versions of a refused append, and let all others succeed."""
+async def appends_that_build_on_a_rejected_append_are_rejected(factory: StorageFactory) -> None:
+    """Reject calls that expect the versions of a rejected append, and accept all others."""
     async with opened(factory) as storage:
         calls = [
             storage.append_streams(changes)
@@ -161,7 +161,7 @@ async def what_stands_on_a_refused_append_is_refused(factory: StorageFactory) ->
 
 
 @case()
-async def of_appends_that_share_a_stream_one_wins(factory: StorageFactory) -> None:
+async def only_one_of_several_appends_to_a_shared_stream_succeeds(factory: StorageFactory) -> None:
     """Let exactly one of ten appends at one version succeed, with all its streams and no other's."""
     async with opened(factory) as storage:
         calls = [append(storage, to_account(f"own-{n}", 0, n), to_account("shared", 0, n)) for n in range(10)]
@@ -172,31 +172,35 @@ async def of_appends_that_share_a_stream_one_wins(factory: StorageFactory) -> No
         expect_equal(await history(storage, "shared"), [(1, won[0])], "the history of account/shared")
         for n in range(10):
             expect_equal(
-                await history(storage, f"own-{n}"), [(1, n)] if n in won else [], f"of account/own-{n}"
+                await history(storage, f"own-{n}"),
+                [(1, n)] if n in won else [],
+                f"the history of account/own-{n}",
             )
 
 
 @case()
-async def listeners_hear_an_append_to_several_streams(factory: StorageFactory) -> None:
-    """Call listeners with every event and position before the append returns; with none if it is refused."""
+async def listeners_receive_an_append_to_several_streams(factory: StorageFactory) -> None:
+    """Call listeners with every event and position before an append returns, and not if it is rejected."""
     heard: list[Committed] = []
     async with opened(factory) as storage:
         storage.add_listener(heard.append)
         positions = await append(storage, to_account("a", 0, 0, 1), to_account("b", 0, 2))
         known = {one.first + at: event for one in heard for at, event in enumerate(one.events)}
         expect_equal(
-            [known.get(p) for p in positions], [*deposits("a", range(2)), Deposited("b", 2)], "heard"
+            [known.get(p) for p in positions],
+            [*deposits("a", range(2)), Deposited("b", 2)],
+            "events received",
         )
         call = append(storage, to_account("a", 2, 7), to_account("b", 0, 8))
         await expect_error(ConcurrencyError, call, "an append at a version that has passed")
-        expect_equal(sum(len(one.events) for one in heard), 3, "events heard")
+        expect_equal(sum(len(one.events) for one in heard), 3, "number of events received")
 
 
 # -- history ------------------------------------------------------------------------------------------------
 
 
 @case()
-async def a_history_is_read_from_a_version_on(factory: StorageFactory) -> None:
+async def a_history_is_read_after_a_version(factory: StorageFactory) -> None:
     """Return the rows above a version, in order and without gaps, whatever other rows are between them."""
     async with opened(factory) as storage:
         for number in range(40):
@@ -218,7 +222,7 @@ async def a_history_is_read_from_a_version_on(factory: StorageFactory) -> None:
 
 
 @case()
-async def ids_are_told_apart_to_the_last_letter(factory: StorageFactory) -> None:
+async def similar_ids_are_kept_apart(factory: StorageFactory) -> None:
     """Keep streams and snapshots with long or similar ids apart, and return the ids unchanged."""
     async with opened(factory) as storage:
         await append(storage, *(to_account(name, 0, n) for n, name in enumerate(IDS)))
@@ -232,7 +236,7 @@ async def ids_are_told_apart_to_the_last_letter(factory: StorageFactory) -> None
 
 
 @case("persistent")
-async def aggregates_are_there_after_closing(factory: StorageFactory) -> None:
+async def aggregates_survive_closing(factory: StorageFactory) -> None:
     """Know histories, versions and snapshots after opening again."""
     async with opened(factory) as storage:
         await append(storage, to_account("a", 0, 0, 1), to_account("b", 0, 2))
@@ -251,20 +255,22 @@ async def aggregates_are_there_after_closing(factory: StorageFactory) -> None:
 
 
 @case("shared")
-async def aggregates_are_the_same_for_all(factory: StorageFactory) -> None:
+async def storages_see_each_others_aggregates(factory: StorageFactory) -> None:
     """Check versions against other storages' writes, and read their histories and snapshots."""
     async with opened(factory) as left, opened(factory) as right:
         await append(left, to_account("a", 0, 0), to_account("b", 0, 1))
         await append(right, to_account("b", 1, 2))
         call = append(left, to_account("a", 1, 8), to_account("b", 1, 9))
-        await expect_error(ConcurrencyError, call, "an append at a version that the other moved past")
+        await expect_error(ConcurrencyError, call, "an append at a version that the other storage has passed")
         await append(left, to_account("a", 1, 3), to_account("b", 2, 4))
         await left.save_snapshot("account", "a", 2, b"left")
         for one in (left, right):
             expect_equal(
                 await history(one, "a"), [(1, 0), (2, 3)], "the history of account/a as each sees it"
             )
-            expect_equal(await history(one, "b", 1), [(2, 2), (3, 4)], "of account/b as each sees it")
+            expect_equal(
+                await history(one, "b", 1), [(2, 2), (3, 4)], "the history of account/b as each sees it"
+            )
             expect_equal(await one.load_snapshot("account", "a"), b"left", "the snapshot as each sees it")
 
 
@@ -272,7 +278,7 @@ async def aggregates_are_the_same_for_all(factory: StorageFactory) -> None:
 
 
 @case()
-async def the_last_snapshot_is_kept(factory: StorageFactory) -> None:
+async def the_snapshot_saved_last_is_kept(factory: StorageFactory) -> None:
     """Return the bytes saved last for each type and id, whatever their version; None after a removal."""
     async with opened(factory) as storage:
         expect_equal(await storage.load_snapshot("account", "a"), None, "a snapshot that was never saved")
@@ -312,7 +318,7 @@ async def total_of(storage: Any, meaning: int = 1) -> tuple[int, int]:
 
 
 @case()
-async def an_aggregate_goes_on_from_its_snapshot(factory: StorageFactory) -> None:
+async def an_aggregate_is_loaded_from_its_snapshot(factory: StorageFactory) -> None:
     """Save a snapshot when one is due, and load from it; ignore one of an older snapshot version."""
     async with opened(factory) as storage:
         accounts = Repository(account_class(), storage, snapshot_every=2)
@@ -322,12 +328,14 @@ async def an_aggregate_goes_on_from_its_snapshot(factory: StorageFactory) -> Non
         check(await storage.load_snapshot("account", "a"), "a snapshot is saved after 5 events")
         expect_equal(await total_of(storage), (15, 5), "total and version from snapshot and events")
         expect_equal(
-            await total_of(storage, meaning=2), (15, 5), "total and version of a class that changed since"
+            await total_of(storage, meaning=2),
+            (15, 5),
+            "total and version of a class with another snapshot version",
         )
 
 
 @case()
-async def a_snapshot_that_is_no_good_is_passed_over(factory: StorageFactory) -> None:
+async def an_unusable_snapshot_is_ignored(factory: StorageFactory) -> None:
     """Replay the events if the snapshot is ahead of the log, of another log, or damaged."""
     async with opened(factory) as storage:
         accounts = Repository(account_class(), storage, snapshot_every=2)

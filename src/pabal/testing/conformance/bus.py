@@ -13,7 +13,7 @@ from pabal.testing.conformance.running import Handler, running, settled
 
 
 @case()
-async def what_is_published_is_stored_and_handled(factory: StorageFactory) -> None:
+async def published_events_are_stored_and_handled(factory: StorageFactory) -> None:
     """Return the position from publish, handle every event once, and move the cursor to the head."""
     handler = Handler()
     async with opened(factory) as storage, running(storage, handler) as bus:
@@ -30,8 +30,8 @@ async def what_is_published_is_stored_and_handled(factory: StorageFactory) -> No
 
 
 @case()
-async def a_restart_repeats_nothing_and_misses_nothing(factory: StorageFactory) -> None:
-    """After a restart, deliver what was published while no bus ran, and nothing that was finished."""
+async def a_restart_neither_repeats_nor_skips_events(factory: StorageFactory) -> None:
+    """After a restart, deliver the events published while no bus ran, and none that was finished."""
     handler = Handler()
     async with opened(factory) as storage:
         async with running(storage, handler) as bus:
@@ -69,7 +69,7 @@ async def order_holds_per_aggregate_across_failures(factory: StorageFactory) -> 
 
 
 @case()
-async def a_retry_keeps_its_time_over_a_restart(factory: StorageFactory) -> None:
+async def a_retry_keeps_its_due_time_across_a_restart(factory: StorageFactory) -> None:
     """Continue counting attempts after a restart, and make the next one at the time it was due."""
     handler, clock = Handler(), VirtualClock()
     handler.failures = {1: 99}
@@ -93,12 +93,12 @@ async def a_retry_keeps_its_time_over_a_restart(factory: StorageFactory) -> None
             expect_equal(
                 [failure.attempt for failure in letter.attempts],
                 [1, 2, 3],
-                "attempts that the dead letter tells of",
+                "attempts in the dead letter",
             )
 
 
 @case()
-async def what_is_parked_lets_the_others_pass(factory: StorageFactory) -> None:
+async def a_parked_event_does_not_hold_up_others(factory: StorageFactory) -> None:
     """Park an event after its last attempt, finish all others, and move the watermark to the head."""
     handler, clock = Handler(), VirtualClock()
     handler.failures = {2: 3}
@@ -113,12 +113,14 @@ async def what_is_parked_lets_the_others_pass(factory: StorageFactory) -> None:
         expect_equal((letter.event, letter.subscription), (Deposited("a", 2), "sub"), "the dead letter")
         [record] = expect_count(1, await storage.list_subscriptions(), "subscriptions")
         expect_equal(
-            (record.watermark, record.parked), (await storage.head(), 1), "the cursor, and what is parked"
+            (record.watermark, record.parked),
+            (await storage.head(), 1),
+            "the watermark and the number of parked events",
         )
 
 
 @case()
-async def what_queues_behind_a_parked_event_follows_in_order(factory: StorageFactory) -> None:
+async def events_queued_behind_a_parked_one_follow_in_order(factory: StorageFactory) -> None:
     """Queue later events of the key, across a restart too, and deliver them once the first succeeds."""
     handler, clock = Handler(), VirtualClock()
     handler.failures = {1: 3}
@@ -139,7 +141,7 @@ async def what_queues_behind_a_parked_event_follows_in_order(factory: StorageFac
             expect_equal(
                 (letter.key, letter.queued),
                 ("account/a", 3),
-                "the key of the dead letter, and what is behind it",
+                "the key of the dead letter, and how many events are queued",
             )
             await bus.dead_letters.retry(letter.id)
             await bus.publish(Deposited("a", 5))
@@ -149,18 +151,18 @@ async def what_queues_behind_a_parked_event_follows_in_order(factory: StorageFac
 
 
 @case()
-async def a_subscription_that_stops_stays_where_it_is(factory: StorageFactory) -> None:
-    """Halt at the event that fails, keep the watermark below it, and go on from there after a restart."""
+async def a_halted_subscription_keeps_its_watermark(factory: StorageFactory) -> None:
+    """Halt at the event that fails, keep the watermark below it, and continue from there after a restart."""
     handler, clock = Handler(), VirtualClock()
     handler.failures = {1: 3}
     async with opened(factory) as storage:
         async with running(storage, handler, clock, on_exhausted="stop", retry_count=0, retry=None) as bus:
             await bus.publish_batch(deposits("a", range(3)))
             await settled(bus)
-            expect_equal(handler.numbers(), [0], "events handled before the subscription stopped")
+            expect_equal(handler.numbers(), [0], "events handled before the subscription halted")
             expect_equal(bus.health().status, "failing", "the health of the bus")
         [record] = expect_count(1, await storage.list_subscriptions(), "subscriptions")
-        expect_equal(record.watermark, 1, "the watermark of the subscription that stopped")
+        expect_equal(record.watermark, 1, "the watermark of the halted subscription")
         handler.failures.clear()
         async with running(storage, handler, clock, on_exhausted="stop") as bus:
             await settled(bus)
@@ -170,7 +172,7 @@ async def a_subscription_that_stops_stays_where_it_is(factory: StorageFactory) -
 
 
 @case()
-async def a_late_subscription_sees_what_it_says(factory: StorageFactory) -> None:
+async def a_late_subscription_receives_events_from_its_start(factory: StorageFactory) -> None:
     """Deliver the whole log, the log after a position, or only new events, also during publishing."""
     async with opened(factory) as storage, running(storage, Handler()) as bus:
         receipts = await bus.publish_batch(deposits("a", range(5)))
@@ -187,30 +189,32 @@ async def a_late_subscription_sees_what_it_says(factory: StorageFactory) -> None
             expect_equal(
                 handler.handled,
                 stream[9 - len(handler.handled) :],
-                f"what a subscription from {start} handled",
+                f"events handled by a subscription from {start}",
             )
 
 
 @case()
-async def a_name_subscribed_again_goes_on(factory: StorageFactory) -> None:
-    """Keep the cursor of a name without a subscriber, and deliver what it missed."""
+async def a_name_subscribed_again_continues_at_its_cursor(factory: StorageFactory) -> None:
+    """Keep the cursor of a name without a subscriber, and deliver the events it missed."""
     before, after = Handler(), Handler()
     async with opened(factory) as storage, running(storage, Handler()) as bus:
         subscription = bus.subscribe(Deposited, before, name="comes-and-goes")
         await bus.publish(Deposited("a", 0))
         await settled(bus)
-        check(bus.unsubscribe(subscription), "unsubscribing what is subscribed must return True")
+        check(bus.unsubscribe(subscription), "unsubscribing a subscription must return True")
         await bus.publish_batch(deposits("a", range(1, 4)))
         bus.subscribe(Deposited, after, name="comes-and-goes", start="now")
         await bus.publish(Deposited("a", 4))
         await settled(bus)
         expect_equal(
-            (before.numbers(), after.numbers()), ([0], [1, 2, 3, 4]), "numbers handled before and after"
+            (before.numbers(), after.numbers()),
+            ([0], [1, 2, 3, 4]),
+            "numbers handled before and after the gap",
         )
 
 
 @case()
-async def a_bus_stopped_while_it_subscribes_holds_nothing(factory: StorageFactory) -> None:
+async def a_bus_stopped_while_it_subscribes_releases_the_subscription(factory: StorageFactory) -> None:
     """Release a subscription that is being opened, whenever the bus is stopped."""
     async with opened(factory) as storage:
         for turns in range(12):
@@ -246,7 +250,7 @@ async def a_scheduled_event_is_delivered_when_it_is_due(factory: StorageFactory)
 
 
 @case()
-async def waiting_for_an_event_looks_back(factory: StorageFactory) -> None:
+async def wait_for_finds_events_since_a_receipt(factory: StorageFactory) -> None:
     """Find the first match after a receipt, whether published before the call or after it."""
     async with opened(factory) as storage, running(storage, Handler()) as bus:
         receipt = await bus.publish(Deposited("a", 0))
@@ -256,8 +260,8 @@ async def waiting_for_an_event_looks_back(factory: StorageFactory) -> None:
 
 
 @case("persistent")
-async def a_bus_goes_on_after_the_storage_was_closed(factory: StorageFactory) -> None:
-    """After opening again, repeat and miss nothing: events, retries, dead letters, queues."""
+async def a_bus_continues_after_the_storage_was_closed(factory: StorageFactory) -> None:
+    """After opening again, continue with events, retries, dead letters and queues, and repeat none."""
     handler, clock = Handler(), VirtualClock()
     handler.failures = {1: 1, 11: 3}
     async with opened(factory) as storage, running(storage, handler, clock, on_exhausted="park_key") as bus:

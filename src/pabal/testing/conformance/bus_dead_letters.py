@@ -36,7 +36,7 @@ async def an_edited_dead_letter_is_handled_as_edited(factory: StorageFactory) ->
 
 
 @case()
-async def a_dead_letter_that_is_edited_into_another_key_lets_its_own_go(factory: StorageFactory) -> None:
+async def editing_a_dead_letter_into_another_key_releases_its_old_key(factory: StorageFactory) -> None:
     """Deliver the queue behind it once the edited event succeeds, or is parked under its new key."""
     handler, clock = Handler(), VirtualClock()
     handler.failures = {1: 9, 11: 9}
@@ -47,11 +47,11 @@ async def a_dead_letter_that_is_edited_into_another_key_lets_its_own_go(factory:
         first, second = expect_count(2, await bus.dead_letters.list(), "dead letters")
         await bus.dead_letters.edit_and_retry(first.id, {**first.payload, "account": "x", "number": 7})
         await settled(bus)
-        expect_equal(handler.numbers("x"), [7], "events of the key that the event was moved to")
-        expect_equal(handler.numbers("a"), [2, 3], "events of the key that it came from")
+        expect_equal(handler.numbers("x"), [7], "events of the new key")
+        expect_equal(handler.numbers("a"), [2, 3], "events of the old key")
         await bus.dead_letters.edit_and_retry(second.id, {**second.payload, "account": "y"})
         await settled(bus)
-        expect_equal(handler.numbers("b"), [12, 13], "events of the key that a parked event came from")
+        expect_equal(handler.numbers("b"), [12, 13], "events of the old key of a parked event")
         [letter] = expect_count(1, await bus.dead_letters.list(), "dead letters")
         expect_equal(
             (letter.id, letter.key), (second.id, "account/y"), "the dead letter, and the key it blocks now"
@@ -59,7 +59,7 @@ async def a_dead_letter_that_is_edited_into_another_key_lets_its_own_go(factory:
 
 
 @case()
-async def a_discarded_dead_letter_lets_its_key_go_on(factory: StorageFactory) -> None:
+async def discarding_a_dead_letter_releases_its_key(factory: StorageFactory) -> None:
     """Deliver the queue behind it without the discarded event."""
     handler, clock = Handler(), VirtualClock()
     handler.failures = {1: 9}
@@ -74,8 +74,8 @@ async def a_discarded_dead_letter_lets_its_key_go_on(factory: StorageFactory) ->
 
 
 @case()
-async def a_dead_letter_discarded_during_its_retry_is_attempted_no_more(factory: StorageFactory) -> None:
-    """Make no further attempt and do not park it again; let later events of its key and lane go on."""
+async def a_dead_letter_discarded_during_its_retry_is_not_attempted_again(factory: StorageFactory) -> None:
+    """Make no further attempt and do not park it again; deliver later events of its key and lane."""
     handler, clock = Handler(), VirtualClock()
     handler.failures = {1: 99, 20: 99}
     async with opened(factory) as storage, running(storage, handler, clock) as bus:
@@ -108,7 +108,7 @@ async def a_dead_letter_discarded_during_its_retry_is_attempted_no_more(factory:
 
 
 @case()
-async def a_dead_letter_discarded_under_its_handler_is_parked_no_more(factory: StorageFactory) -> None:
+async def a_dead_letter_discarded_while_its_handler_runs_is_not_parked_again(factory: StorageFactory) -> None:
     """Let the running handler end, and neither park nor retry the event it failed on."""
     handler, clock = Handler(), VirtualClock()
     handler.failures = {1: 99}
@@ -136,7 +136,7 @@ async def a_dead_letter_discarded_under_its_handler_is_parked_no_more(factory: S
 
 
 @case()
-async def a_queue_whose_dead_letter_is_gone_goes_on_after_a_restart(factory: StorageFactory) -> None:
+async def a_queue_without_its_dead_letter_continues_after_a_restart(factory: StorageFactory) -> None:
     """Deliver what was still queued when the bus stopped, although no dead letter is left to release it."""
     handler, clock = Handler(), VirtualClock()
     handler.failures = {1: 3, 2: 1}
@@ -160,7 +160,7 @@ async def a_queue_whose_dead_letter_is_gone_goes_on_after_a_restart(factory: Sto
 
 
 @case()
-async def retrying_all_leaves_out_what_nobody_subscribes(factory: StorageFactory) -> None:
+async def retrying_all_skips_names_without_a_subscriber(factory: StorageFactory) -> None:
     """Retry the dead letters of names subscribed here and keep the others; retrying one of those raises."""
     handler, gone = Handler(), Handler()
     handler.failures = {1: 1}

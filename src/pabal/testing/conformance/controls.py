@@ -27,55 +27,55 @@ async def control_of(storage: Any, name: str = "sub") -> Control:
 
 
 def parked(position: int, key: str | None = None) -> ParkedDelivery:
-    """Return a delivery that was given up."""
+    """Return a delivery that was parked."""
     return ParkedDelivery(position, "no", (), 1_700_000_000.0, None, None, key, key is not None)
 
 
 @case()
-async def a_pause_is_kept_until_it_is_lifted(factory: StorageFactory) -> None:
+async def a_pause_lasts_until_resume(factory: StorageFactory) -> None:
     """Show the pause when the subscription is opened or listed, and return whether a call changed it."""
     async with opened(factory) as storage:
         cursor = await take(storage)
         check(not cursor.paused, "a new subscription must not be paused")
         expect_equal(await storage.pause_subscription("sub"), True, "pausing")
-        expect_equal(await storage.pause_subscription("sub"), False, "pausing what is paused")
-        expect_equal((await control_of(storage)).paused, True, "what is asked of it")
+        expect_equal(await storage.pause_subscription("sub"), False, "pausing a paused subscription")
+        expect_equal((await control_of(storage)).paused, True, "the pause in its controls")
         [record] = expect_count(1, await storage.list_subscriptions(), "subscriptions")
-        expect_equal(record.paused, True, "what the list of subscriptions says")
+        expect_equal(record.paused, True, "the pause in the list of subscriptions")
         cursor = await again(storage, cursor)
-        expect_equal(cursor.paused, True, "what its next holder is told")
+        expect_equal(cursor.paused, True, "the pause in the cursor of the next holder")
         expect_equal(await storage.resume_subscription("sub"), True, "resuming")
-        expect_equal(await storage.resume_subscription("sub"), False, "resuming what goes on")
-        expect_equal((await again(storage, cursor)).paused, False, "what the holder after that is told")
+        expect_equal(await storage.resume_subscription("sub"), False, "resuming an active subscription")
+        expect_equal((await again(storage, cursor)).paused, False, "the pause in the cursor after resuming")
 
 
 @case()
-async def a_halt_is_seen_until_it_is_lifted(factory: StorageFactory) -> None:
+async def a_halt_is_shown_until_resume(factory: StorageFactory) -> None:
     """Show why a subscription has halted, until it is resumed or opened again."""
     async with opened(factory) as storage:
         cursor = await take(storage)
         expect_equal(await storage.note_halt("sub", cursor.epoch + 1, "no"), False, "a halt in another epoch")
-        expect_equal((await control_of(storage)).halted, False, "what is written down before it has halted")
+        expect_equal(
+            (await control_of(storage)).halted, False, "the halt in its controls before it has halted"
+        )
         expect_equal(await storage.note_halt("sub", cursor.epoch, "halted at 3"), True, "a halt")
-        expect_equal((await control_of(storage)).halted, True, "what is written down of it")
+        expect_equal((await control_of(storage)).halted, True, "the halt in its controls")
         [record] = expect_count(1, await storage.list_subscriptions(), "subscriptions")
         expect_equal(record.halted, "halted at 3", "the reason in the list of subscriptions")
         expect_equal(await storage.resume_subscription("sub"), True, "resuming")
-        expect_equal(await storage.resume_subscription("sub"), False, "resuming what goes on")
-        expect_equal((await control_of(storage)).halted, False, "what is written down once it is resumed")
+        expect_equal(await storage.resume_subscription("sub"), False, "resuming an active subscription")
+        expect_equal((await control_of(storage)).halted, False, "the halt in its controls once it is resumed")
         await storage.note_halt("sub", cursor.epoch, "halted at 4")
         earlier, cursor = cursor, await again(storage, cursor)
-        expect_equal(
-            await storage.note_halt("sub", earlier.epoch, "late"), False, "a halt in an epoch that is over"
-        )
+        expect_equal(await storage.note_halt("sub", earlier.epoch, "late"), False, "a halt in an ended epoch")
         await storage.note_halt("sub", cursor.epoch, "halted at 5")
         await storage.release_subscription("sub", cursor.epoch)
         [record] = expect_count(1, await storage.list_subscriptions(), "subscriptions")
-        expect_equal(record.halted, "", "the reason once it is given up")
+        expect_equal(record.halted, "", "the reason once it is released")
 
 
 @case()
-async def unknown_subscriptions_cannot_be_steered(factory: StorageFactory) -> None:
+async def unknown_subscriptions_cannot_be_controlled(factory: StorageFactory) -> None:
     """Raise SubscriptionNotFoundError with the known names; reading and forgetting ignore unknown names."""
     async with opened(factory) as storage:
         await take(storage, "known")
@@ -88,12 +88,12 @@ async def unknown_subscriptions_cannot_be_steered(factory: StorageFactory) -> No
         ):
             error = await expect_error(SubscriptionNotFoundError, call, f"{what} of an unknown subscription")
             expect_equal((error.name, error.known), ("sub", "known"), f"the names in the error of {what}")
-        expect_equal(await storage.read_controls(["sub"]), [], "what is asked of an unknown subscription")
+        expect_equal(await storage.read_controls(["sub"]), [], "controls of an unknown subscription")
         expect_equal(await storage.forget_subscription("sub"), False, "forgetting an unknown subscription")
 
 
 @case()
-async def listeners_hear_what_is_asked(factory: StorageFactory) -> None:
+async def control_listeners_are_called_on_each_request(factory: StorageFactory) -> None:
     """Call listeners once the request can be read, until they are removed."""
     async with opened(factory) as storage:
         await ticks(storage, 3)
@@ -107,12 +107,12 @@ async def listeners_hear_what_is_asked(factory: StorageFactory) -> None:
         expect_equal(len(heard), 3, "how often a listener was called")
         remove()
         await storage.resume_subscription("sub")
-        expect_equal(len(heard), 3, "how often after it was taken away")
+        expect_equal(len(heard), 3, "how often it was called after it was removed")
 
 
 @case()
-async def a_reset_moves_the_cursor_and_forgets_the_exceptions(factory: StorageFactory) -> None:
-    """Start again after a position, with no retry, queue or replay left, and no dead letter above it."""
+async def a_reset_moves_the_cursor_and_drops_unfinished_work(factory: StorageFactory) -> None:
+    """Restart after a position, with no retry, queue or replay left, and no dead letter above it."""
     async with opened(factory) as storage:
         positions = await ticks(storage, 8)
         cursor = await take(storage)
@@ -122,18 +122,18 @@ async def a_reset_moves_the_cursor_and_forgets_the_exceptions(factory: StorageFa
         await storage.save_progress([change])
         await storage.request_replay("sub", 1, 3)
         await storage.release_subscription("sub", cursor.epoch)
-        expect_equal(await storage.reset_subscription("sub", positions[2]), 3, "where it was reset to")
+        expect_equal(await storage.reset_subscription("sub", positions[2]), 3, "the position it was reset to")
         cursor = await take(storage)
         found = (cursor.watermark, cursor.frontier, cursor.unfinished, cursor.retries, cursor.replays)
         expect_equal(found, (3, 3, (), (), ()), "the cursor after a reset")
-        expect_equal(cursor.blocked_keys, (), "keys that wait after a reset")
-        expect_equal(await storage.queued_positions("sub", "a", 10), [], "what queues after a reset")
+        expect_equal(cursor.blocked_keys, (), "blocked keys after a reset")
+        expect_equal(await storage.queued_positions("sub", "a", 10), [], "queued positions after a reset")
         letters = await storage.list_dead_letters()
         expect_equal([(one.position, one.key) for one in letters], [(2, None)], "dead letters after a reset")
 
 
 @case()
-async def a_reset_knows_every_place_that_a_start_knows(factory: StorageFactory) -> None:
+async def a_reset_accepts_every_kind_of_start(factory: StorageFactory) -> None:
     """Accept the beginning, now, a position, and a time."""
     async with opened(factory) as storage:
         await ticks(storage, 4)
@@ -142,14 +142,14 @@ async def a_reset_knows_every_place_that_a_start_knows(factory: StorageFactory) 
         await storage.release_subscription("sub", cursor.epoch)
         for to, expected in (("now", 4), ("beginning", 0), (2, 2), (99, 4), (recorded[0], 0)):
             expect_equal(
-                await storage.reset_subscription("sub", to), expected, f"where reset to {to!r} leads"
+                await storage.reset_subscription("sub", to), expected, f"the position of a reset to {to!r}"
             )
             [record] = expect_count(1, await storage.list_subscriptions(), "subscriptions")
             expect_equal((record.watermark, record.frontier), (expected, expected), f"the cursor at {to!r}")
 
 
 @case()
-async def what_is_held_is_not_reset_or_forgotten_by_others(factory: StorageFactory) -> None:
+async def a_held_subscription_cannot_be_reset_or_forgotten_by_others(factory: StorageFactory) -> None:
     """Raise SubscriptionInUseError and change nothing; the holder itself may reset."""
     async with opened(factory) as storage:
         await ticks(storage, 4)
@@ -163,14 +163,14 @@ async def what_is_held_is_not_reset_or_forgotten_by_others(factory: StorageFacto
             error = await expect_error(SubscriptionInUseError, call, what)
             expect_equal(error.name, "sub", f"the name in the error of {what}")
         [record] = expect_count(1, await storage.list_subscriptions(), "subscriptions")
-        expect_equal(record.watermark, 3, "the watermark after what was refused")
+        expect_equal(record.watermark, 3, "the watermark after rejected calls")
         expect_equal(
             await storage.reset_subscription("sub", 1, epoch=cursor.epoch), 1, "a reset by the holder"
         )
 
 
 @case()
-async def a_forgotten_subscription_begins_anew(factory: StorageFactory) -> None:
+async def a_forgotten_subscription_starts_over(factory: StorageFactory) -> None:
     """Remove cursor, retries, queues and replays; keep the dead letters."""
     async with opened(factory) as storage:
         await ticks(storage, 4)
@@ -186,11 +186,11 @@ async def a_forgotten_subscription_begins_anew(factory: StorageFactory) -> None:
         cursor = await take(storage)
         found = (cursor.watermark, cursor.retries, cursor.replays)
         expect_equal(found, (0, (), ()), "the cursor of the same name, opened as a new one")
-        expect_equal(cursor.epoch, 1, "its epoch, by which who held it before sees that it was forgotten")
+        expect_equal(cursor.epoch, 1, "its epoch, which tells a former holder that it was forgotten")
 
 
 @case()
-async def replays_wait_in_the_cursor_until_they_are_done(factory: StorageFactory) -> None:
+async def replays_stay_in_the_cursor_until_they_are_done(factory: StorageFactory) -> None:
     """Keep each replay with its progress, oldest first, until its last position is finished."""
     async with opened(factory) as storage:
         await ticks(storage, 9)
@@ -200,23 +200,25 @@ async def replays_wait_in_the_cursor_until_they_are_done(factory: StorageFactory
         second = await storage.request_replay("sub", -3, 99)
         expect_equal(first, Replay(first.id, "sub", 2, 5, 1), "the replay of a range")
         expect_equal(
-            second, Replay(second.id, "sub", 1, 8, 0), "a range cut to what the subscription has finished"
+            second,
+            Replay(second.id, "sub", 1, 8, 0),
+            "the replay of a range, cut to what the subscription has finished",
         )
         cursor = await again(storage, cursor)
         expect_equal(cursor.replays, (first, second), "replays in the cursor")
         await storage.save_progress([Progress("sub", cursor.epoch, 8, 8, replayed=((first.id, 4),))])
         cursor = await again(storage, cursor)
-        expect_equal([one.watermark for one in cursor.replays], [4, 0], "how far replays have come")
+        expect_equal([one.watermark for one in cursor.replays], [4, 0], "watermarks of the replays")
         await storage.save_progress([Progress("sub", cursor.epoch, 8, 8, replayed=((first.id, 5),))])
         expect_equal((await control_of(storage)).replays, (second,), "replays that are left")
         [record] = expect_count(1, await storage.list_subscriptions(), "subscriptions")
         expect_equal(record.replays, (second,), "replays in the list of subscriptions")
-        expect_equal(await storage.cancel_replays("sub"), 1, "replays called off")
-        expect_equal((await again(storage, cursor)).replays, (), "replays after that")
+        expect_equal(await storage.cancel_replays("sub"), 1, "replays cancelled")
+        expect_equal((await again(storage, cursor)).replays, (), "replays after cancelling")
 
 
 @case()
-async def an_empty_range_is_not_replayed(factory: StorageFactory) -> None:
+async def an_empty_replay_range_is_rejected(factory: StorageFactory) -> None:
     """Raise UsageError for a range that ends before it begins, or holds only events still to be delivered."""
     async with opened(factory) as storage:
         await ticks(storage, 5)
@@ -226,11 +228,11 @@ async def an_empty_range_is_not_replayed(factory: StorageFactory) -> None:
             await expect_error(
                 UsageError, storage.request_replay("sub", first, last), f"replay {first} to {last}"
             )
-        expect_equal((await control_of(storage)).replays, (), "replays after what was refused")
+        expect_equal((await control_of(storage)).replays, (), "replays after rejected calls")
 
 
 @case()
-async def positions_of_dead_letters_are_told_within_a_range(factory: StorageFactory) -> None:
+async def positions_of_dead_letters_are_returned_within_a_range(factory: StorageFactory) -> None:
     """Return a subscription's positions above one position and up to another."""
     async with opened(factory) as storage:
         await ticks(storage, 6)
@@ -244,16 +246,16 @@ async def positions_of_dead_letters_are_told_within_a_range(factory: StorageFact
 
 
 @case("shared")
-async def others_notice_what_is_asked(factory: StorageFactory) -> None:
-    """Let ``poll_controls`` say once that another storage object made a request."""
+async def poll_controls_reports_requests_of_other_storages(factory: StorageFactory) -> None:
+    """Return True from ``poll_controls`` once after another storage object made a request."""
     async with opened(factory) as storage, opened(factory) as other:
         await take(storage)
         storage.poll_head()
         storage.poll_controls()
         storage.poll_head()
-        expect_equal(storage.poll_controls(), False, "polling while nobody asked")
+        expect_equal(storage.poll_controls(), False, "polling before a request")
         await other.pause_subscription("sub")
         storage.poll_head()
-        expect_equal(storage.poll_controls(), True, "polling after another asked")
+        expect_equal(storage.poll_controls(), True, "polling after a request of the other storage")
         storage.poll_head()
         expect_equal(storage.poll_controls(), False, "polling again")

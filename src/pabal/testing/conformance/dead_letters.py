@@ -1,4 +1,4 @@
-"""Dead letters: deliveries that were given up, kept with their bytes until they are retried or discarded."""
+"""Dead letters: deliveries that were parked, kept with their bytes until they are retried or discarded."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ NOW = 1_700_000_100.0
 
 
 def parked(position: int, *, key: str | None = None, error_type: str | None = None) -> ParkedDelivery:
-    """Return a delivery that was given up after two attempts."""
+    """Return a delivery that was parked after two attempts."""
     failures = (failure(1), failure(2))
     if error_type is not None:
         failures = (failures[0], msgspec.structs.replace(failures[1], error_type=error_type))
@@ -52,7 +52,7 @@ async def only(storage: Any) -> DeadLetterRecord:
 
 
 @case()
-async def a_parked_delivery_is_kept_whole(factory: StorageFactory) -> None:
+async def a_dead_letter_keeps_the_whole_delivery(factory: StorageFactory) -> None:
     """Show subscription, position, reason, time, every failure, and the row with its original bytes."""
     async with opened(factory) as storage:
         await storage.store_events([Ticked(1), Deposited("a", 2, metadata={"desk": "x"})])
@@ -65,7 +65,7 @@ async def a_parked_delivery_is_kept_whole(factory: StorageFactory) -> None:
         expect_equal(letter.failures, (failure(1), failure(2)), "its failures")
         expect_equal(letter.parked_at, datetime.fromtimestamp(PARKED_AT, UTC), "when it was parked")
         [row] = expect_count(1, await storage.read_positions([2]), "rows")
-        expect_equal(letter.record, row, "its row, as it stands in the log")
+        expect_equal(letter.record, row, "its row, as in the log")
         expect_equal(await storage.get_dead_letter(letter.id), letter, "the same dead letter by its id")
 
 
@@ -95,7 +95,7 @@ async def dead_letters_are_listed_by_id_and_filtered(factory: StorageFactory) ->
 
 
 @case()
-async def an_unknown_dead_letter_is_an_error(factory: StorageFactory) -> None:
+async def an_unknown_dead_letter_raises_an_error(factory: StorageFactory) -> None:
     """Raise DeadLetterNotFoundError with the id, from every call."""
     async with opened(factory) as storage:
         for what, call in (
@@ -104,7 +104,7 @@ async def an_unknown_dead_letter_is_an_error(factory: StorageFactory) -> None:
             ("discard", storage.discard_dead_letter(7)),
         ):
             error = await expect_error(DeadLetterNotFoundError, call, f"{what} of an unknown dead letter")
-            expect_equal(error.dead_letter_id, 7, f"the id that the error of {what} names")
+            expect_equal(error.dead_letter_id, 7, f"the dead_letter_id in the error of {what}")
         for beyond in (2**63, -(2**63) - 1, 10**30):
             for what, call in (
                 ("get", storage.get_dead_letter(beyond)),
@@ -115,7 +115,7 @@ async def an_unknown_dead_letter_is_an_error(factory: StorageFactory) -> None:
 
 
 @case()
-async def a_retry_is_begun_once(factory: StorageFactory) -> None:
+async def a_retry_begins_once(factory: StorageFactory) -> None:
     """Return the dead letter at the first call and None at the next; put the retry into the cursor."""
     async with opened(factory) as storage:
         await storage.store_event(Deposited("a", 1))
@@ -126,12 +126,12 @@ async def a_retry_is_begun_once(factory: StorageFactory) -> None:
         assert begun is not None
         expect_equal(begun.record, letter.record, "the row to deliver again")
         expect_equal(
-            await storage.begin_retry(letter.id, None, NOW), None, "beginning a retry that is under way"
+            await storage.begin_retry(letter.id, None, NOW), None, "beginning a retry that has already begun"
         )
         [pending] = expect_count(1, (await again(storage, cursor)).retries, "retries")
         found = (pending.position, pending.attempts, pending.due_at, pending.from_dead_letter)
         expect_equal(found, (1, 0, NOW, True), "the retry in the cursor")
-        expect_equal(pending.failures, letter.failures, "the failures that the retry goes on from")
+        expect_equal(pending.failures, letter.failures, "the failures that the retry continues from")
 
 
 @case()
@@ -167,12 +167,12 @@ async def a_retry_that_fails_is_parked_under_the_same_id(factory: StorageFactory
         expect_equal((await again(storage, cursor)).retries, (), "retries that are left")
         check(
             await storage.begin_retry(letter.id, None, NOW) is not None,
-            "it must be possible to retry it again",
+            "a dead letter that was parked again can be retried",
         )
 
 
 @case()
-async def a_payload_is_edited_before_a_retry(factory: StorageFactory) -> None:
+async def a_retry_can_edit_the_payload(factory: StorageFactory) -> None:
     """Deliver the new payload, keep it if it is parked again, and leave the log unchanged."""
     async with opened(factory) as storage:
         event = Deposited("a", 1, metadata={"desk": "x"})
@@ -196,7 +196,7 @@ async def a_payload_is_edited_before_a_retry(factory: StorageFactory) -> None:
 
 
 @case()
-async def a_payload_that_does_not_fit_changes_nothing(factory: StorageFactory) -> None:
+async def an_invalid_payload_changes_nothing(factory: StorageFactory) -> None:
     """Raise DecodeError, and leave the dead letter parked and unchanged."""
     async with opened(factory) as storage:
         await storage.store_event(Deposited("a", 1))
@@ -205,12 +205,12 @@ async def a_payload_that_does_not_fit_changes_nothing(factory: StorageFactory) -
         for payload in (b'{"account":5}', b"{", b"[]"):
             call = storage.begin_retry(letter.id, payload, NOW)
             await expect_error(DecodeError, call, f"a retry with the payload {payload!r}")
-            expect_equal(await only(storage), letter, "the dead letter after a refused edit")
+            expect_equal(await only(storage), letter, "the dead letter after a rejected edit")
 
 
 @case()
 async def a_discarded_dead_letter_is_gone(factory: StorageFactory) -> None:
-    """Return it and remove it together with its retry; raise when it is asked for again."""
+    """Return it and remove it together with its retry; raise when it is discarded again."""
     async with opened(factory) as storage:
         await storage.store_events([Ticked(1), Ticked(2)])
         cursor = await park(storage, parked(1), parked(2))
@@ -226,7 +226,7 @@ async def a_discarded_dead_letter_is_gone(factory: StorageFactory) -> None:
 
 
 @case()
-async def a_blocking_dead_letter_counts_what_waits_behind_it(factory: StorageFactory) -> None:
+async def a_blocking_dead_letter_counts_the_queue_behind_it(factory: StorageFactory) -> None:
     """Block the key until the dead letter is gone and the queue is empty."""
     async with opened(factory) as storage:
         await storage.store_events([Deposited("a", number) for number in range(5)])
@@ -236,20 +236,24 @@ async def a_blocking_dead_letter_counts_what_waits_behind_it(factory: StorageFac
         queued = (("account/a", 2), ("account/a", 3))
         await storage.save_progress([Progress("sub", epoch, 3, 3, parked=(letter,), queued=queued)])
         found = await only(storage)
-        expect_equal((found.key, found.queued), ("account/a", 2), "its key, and how many wait behind it")
+        expect_equal(
+            (found.key, found.queued),
+            ("account/a", 2),
+            "its key, and how many deliveries are queued behind it",
+        )
         expect_equal(await storage.get_dead_letter(found.id), found, "the same dead letter by its id")
         cursor = await again(storage, cursor)
         expect_equal(cursor.blocked_keys, ("account/a",), "blocked keys while it is parked")
         await storage.begin_retry(found.id, None, NOW)
         await storage.save_progress([Progress("sub", cursor.epoch, 3, 3, cleared=(1,))])
         cursor = await again(storage, cursor)
-        expect_equal(cursor.blocked_keys, ("account/a",), "blocked keys while others still wait")
+        expect_equal(cursor.blocked_keys, ("account/a",), "blocked keys while deliveries are still queued")
         await storage.save_progress([Progress("sub", cursor.epoch, 3, 3, cleared=(2, 3))])
-        expect_equal((await again(storage, cursor)).blocked_keys, (), "blocked keys when nothing waits")
+        expect_equal((await again(storage, cursor)).blocked_keys, (), "blocked keys when nothing is queued")
 
 
 @case()
-async def parking_ends_retry_and_queue_place(factory: StorageFactory) -> None:
+async def parking_removes_the_retry_and_the_place_in_the_queue(factory: StorageFactory) -> None:
     """Forget a delivery's retry or its place in a queue once it is parked."""
     async with opened(factory) as storage:
         await storage.store_events([Deposited("a", number) for number in range(3)])
@@ -270,7 +274,7 @@ async def parking_ends_retry_and_queue_place(factory: StorageFactory) -> None:
 
 @case("persistent")
 async def dead_letters_survive_closing(factory: StorageFactory) -> None:
-    """Find dead letters after opening again, and the retries of those being retried."""
+    """Find dead letters after opening again, and retries that had begun."""
     async with opened(factory) as storage:
         await storage.store_events([Deposited("a", 1), Deposited("a", 2)])
         await park(storage, parked(1), parked(2, key="account/a"))
@@ -284,5 +288,7 @@ async def dead_letters_survive_closing(factory: StorageFactory) -> None:
         expect_equal([pending.position for pending in cursor.retries], [1], "retries after opening again")
         expect_equal(cursor.blocked_keys, ("account/a",), "blocked keys after opening again")
         expect_equal(
-            await storage.begin_retry(before[0].id, None, NOW), None, "beginning a retry that is under way"
+            await storage.begin_retry(before[0].id, None, NOW),
+            None,
+            "beginning a retry that has already begun",
         )

@@ -30,7 +30,7 @@ async def delivery(storage: Any, position: int) -> DeliveryRecord:
 
 @case()
 async def each_subscription_has_one_delivery_with_its_state(factory: StorageFactory) -> None:
-    """Show by name which subscription has finished, not begun, to retry, parked, or queued a position."""
+    """Show by name which subscription has finished, not begun, parked, queued, or will retry a position."""
     async with opened(factory) as storage:
         await ticks(storage, 5)
         other = await take(storage, "other")
@@ -53,7 +53,7 @@ async def each_subscription_has_one_delivery_with_its_state(factory: StorageFact
 
 
 @case()
-async def a_delivery_that_recovered_keeps_its_failed_attempts(factory: StorageFactory) -> None:
+async def a_recovered_delivery_keeps_its_failed_attempts(factory: StorageFactory) -> None:
     """Show the attempts, and when it succeeded, even if no retry was saved before; show none for others."""
     async with opened(factory) as storage:
         await ticks(storage, 3)
@@ -66,11 +66,13 @@ async def a_delivery_that_recovered_keeps_its_failed_attempts(factory: StorageFa
             failures = recovered(position, failed).failures
             expected = DeliveryRecord("sub", "finished", failed + 1, failures=failures, finished_at=DONE_AT)
             expect_equal(await delivery(storage, position), expected, f"the delivery of {position}")
-        expect_equal(await delivery(storage, 3), DeliveryRecord("sub", "finished"), "one that never failed")
+        expect_equal(
+            await delivery(storage, 3), DeliveryRecord("sub", "finished"), "a delivery that never failed"
+        )
 
 
 @case()
-async def a_dead_letter_that_recovered_keeps_its_failed_attempts(factory: StorageFactory) -> None:
+async def a_recovered_dead_letter_keeps_its_failed_attempts(factory: StorageFactory) -> None:
     """Show the attempts after its retry has succeeded and the dead letter is gone."""
     async with opened(factory) as storage:
         await ticks(storage, 1)
@@ -84,8 +86,8 @@ async def a_dead_letter_that_recovered_keeps_its_failed_attempts(factory: Storag
 
 
 @case()
-async def what_recovered_under_an_epoch_that_is_over_is_not_kept(factory: StorageFactory) -> None:
-    """Keep nothing of a save that was refused: the delivery will be made again."""
+async def a_recovery_saved_under_an_ended_epoch_is_dropped(factory: StorageFactory) -> None:
+    """Keep nothing of a rejected save: the delivery will be made again."""
     async with opened(factory) as storage:
         await ticks(storage, 1)
         cursor = await take(storage)
@@ -97,7 +99,7 @@ async def what_recovered_under_an_epoch_that_is_over_is_not_kept(factory: Storag
 
 
 @case()
-async def a_delivery_that_recovered_again_shows_both_times(factory: StorageFactory) -> None:
+async def a_delivery_that_recovers_again_shows_all_attempts(factory: StorageFactory) -> None:
     """Show the attempts of a replay after those before it, and the attempts of a retry after both."""
     async with opened(factory) as storage:
         await ticks(storage, 1)
@@ -118,7 +120,7 @@ async def a_delivery_that_recovered_again_shows_both_times(factory: StorageFacto
 
 
 @case()
-async def the_newest_that_recovered_are_kept(factory: StorageFactory) -> None:
+async def the_newest_recoveries_are_kept(factory: StorageFactory) -> None:
     """Forget the oldest beyond ``RECOVERIES_KEPT``, whether they come in one save or in several."""
     async with opened(factory) as storage:
         await ticks(storage, 3)
@@ -134,12 +136,14 @@ async def the_newest_that_recovered_are_kept(factory: StorageFactory) -> None:
         expect_equal(shown, [0, 2, 2 * (RECOVERIES_KEPT - 1)], "attempts that are shown of three positions")
         await save(plain)
         expect_equal(
-            (await delivery(storage, 2)).attempts, 0, "attempts of what is no longer among the newest"
+            (await delivery(storage, 2)).attempts,
+            0,
+            "attempts of a recovery that is no longer among the newest",
         )
 
 
 @case("steered")
-async def what_recovered_is_forgotten_with_its_subscription(factory: StorageFactory) -> None:
+async def recoveries_are_forgotten_with_their_subscription(factory: StorageFactory) -> None:
     """Show none of the attempts for another subscription that gets the same name later."""
     async with opened(factory) as storage:
         await ticks(storage, 1)
@@ -148,17 +152,19 @@ async def what_recovered_is_forgotten_with_its_subscription(factory: StorageFact
             change = Progress(name, cursor.epoch, 1, 1, cleared=(1,), recovered=(recovered(1),))
             await storage.save_progress([change])
             await storage.release_subscription(name, cursor.epoch)
-        expect_equal(await storage.forget_subscription("sub"), True, "whether there was one to forget")
+        expect_equal(await storage.forget_subscription("sub"), True, "forgetting the subscription")
         expect_equal(
-            [one.subscription for one in await storage.deliveries_at(1)], ["other"], "who shows a delivery"
+            [one.subscription for one in await storage.deliveries_at(1)],
+            ["other"],
+            "subscriptions with a delivery",
         )
         await take(storage, "sub", "now")
         attempts = {one.subscription: one.attempts for one in await storage.deliveries_at(1)}
-        expect_equal(attempts, {"other": 2, "sub": 0}, "attempts, once the name is taken again")
+        expect_equal(attempts, {"other": 2, "sub": 0}, "attempts, once the name is opened again")
 
 
 @case("persistent")
-async def what_recovered_is_there_after_opening_again(factory: StorageFactory) -> None:
+async def recoveries_survive_closing(factory: StorageFactory) -> None:
     """Show the failed attempts after the log was closed and opened again."""
     async with opened(factory) as storage:
         await ticks(storage, 1)
@@ -170,34 +176,36 @@ async def what_recovered_is_there_after_opening_again(factory: StorageFactory) -
 
 
 @case("steered")
-async def a_reset_is_asked_of_whoever_holds_the_subscription(factory: StorageFactory) -> None:
+async def a_reset_of_a_held_subscription_waits_for_its_holder(factory: StorageFactory) -> None:
     """Move a subscription at once if it is not held; if it is, store the last request until it is opened."""
     async with opened(factory) as storage:
         await ticks(storage, 5)
         cursor = await take(storage)
         await storage.save_progress([Progress("sub", cursor.epoch, 4, 4, retries=(retry(5, 2),))])
-        expect_equal(await storage.request_reset("sub", "beginning"), None, "a reset of what is held")
-        expect_equal(await storage.request_reset("sub", 2), None, "a second one, before the first was obeyed")
+        expect_equal(await storage.request_reset("sub", "beginning"), None, "a reset of a held subscription")
+        expect_equal(
+            await storage.request_reset("sub", 2), None, "a second reset, before the first took effect"
+        )
         [control] = expect_count(1, await storage.read_controls(["sub"]), "controls")
-        check(control.move is not None and control.move.start == 2, "who holds it must see the last request")
-        check(control.reopenings > cursor.reopenings, "to be asked to move is to be asked to take it up anew")
+        check(control.move is not None and control.move.start == 2, "its holder must see the last request")
+        check(control.reopenings > cursor.reopenings, "a requested reset must count as a request to reopen")
         cursor = await again(storage, cursor)
-        expect_equal((cursor.watermark, cursor.retries), (2, ()), "the cursor that it is taken anew with")
+        expect_equal((cursor.watermark, cursor.retries), (2, ()), "the cursor after reopening")
         await storage.save_progress([Progress("sub", cursor.epoch, 5, 5)])
         cursor = await again(storage, cursor)
-        expect_equal(cursor.watermark, 5, "the cursor after that")
+        expect_equal(cursor.watermark, 5, "the cursor after reopening again")
         await storage.release_subscription("sub", cursor.epoch)
-        expect_equal(await storage.request_reset("sub", 1), 1, "a reset of what nobody holds")
+        expect_equal(await storage.request_reset("sub", 1), 1, "a reset of a released subscription")
         [control] = expect_count(1, await storage.read_controls(["sub"]), "controls")
-        expect_equal(control.move, None, "what is asked for once it is done")
+        expect_equal(control.move, None, "the requested reset once it is done")
 
 
 @case("steered")
-async def a_reset_to_now_that_is_obeyed_later_repeats_nothing(factory: StorageFactory) -> None:
-    """Take "now" as the time of carrying it out, so that events handled before then are not repeated."""
+async def a_delayed_reset_to_now_repeats_nothing(factory: StorageFactory) -> None:
+    """Take "now" as the time at which the reset takes effect; events handled before are not repeated."""
     async with opened(factory) as storage:
         await ticks(storage, 2)
         cursor = await take(storage)
         await storage.request_reset("sub", "now")
         await ticks(storage, 3)
-        expect_equal((await again(storage, cursor)).watermark, 5, "where it stands")
+        expect_equal((await again(storage, cursor)).watermark, 5, "the watermark after the reset")

@@ -32,7 +32,7 @@ async def positions_start_at_1_and_grow(factory: StorageFactory) -> None:
 
 
 @case()
-async def an_empty_log_has_nothing(factory: StorageFactory) -> None:
+async def an_empty_log_returns_nothing(factory: StorageFactory) -> None:
     """Answer every question about an empty log without an error."""
     async with opened(factory) as storage:
         expect_equal(await storage.head(), 0, "the head of an empty log")
@@ -49,7 +49,7 @@ async def an_empty_log_has_nothing(factory: StorageFactory) -> None:
 
 
 @case()
-async def an_event_comes_back_as_it_was(factory: StorageFactory) -> None:
+async def an_event_is_read_back_unchanged(factory: StorageFactory) -> None:
     """Return payload, id, time, correlation and metadata of every kind of event unchanged."""
     seoul = datetime(2024, 1, 1, 9, tzinfo=UTC).astimezone()
     stored: list[Any] = [
@@ -143,7 +143,7 @@ async def rows_are_found_by_position(factory: StorageFactory) -> None:
 
 
 @case()
-async def the_same_event_again_is_stored_once(factory: StorageFactory) -> None:
+async def a_repeated_event_is_stored_once(factory: StorageFactory) -> None:
     """Return the first position for an event that is already stored, alone or in a batch."""
     first, second = Deposited("a", 1), Deposited("a", 2)
     async with opened(factory) as storage:
@@ -173,7 +173,7 @@ async def an_aggregate_without_a_type_is_found_by_the_empty_type(factory: Storag
 
 
 @case()
-async def one_id_with_other_content_is_refused(factory: StorageFactory) -> None:
+async def an_id_with_different_content_is_rejected(factory: StorageFactory) -> None:
     """Raise DuplicateEventError with id and position, and store nothing of the batch."""
     event = Deposited("a", 1)
     others = (
@@ -186,7 +186,11 @@ async def one_id_with_other_content_is_refused(factory: StorageFactory) -> None:
         for other in others:
             what = f"{other!r} under the id of {event!r}"
             error = await expect_error(DuplicateEventError, storage.store_events([Ticked(1), other]), what)
-            expect_equal((error.event_id, error.position), (event.event_id, position), "what the error names")
+            expect_equal(
+                (error.event_id, error.position),
+                (event.event_id, position),
+                "the event_id and position in the error",
+            )
         twins = [Ticked(1), Ticked(2, event_id=Ticked(3).event_id)]
         twins.append(Ticked(4, event_id=twins[1].event_id))
         await expect_error(
@@ -196,8 +200,8 @@ async def one_id_with_other_content_is_refused(factory: StorageFactory) -> None:
 
 
 @case()
-async def a_batch_with_a_bad_event_leaves_nothing(factory: StorageFactory) -> None:
-    """Refuse the whole batch for one event that cannot be stored."""
+async def a_batch_with_an_invalid_event_stores_nothing(factory: StorageFactory) -> None:
+    """Reject the whole batch if one event cannot be stored."""
     bad: list[tuple[type[BaseException], Any]] = [
         (NonFiniteNumberError, Ticked(1, float("nan"))),
         (UnregisteredEventError, object()),
@@ -205,14 +209,14 @@ async def a_batch_with_a_bad_event_leaves_nothing(factory: StorageFactory) -> No
     ]
     async with opened(factory) as storage:
         for kind, event in bad:
-            what = f"a batch with what must raise {kind.__name__}"
+            what = f"a batch with an event that must raise {kind.__name__}"
             await expect_error(kind, storage.store_events([Ticked(1), event, Ticked(2)]), what)
-        expect_equal(await everything(storage), [], "the log after refused batches")
-        expect_equal(await storage.store_event(Ticked(1)), 1, "the position of the first good event")
+        expect_equal(await everything(storage), [], "the log after rejected batches")
+        expect_equal(await storage.store_event(Ticked(1)), 1, "the position of the first valid event")
 
 
 @case()
-async def listeners_hear_every_commit_in_order(factory: StorageFactory) -> None:
+async def listeners_receive_every_commit_in_order(factory: StorageFactory) -> None:
     """Call listeners with the new events before their publisher resumes, until they are removed."""
     heard: list[Committed] = []
     async with opened(factory) as storage:
@@ -221,14 +225,16 @@ async def listeners_hear_every_commit_in_order(factory: StorageFactory) -> None:
         for batch in ([old], [Ticked(1), Ticked(2)], [old, Ticked(3)]):
             positions = await storage.store_events(batch)
             known = {one.first + at: event for one in heard for at, event in enumerate(one.events)}
-            expect_equal([known.get(p) for p in positions], batch, "heard before the append returned")
+            expect_equal(
+                [known.get(p) for p in positions], batch, "events received before the append returned"
+            )
         firsts = [one.first for one in heard]
-        expect_equal(firsts, sorted(firsts), "the order in which commits were heard")
-        expect_equal(sum(len(one.events) for one in heard), 4, "events heard, each once")
+        expect_equal(firsts, sorted(firsts), "the order in which commits were received")
+        expect_equal(sum(len(one.events) for one in heard), 4, "events received, each once")
         remove()
         await storage.store_event(Ticked(9))
         expect_equal(
-            sum(len(one.events) for one in heard), 4, "events heard after the listener was taken away"
+            sum(len(one.events) for one in heard), 4, "events received after the listener was removed"
         )
 
 
@@ -253,7 +259,7 @@ async def concurrent_appends_keep_the_order_of_each_caller(factory: StorageFacto
 
 
 @case()
-async def a_cancelled_append_is_there_once_or_not_at_all(factory: StorageFactory) -> None:
+async def a_cancelled_append_is_stored_completely_or_not_at_all(factory: StorageFactory) -> None:
     """Store a cancelled append as a whole or not at all; a second try leaves its events stored once."""
     async with opened(factory) as storage:
         for turns in range(8):
@@ -270,7 +276,7 @@ async def a_cancelled_append_is_there_once_or_not_at_all(factory: StorageFactory
 
 
 @case()
-async def statistics_count_what_is_there(factory: StorageFactory) -> None:
+async def statistics_count_the_stored_events(factory: StorageFactory) -> None:
     """Count events by type and aggregate type, and return the first and last position and time."""
     early, late = datetime(2020, 1, 1, tzinfo=UTC), datetime(2030, 1, 1, tzinfo=UTC)
     stored = [
@@ -293,7 +299,7 @@ async def statistics_count_what_is_there(factory: StorageFactory) -> None:
 
 
 @case()
-async def events_are_marked_as_processed_by_hand(factory: StorageFactory) -> None:
+async def events_can_be_marked_as_processed(factory: StorageFactory) -> None:
     """Without any subscription, return every event that was not marked as processed."""
     stored = [Ticked(number) for number in range(4)]
     async with opened(factory) as storage:
@@ -312,7 +318,7 @@ async def events_are_marked_as_processed_by_hand(factory: StorageFactory) -> Non
 
 
 @case()
-async def a_closed_storage_refuses(factory: StorageFactory) -> None:
+async def a_closed_storage_rejects_appends(factory: StorageFactory) -> None:
     """Raise StorageClosedError after closing; closing twice is allowed."""
     async with opened(factory) as storage:
         await storage.store_event(Ticked(1))
@@ -330,12 +336,13 @@ async def the_log_survives_closing(factory: StorageFactory) -> None:
         expect_equal(await storage.head(), positions[-1], "the head after opening again")
         expect_equal(await everything(storage), [Deposited("a", 1), Ticked(2)], "the log after opening again")
         check(
-            await storage.store_event(Ticked(3)) > positions[-1], "positions must go on after opening again"
+            await storage.store_event(Ticked(3)) > positions[-1],
+            "positions must continue after opening again",
         )
 
 
 @case("persistent")
-async def the_same_event_again_is_known_after_closing(factory: StorageFactory) -> None:
+async def a_repeated_event_is_known_after_closing(factory: StorageFactory) -> None:
     """Return the first position of an event that was stored before a restart."""
     event = Deposited("a", 1)
     async with opened(factory) as storage:
@@ -346,7 +353,7 @@ async def the_same_event_again_is_known_after_closing(factory: StorageFactory) -
 
 
 @case("shared")
-async def what_one_writes_the_other_reads(factory: StorageFactory) -> None:
+async def storages_read_what_each_other_writes(factory: StorageFactory) -> None:
     """Let two storages on the same data append in turn and see each other's events and head."""
     async with opened(factory) as left, opened(factory) as right:
         for number in range(1, 7):
@@ -363,7 +370,7 @@ async def what_one_writes_the_other_reads(factory: StorageFactory) -> None:
 
 
 @case("shared")
-async def the_head_is_polled_for_what_others_wrote(factory: StorageFactory) -> None:
+async def poll_head_reports_appends_of_other_storages(factory: StorageFactory) -> None:
     """Return the head once after another storage has moved it, and None otherwise."""
     async with opened(factory) as left, opened(factory) as right:
         await left.store_event(Ticked(1))

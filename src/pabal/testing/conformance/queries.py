@@ -49,7 +49,7 @@ TICKED, DEPOSITED = "conformance.ticked", "conformance.deposited"
 
 
 @case()
-async def events_are_found_by_what_they_say_of_themselves(factory: StorageFactory) -> None:
+async def events_are_found_by_type_aggregate_and_causes(factory: StorageFactory) -> None:
     """Return the events that match every given part of the filter, from either end."""
     async with opened(factory) as storage:
         events = await filled(storage)
@@ -76,7 +76,7 @@ async def events_are_found_by_what_they_say_of_themselves(factory: StorageFactor
 
 
 @case()
-async def pages_follow_one_another(factory: StorageFactory) -> None:
+async def pages_continue_where_the_last_one_ended(factory: StorageFactory) -> None:
     """Return up to ``limit`` events strictly between two positions; each page begins where the last ended."""
     async with opened(factory) as storage:
         await filled(storage)
@@ -87,19 +87,19 @@ async def pages_follow_one_another(factory: StorageFactory) -> None:
                 while page := await _next_page(storage, wanted, pages, newest_first):
                     pages += page
                     # Without this check, a backend that loses its place would loop for ever.
-                    expect_equal(
-                        len(set(pages)), len(pages), f"positions that no earlier page of {wanted} had"
-                    )
+                    expect_equal(len(set(pages)), len(pages), f"positions of {wanted} without repetitions")
                 expect_equal(
                     pages, expected[::-1] if newest_first else expected, f"pages of {wanted}, {newest_first=}"
                 )
         expect_equal(await found(storage, LogFilter(), after=2, before=6), [3, 4, 5], "between two positions")
-        expect_equal(await found(storage, LogFilter(), after=5, before=6), [], "between neighbours")
+        expect_equal(
+            await found(storage, LogFilter(), after=5, before=6), [], "between neighbouring positions"
+        )
         expect_equal(await found(storage, LogFilter(), after=-4, before=99, limit=1), [1], "beyond both ends")
 
 
 @case()
-async def events_are_found_by_when_they_were_recorded(factory: StorageFactory) -> None:
+async def events_are_found_by_recording_time(factory: StorageFactory) -> None:
     """Include ``since`` and exclude ``until``; times in the log never go back."""
     async with opened(factory) as storage:
         await filled(storage)
@@ -118,7 +118,7 @@ async def events_are_found_by_when_they_were_recorded(factory: StorageFactory) -
 
 
 @case()
-async def a_kind_of_aggregate_alone_is_no_filter(factory: StorageFactory) -> None:
+async def an_aggregate_type_alone_is_rejected_as_a_filter(factory: StorageFactory) -> None:
     """Raise UsageError for a filter that no index supports, and for a time without an offset."""
     async with opened(factory) as storage:
         call = storage.find_events(LogFilter(aggregate_type="account"))
@@ -152,4 +152,4 @@ async def dead_letters_are_counted_by_subscription_and_error(factory: StorageFac
         both = [letters[0], letters[2]]
         times = sorted(letter.parked_at for letter in both)
         shown = (groups[0].first_parked_at, groups[0].last_parked_at, groups[0].newest_id)
-        expect_equal(shown, (times[0], times[-1], both[-1].id), "what a group says of its dead letters")
+        expect_equal(shown, (times[0], times[-1], both[-1].id), "times and newest id of a group")

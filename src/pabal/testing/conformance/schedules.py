@@ -11,7 +11,7 @@ T = 1_700_000_000.0
 
 
 @case()
-async def nothing_is_due_where_nothing_is_scheduled(factory: StorageFactory) -> None:
+async def nothing_is_due_when_nothing_is_scheduled(factory: StorageFactory) -> None:
     """Return None, and append nothing."""
     async with opened(factory) as storage:
         expect_equal(await storage.release_due(T), None, "when the next event is due")
@@ -37,7 +37,7 @@ async def events_enter_the_log_when_they_are_due(factory: StorageFactory) -> Non
 
 
 @case("versioned")
-async def an_event_that_is_due_is_the_event_that_was_scheduled(factory: StorageFactory) -> None:
+async def a_due_event_is_appended_unchanged(factory: StorageFactory) -> None:
     """Keep id, time, correlation and metadata; give it a version in its stream, and call listeners."""
     event = Deposited("a", 2, metadata={"desk": "x"}, correlation_id="c-1", causation_id="c-0")
     heard: list[object] = []
@@ -47,14 +47,14 @@ async def an_event_that_is_due_is_the_event_that_was_scheduled(factory: StorageF
         storage.add_listener(lambda batch: heard.extend(batch.events))
         await storage.release_due(T)
         found = await storage.get_event(event.event_id)
-        expect_equal(found.to_dict(), event.to_dict(), "the event that entered the log")
+        expect_equal(found.to_dict(), event.to_dict(), "the event that was appended")
         envelopes = [envelope async for envelope in storage.read()]
         expect_equal([one.stream_version for one in envelopes], [1, 2], "versions of the stream")
-        expect_equal(heard, [event], "what a listener heard")
+        expect_equal(heard, [event], "the events a listener received")
 
 
 @case()
-async def the_same_event_is_scheduled_once(factory: StorageFactory) -> None:
+async def a_repeated_event_is_scheduled_once(factory: StorageFactory) -> None:
     """Change nothing for an event that is already scheduled or stored."""
     event, stored = Ticked(1), Ticked(2)
     async with opened(factory) as storage:
@@ -68,7 +68,7 @@ async def the_same_event_is_scheduled_once(factory: StorageFactory) -> None:
 
 
 @case()
-async def one_id_with_other_content_is_refused(factory: StorageFactory) -> None:
+async def an_id_with_different_content_is_rejected(factory: StorageFactory) -> None:
     """Raise DuplicateEventError if another event with the id is scheduled or stored."""
     scheduled, stored = Ticked(1), Ticked(2)
     async with opened(factory) as storage:
@@ -78,14 +78,14 @@ async def one_id_with_other_content_is_refused(factory: StorageFactory) -> None:
             for other in (Ticked(9, event_id=event.event_id), Deposited("a", 1, event_id=event.event_id)):
                 call = storage.schedule_event(other, T)
                 error = await expect_error(DuplicateEventError, call, f"{other!r} under the id of {event!r}")
-                expect_equal(error.event_id, event.event_id, "the id that the error names")
+                expect_equal(error.event_id, event.event_id, "the event_id in the error")
         await storage.release_due(T)
         expect_equal(await everything(storage), [stored, scheduled], "the log")
 
 
 @case()
-async def a_scheduled_event_that_was_stored_meanwhile_stays_one(factory: StorageFactory) -> None:
-    """Append nothing for it when it is due, and go on with the other events that are due."""
+async def a_scheduled_event_already_stored_is_not_appended_again(factory: StorageFactory) -> None:
+    """Append nothing for it when it is due, and continue with the other events that are due."""
     event, other, third = Ticked(1), Ticked(2), Ticked(3)
     async with opened(factory) as storage:
         for number, scheduled in enumerate((event, other, third)):
@@ -99,26 +99,30 @@ async def a_scheduled_event_that_was_stored_meanwhile_stays_one(factory: Storage
 
 
 @case()
-async def what_cannot_be_stored_cannot_be_scheduled(factory: StorageFactory) -> None:
-    """Refuse a bad event when it is scheduled, not when it is due; refuse a time that never comes."""
+async def invalid_events_cannot_be_scheduled(factory: StorageFactory) -> None:
+    """Reject an invalid event when it is scheduled, not when it is due; reject a time that never comes."""
     async with opened(factory) as storage:
         for bad in (Ticked(1, float("inf")), Deposited("x" * 3_000_000, 1)):
             await expect_error(
-                InvalidEventError, storage.schedule_event(adopt(bad), T), "scheduling a bad event"
+                InvalidEventError, storage.schedule_event(adopt(bad), T), "scheduling an invalid event"
             )
         for never in (float("nan"), float("inf"), 10**400):
-            await expect_error(UsageError, storage.schedule_event(Ticked(2), never), "scheduling for no time")
+            await expect_error(
+                UsageError,
+                storage.schedule_event(Ticked(2), never),
+                "scheduling at a time that is not finite",
+            )
         expect_equal(await storage.release_due(T + 9), None, "when the next event is due")
 
 
 @case()
-async def many_that_are_due_at_once_all_enter(factory: StorageFactory) -> None:
+async def all_events_due_at_once_are_appended(factory: StorageFactory) -> None:
     """Append every event that is due, however many there are, in one call or several."""
     async with opened(factory) as storage:
         for number in range(60):
             await storage.schedule_event(Ticked(number), T + number // 20)
         while await storage.release_due(T + 9) is not None:
-            check(await storage.head() < 60, "an event must not be said to be due when all have entered")
+            check(await storage.head() < 60, "no event may be due once all have been appended")
         found = [event.number // 20 for event in await everything(storage)]
         expect_equal(found, sorted(found), "events in the order of their time")
         expect_equal(len(found), 60, "events in the log")

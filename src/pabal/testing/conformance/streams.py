@@ -48,7 +48,7 @@ async def a_stream_is_read_in_version_order(factory: StorageFactory) -> None:
 
 
 @case()
-async def streams_of_one_id_and_two_types_are_two_streams(factory: StorageFactory) -> None:
+async def one_id_under_two_types_is_two_streams(factory: StorageFactory) -> None:
     """Count and check account/a and audit/a separately."""
     async with opened(factory) as storage:
         await storage.append("account", "a", [Deposited("a", 1)], expected_version=0)
@@ -57,7 +57,7 @@ async def streams_of_one_id_and_two_types_are_two_streams(factory: StorageFactor
 
 
 @case()
-async def an_append_at_the_version_seen_succeeds(factory: StorageFactory) -> None:
+async def an_append_at_the_current_version_succeeds(factory: StorageFactory) -> None:
     """Append at the expected version (0: the stream does not exist yet), and return the positions."""
     async with opened(factory) as storage:
         first = await storage.append("account", "a", deposits("a", range(2)), expected_version=0)
@@ -68,7 +68,7 @@ async def an_append_at_the_version_seen_succeeds(factory: StorageFactory) -> Non
 
 
 @case()
-async def an_append_at_another_version_is_refused(factory: StorageFactory) -> None:
+async def an_append_at_another_version_is_rejected(factory: StorageFactory) -> None:
     """Raise ConcurrencyError with both versions, and append nothing."""
     async with opened(factory) as storage:
         await storage.store_events(deposits("a", range(3)))
@@ -82,13 +82,13 @@ async def an_append_at_another_version_is_refused(factory: StorageFactory) -> No
             expect_equal(
                 found,
                 ("account", account, expected, 3 if account == "a" else 0),
-                f"what the error says of {what}",
+                f"the fields of the error of {what}",
             )
-        expect_equal(await everything(storage), deposits("a", range(3)), "the log after refused appends")
+        expect_equal(await everything(storage), deposits("a", range(3)), "the log after rejected appends")
 
 
 @case()
-async def an_append_without_a_version_asks_for_none(factory: StorageFactory) -> None:
+async def an_append_without_a_version_is_not_checked(factory: StorageFactory) -> None:
     """Append at whatever version the stream has."""
     async with opened(factory) as storage:
         for numbers in (range(2), range(2, 4)):
@@ -99,18 +99,18 @@ async def an_append_without_a_version_asks_for_none(factory: StorageFactory) -> 
 
 
 @case()
-async def an_event_of_another_aggregate_is_refused(factory: StorageFactory) -> None:
+async def an_event_of_another_aggregate_is_rejected(factory: StorageFactory) -> None:
     """Raise InvalidEventError for an event that names another stream, and append nothing."""
     async with opened(factory) as storage:
         for stranger in (Deposited("b", 1), Audited("a", 1), Ticked(1)):
             call = storage.append("account", "a", [Deposited("a", 1), stranger], expected_version=0)
             await expect_error(InvalidEventError, call, f"{stranger!r} in the stream account/a")
-        expect_equal(await everything(storage), [], "the log after refused appends")
+        expect_equal(await everything(storage), [], "the log after rejected appends")
 
 
 @case()
-async def the_same_append_again_succeeds(factory: StorageFactory) -> None:
-    """Return the first positions although the version has moved: a caller that lost the reply tries again."""
+async def a_repeated_append_succeeds(factory: StorageFactory) -> None:
+    """Return the first positions although the version has moved: a caller may have lost the reply."""
     events = deposits("a", range(2))
     async with opened(factory) as storage:
         first = await storage.append("account", "a", events, expected_version=0)
@@ -120,7 +120,7 @@ async def the_same_append_again_succeeds(factory: StorageFactory) -> None:
 
 
 @case()
-async def of_two_that_saw_one_version_one_wins(factory: StorageFactory) -> None:
+async def only_one_append_at_a_version_succeeds(factory: StorageFactory) -> None:
     """Let exactly one of ten concurrent appends at one version succeed."""
     async with opened(factory) as storage:
         await storage.store_event(Deposited("a", 0))
@@ -136,7 +136,7 @@ async def of_two_that_saw_one_version_one_wins(factory: StorageFactory) -> None:
 
 
 @case()
-async def a_refused_neighbour_disturbs_nobody(factory: StorageFactory) -> None:
+async def a_rejected_append_does_not_affect_concurrent_ones(factory: StorageFactory) -> None:
     """Keep versions right when appends that fail and appends that succeed are made at the same time."""
     async with opened(factory) as storage:
         calls: list[Any] = []
@@ -153,7 +153,7 @@ async def a_refused_neighbour_disturbs_nobody(factory: StorageFactory) -> None:
 
 
 @case("persistent")
-async def versions_go_on_after_closing(factory: StorageFactory) -> None:
+async def versions_continue_after_closing(factory: StorageFactory) -> None:
     """Know every stream's version after opening again."""
     async with opened(factory) as storage:
         await storage.store_events([*deposits("a", range(2)), Audited("a", 9)])
@@ -168,14 +168,16 @@ async def versions_go_on_after_closing(factory: StorageFactory) -> None:
 
 
 @case("shared")
-async def versions_are_checked_against_what_others_wrote(factory: StorageFactory) -> None:
-    """Refuse an append at a version that another storage on the same data has already passed."""
+async def versions_are_checked_against_other_storages_appends(factory: StorageFactory) -> None:
+    """Reject an append at a version that another storage on the same data has already passed."""
     async with opened(factory) as left, opened(factory) as right:
         await left.append("account", "a", [Deposited("a", 1)], expected_version=0)
         await right.append("account", "a", [Deposited("a", 2)], expected_version=1)
         call = left.append("account", "a", [Deposited("a", 9)], expected_version=1)
-        error = await expect_error(ConcurrencyError, call, "an append at a version that the other moved past")
-        expect_equal(error.actual_version, 2, "the version that the error names")
+        error = await expect_error(
+            ConcurrencyError, call, "an append at a version that the other storage has passed"
+        )
+        expect_equal(error.actual_version, 2, "the actual_version in the error")
         await left.append("account", "a", [Deposited("a", 3)], expected_version=2)
         for one in (left, right):
             stream = await one.get_events_by_aggregate("a", "account")

@@ -46,8 +46,8 @@ async def again(storage: Any, cursor: Cursor) -> Cursor:
 
 
 @case()
-async def a_new_name_begins_where_it_says(factory: StorageFactory) -> None:
-    """Begin now, at the beginning, after a position, or at a time; beyond the head means at the head."""
+async def a_new_subscription_begins_at_its_start(factory: StorageFactory) -> None:
+    """Begin now, at the beginning, after a position, or at a time; a start beyond the head means the head."""
     async with opened(factory) as storage:
         positions = await ticks(storage, 3)
         recorded = [envelope.recorded_at async for envelope in storage.read()]
@@ -65,18 +65,18 @@ async def a_new_name_begins_where_it_says(factory: StorageFactory) -> None:
         ):
             cursor = await take(storage, f"sub-{number}", start)
             expect_equal(
-                (cursor.watermark, cursor.frontier), (expected, expected), f"where start={start!r} begins"
+                (cursor.watermark, cursor.frontier), (expected, expected), f"the cursor with start={start!r}"
             )
             rest = (cursor.unfinished, cursor.retries, cursor.blocked_keys)
-            expect_equal(rest, ((), (), ()), "what a new subscription has left to do")
+            expect_equal(rest, ((), (), ()), "unfinished work of a new subscription")
             expect_equal(cursor.name, f"sub-{number}", "the name of the cursor")
-            check(cursor.number >= 1, f"the number must be from 1: {cursor}")
+            check(cursor.number >= 1, f"the number must be at least 1: {cursor}")
             expect_equal(cursor.epoch, 1, "the epoch of a new name")
 
 
 @case()
-async def the_place_of_a_new_name_is_settled_at_the_call(factory: StorageFactory) -> None:
-    """Put an append that begins after the call behind the start of a subscription that begins now."""
+async def the_start_of_a_new_subscription_is_fixed_at_the_call(factory: StorageFactory) -> None:
+    """Start a subscription at "now" below every append that begins after the call."""
     async with opened(factory) as storage:
         await ticks(storage, 2)
         opening = storage.open_subscription("sub", "now")
@@ -89,7 +89,7 @@ async def the_place_of_a_new_name_is_settled_at_the_call(factory: StorageFactory
 
 
 @case()
-async def names_are_numbered_apart(factory: StorageFactory) -> None:
+async def each_subscription_has_its_own_number(factory: StorageFactory) -> None:
     """Give each name its own number, and keep it."""
     async with opened(factory) as storage:
         cursors = [await take(storage, name) for name in ("one", "two", "three")]
@@ -100,7 +100,7 @@ async def names_are_numbered_apart(factory: StorageFactory) -> None:
 
 
 @case()
-async def a_known_name_goes_on_where_it_was(factory: StorageFactory) -> None:
+async def a_known_subscription_continues_at_its_cursor(factory: StorageFactory) -> None:
     """Continue at the saved cursor, whatever ``start`` says."""
     async with opened(factory) as storage:
         await ticks(storage, 5)
@@ -115,48 +115,52 @@ async def a_known_name_goes_on_where_it_was(factory: StorageFactory) -> None:
 
 
 @case()
-async def one_at_a_time_holds_a_subscription(factory: StorageFactory) -> None:
+async def a_subscription_has_one_holder_at_a_time(factory: StorageFactory) -> None:
     """Return None while a subscription is held, and a higher epoch to the next holder."""
     async with opened(factory) as storage:
         first = await take(storage)
-        expect_equal(await storage.open_subscription("sub", "now"), None, "opening what is held")
+        expect_equal(await storage.open_subscription("sub", "now"), None, "opening a held subscription")
         await take(storage, "other")
         second = await again(storage, first)
         check(second.epoch > first.epoch, f"the epoch must grow: {first.epoch}, then {second.epoch}")
 
 
 @case()
-async def its_holder_takes_it_anew_without_giving_it_up(factory: StorageFactory) -> None:
+async def a_holder_can_reopen_its_subscription_without_releasing_it(factory: StorageFactory) -> None:
     """Return the saved cursor and a higher epoch if it is opened with the epoch in which it is held."""
     async with opened(factory) as storage:
         await ticks(storage, 5)
         first = await take(storage)
         await storage.save_progress([Progress("sub", first.epoch, 2, 4, (3,), (retry(3),))])
         wrong = await storage.open_subscription("sub", "now", epoch=first.epoch + 1)
-        expect_equal(wrong, None, "opening what is held, with another epoch")
+        expect_equal(wrong, None, "opening a held subscription with another epoch")
         second = await storage.open_subscription("sub", "now", epoch=first.epoch)
         if second is None:
-            raise AssertionError("its holder must get a subscription anew, with the epoch it has")
+            raise AssertionError("its holder must be able to reopen a subscription with its epoch")
         found = (second.number, second.watermark, second.frontier, second.unfinished, second.retries)
-        expect_equal(found, (first.number, 2, 4, (3,), (retry(3),)), "the cursor taken anew")
+        expect_equal(found, (first.number, 2, 4, (3,), (retry(3),)), "the cursor after reopening")
         check(second.epoch > first.epoch, f"the epoch must grow: {first.epoch}, then {second.epoch}")
-        expect_equal(await storage.open_subscription("sub", "now"), None, "opening what was taken anew")
+        expect_equal(await storage.open_subscription("sub", "now"), None, "opening a reopened subscription")
         late = await storage.open_subscription("sub", "now", epoch=first.epoch)
-        expect_equal(late, None, "opening what was taken anew, with the epoch before")
+        expect_equal(late, None, "opening a reopened subscription with its previous epoch")
         expect_equal(
-            await storage.save_progress([Progress("sub", first.epoch, 5, 5)]), ["sub"], "names refused"
+            await storage.save_progress([Progress("sub", first.epoch, 5, 5)]), ["sub"], "names rejected"
         )
         await storage.release_subscription("sub", first.epoch)
-        expect_equal(await storage.open_subscription("sub", "now"), None, "a release of the epoch before")
+        expect_equal(
+            await storage.open_subscription("sub", "now"),
+            None,
+            "opening after a release with the previous epoch",
+        )
         given_up = await again(storage, second)
-        expect_equal(given_up.watermark, 2, "where it goes on after a release")
+        expect_equal(given_up.watermark, 2, "the watermark after a release")
         await storage.release_subscription("sub", given_up.epoch)
         free = await storage.open_subscription("sub", "now", epoch=given_up.epoch)
-        check(free is not None, "what is free must be given, whatever the epoch is that it was held in")
+        check(free is not None, "a released subscription must open with any epoch")
 
 
 @case()
-async def of_many_who_open_at_once_one_gets_it(factory: StorageFactory) -> None:
+async def only_one_of_several_concurrent_openings_succeeds(factory: StorageFactory) -> None:
     """Give a subscription to one of ten concurrent callers."""
     async with opened(factory) as storage:
         for name in ("new", "known"):
@@ -169,7 +173,7 @@ async def of_many_who_open_at_once_one_gets_it(factory: StorageFactory) -> None:
 
 
 @case()
-async def everything_saved_comes_back(factory: StorageFactory) -> None:
+async def saved_progress_is_restored(factory: StorageFactory) -> None:
     """Return watermark, frontier, unfinished positions, retries with their failures, and queues."""
     async with opened(factory) as storage:
         positions = await ticks(storage, 40)
@@ -187,14 +191,16 @@ async def everything_saved_comes_back(factory: StorageFactory) -> None:
             found, (positions[3], positions[32], unfinished), "watermark, frontier and unfinished positions"
         )
         expect_equal(cursor.retries, retries, "retries, by position")
-        expect_equal(sorted(cursor.blocked_keys), ["k/1", "k/2"], "keys that something waits behind")
+        expect_equal(sorted(cursor.blocked_keys), ["k/1", "k/2"], "blocked keys")
         expect_equal(
             await storage.queued_positions("sub", "k/1", 10),
             [positions[10], positions[12]],
             "the queue of k/1",
         )
         expect_equal(
-            await storage.queued_positions("sub", "k/1", 1), [positions[10]], "the first of the queue of k/1"
+            await storage.queued_positions("sub", "k/1", 1),
+            [positions[10]],
+            "the first position in the queue of k/1",
         )
         expect_equal(
             await storage.queued_positions("sub", "k/9", 10), [], "the queue of a key that is not blocked"
@@ -212,7 +218,7 @@ async def later_saves_replace_earlier_ones(factory: StorageFactory) -> None:
         await storage.save_progress([first])
         await storage.save_progress([Progress("sub", epoch, 0, 2, (1,), (retry(1, 2),), cleared=(2, 3, 5))])
         cursor = await again(storage, cursor)
-        expect_equal(cursor.retries, (retry(1, 2),), "retries after one was made again and one was cleared")
+        expect_equal(cursor.retries, (retry(1, 2),), "retries after one was replaced and one was cleared")
         expect_equal(cursor.blocked_keys, ("k",), "blocked keys after one queue was cleared")
         expect_equal(
             await storage.queued_positions("sub", "k", 10), [4], "the queue after one place was cleared"
@@ -220,7 +226,7 @@ async def later_saves_replace_earlier_ones(factory: StorageFactory) -> None:
 
 
 @case()
-async def one_save_carries_several_subscriptions(factory: StorageFactory) -> None:
+async def one_save_covers_several_subscriptions(factory: StorageFactory) -> None:
     """Save the progress of each name to its own cursor."""
     async with opened(factory) as storage:
         await ticks(storage, 9)
@@ -235,7 +241,7 @@ async def one_save_carries_several_subscriptions(factory: StorageFactory) -> Non
 
 
 @case()
-async def progress_of_an_epoch_that_is_over_is_refused(factory: StorageFactory) -> None:
+async def progress_of_an_ended_epoch_is_rejected(factory: StorageFactory) -> None:
     """Return the name and save nothing for it, but save the other names of the same call."""
     async with opened(factory) as storage:
         await ticks(storage, 9)
@@ -243,27 +249,29 @@ async def progress_of_an_epoch_that_is_over_is_refused(factory: StorageFactory) 
         other = await take(storage, "other")
         await storage.release_subscription("sub", old.epoch)
         late = Progress("sub", old.epoch, 5, 5, (), (retry(6),), queued=(("k", 7),))
-        expect_equal(await storage.save_progress([late]), ["sub"], "names refused after the release")
+        expect_equal(await storage.save_progress([late]), ["sub"], "names rejected after the release")
         new = await take(storage)
         both = [late, Progress("other", other.epoch, 4, 4)]
-        expect_equal(await storage.save_progress(both), ["sub"], "names refused after another took it")
+        expect_equal(
+            await storage.save_progress(both), ["sub"], "names rejected after another holder opened it"
+        )
         await storage.release_subscription("sub", old.epoch)
         expect_equal(
             await storage.open_subscription("sub", "now"),
             None,
-            "a release of an old epoch must change nothing",
+            "opening after a release with an old epoch",
         )
         found = await again(storage, new)
         expect_equal(
             (found.watermark, found.retries, found.blocked_keys),
             (0, (), ()),
-            "the cursor after refused saves",
+            "the cursor after rejected saves",
         )
         expect_equal((await again(storage, other)).watermark, 4, "the cursor of the other name")
 
 
 @case()
-async def subscriptions_are_listed_with_their_figures(factory: StorageFactory) -> None:
+async def subscriptions_are_listed_with_their_unfinished_work(factory: StorageFactory) -> None:
     """Show all durable names, sorted, held or not, with their unfinished work."""
     async with opened(factory) as storage:
         await ticks(storage, 9)
@@ -275,8 +283,8 @@ async def subscriptions_are_listed_with_their_figures(factory: StorageFactory) -
         await storage.save_progress([change])
         first, second = expect_count(2, await storage.list_subscriptions(), "subscriptions")
         figures = (first.name, first.watermark, first.frontier, first.unfinished, first.retries, first.queued)
-        expect_equal(figures, ("an idle one", 9, 9, 0, 0, 0), "figures of a subscription with nothing to do")
-        expect_equal(first.owner, None, "the owner of a subscription that nobody holds")
+        expect_equal(figures, ("an idle one", 9, 9, 0, 0, 0), "statistics of an idle subscription")
+        expect_equal(first.owner, None, "the owner of a released subscription")
         figures = (
             second.name,
             second.watermark,
@@ -285,15 +293,15 @@ async def subscriptions_are_listed_with_their_figures(factory: StorageFactory) -
             second.retries,
             second.queued,
         )
-        expect_equal(figures, ("busy", 1, 6, 4, 2, 2), "figures of a subscription with much to do")
-        check(second.owner is not None, "a subscription that is held must have an owner")
-        expect_equal(second.epoch, busy.epoch, "the epoch of a subscription that is held")
+        expect_equal(figures, ("busy", 1, 6, 4, 2, 2), "statistics of a busy subscription")
+        check(second.owner is not None, "a held subscription must have an owner")
+        expect_equal(second.epoch, busy.epoch, "the epoch of a held subscription")
         near = abs(second.updated_at - datetime.now(UTC)) < timedelta(minutes=1)
         check(near, f"updated_at must be when it was saved: {second.updated_at}")
 
 
 @case()
-async def unprocessed_is_what_some_subscription_has_not_finished(factory: StorageFactory) -> None:
+async def events_some_subscription_has_not_finished_are_unprocessed(factory: StorageFactory) -> None:
     """Return events above a frontier, unfinished, to be retried, or queued: each once, in order."""
     async with opened(factory) as storage:
         await ticks(storage, 10)
@@ -305,18 +313,18 @@ async def unprocessed_is_what_some_subscription_has_not_finished(factory: Storag
             ]
         )
         found = [event.number + 1 for event in await storage.get_unprocessed_events()]
-        expect_equal(found, [3, 5, 6, 9, 10], "positions that are not finished")
+        expect_equal(found, [3, 5, 6, 9, 10], "unfinished positions")
         found = [event.number + 1 for event in await storage.get_unprocessed_events(limit=3)]
-        expect_equal(found, [3, 5, 6], "the first three positions that are not finished")
+        expect_equal(found, [3, 5, 6], "the first three unfinished positions")
 
 
 @case()
-async def leases_of_what_is_held_are_kept(factory: StorageFactory) -> None:
+async def leases_of_held_subscriptions_are_kept(factory: StorageFactory) -> None:
     """Lose no lease at a renewal if no other storage has opened the subscription."""
     async with opened(factory) as storage:
         expect_equal(await storage.renew_leases(), [], "leases lost before any was taken")
         await take(storage)
-        expect_equal(await storage.renew_leases(), [], "leases lost while nobody else is there")
+        expect_equal(await storage.renew_leases(), [], "leases lost without another storage")
 
 
 @case("persistent")
@@ -342,22 +350,28 @@ async def cursors_survive_closing(factory: StorageFactory) -> None:
 
 
 @case("shared")
-async def another_storage_waits_until_it_is_released(factory: StorageFactory) -> None:
-    """Refuse a subscription to a second storage while the first holds it; grant it once it is released."""
+async def another_storage_can_open_a_subscription_once_it_is_released(factory: StorageFactory) -> None:
+    """Return None to a second storage while the first holds it, and a cursor once it is released."""
     async with opened(factory) as left, opened(factory) as right:
         await ticks(left, 5)
         cursor = await take(left)
-        expect_equal(await right.open_subscription("sub", "now"), None, "opening what another storage holds")
+        expect_equal(
+            await right.open_subscription("sub", "now"),
+            None,
+            "opening a subscription that another storage holds",
+        )
         await left.save_progress([Progress("sub", cursor.epoch, 3, 3)])
         await left.release_subscription("sub", cursor.epoch)
         taken = await take(right)
-        expect_equal(taken.watermark, 3, "where the other storage goes on")
+        expect_equal(taken.watermark, 3, "the watermark in the other storage")
         late = [Progress("sub", cursor.epoch, 4, 4)]
-        expect_equal(await left.save_progress(late), ["sub"], "names refused to the former holder")
+        expect_equal(await left.save_progress(late), ["sub"], "names rejected for the former holder")
         expect_equal(
-            await left.open_subscription("sub", "now"), None, "opening what the other storage holds now"
+            await left.open_subscription("sub", "now"),
+            None,
+            "opening a subscription that the other storage holds now",
         )
         await right.save_progress([Progress("sub", taken.epoch, 5, 5)])
         expect_equal(
-            (await again(right, taken)).watermark, 5, "the cursor after the former holder's refused save"
+            (await again(right, taken)).watermark, 5, "the cursor after the former holder's rejected save"
         )
