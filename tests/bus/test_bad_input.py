@@ -110,7 +110,7 @@ async def test_publish_rejects_a_payload_above_the_size_limit(stored: Backend) -
 
 @pytest.mark.parametrize("kind", ["memory storage", "sqlite"])
 async def test_the_payload_size_limit_is_configurable_and_inclusive(kind: str, tmp_path: Path) -> None:
-    """The limit itself is allowed, one byte more is not."""
+    """A payload of exactly the limit would be rejected, or one byte more accepted."""
     size = len(b'{"value":0.0,"taken_at":null,"label":""}')
     storage: Any = (
         InMemoryEventStorage(max_payload_bytes=size + 10)
@@ -141,7 +141,7 @@ def test_the_bus_rejects_invalid_options(options: dict[str, Any], message: str) 
 
 
 async def test_use_rejects_middleware_that_is_not_callable(memory: Backend) -> None:
-    """It would fail at every delivery instead of once, here."""
+    """It would fail at every delivery instead of once, when it is added."""
     with pytest.raises(UsageError, match="middleware"):
         memory.make_bus().use("not a function")  # type: ignore[arg-type]
 

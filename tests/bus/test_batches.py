@@ -105,7 +105,7 @@ async def test_where_filters_events_within_a_batch(backend: Backend) -> None:
 
 
 async def test_a_sync_batch_handler_receives_the_context_of_its_last_event(backend: Backend) -> None:
-    """The context of a batch is that of its last event."""
+    """A handler of batches would get no context, or that of an event in the middle of its batch."""
     bus = await backend.start_bus()
     seen: Recorder[tuple[list[int], str, int]] = Recorder()
 

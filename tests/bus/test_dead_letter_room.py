@@ -84,7 +84,7 @@ async def test_a_subscription_halts_at_the_limit_of_events_queued_behind_a_dead_
 
 
 async def test_a_subscription_without_a_log_halts_at_the_limit_of_queued_events() -> None:
-    """The queue is in memory, and would use it up unnoticed."""
+    """The queue is in memory, and would fill it unnoticed."""
     bus = InMemoryEventBus(worker_count=1)
     bus._engine.dead_letters._limit = 8
     broken = RejectingHandler("A")

@@ -206,7 +206,7 @@ async def test_drain_inside_a_handler_raises_instead_of_deadlocking(
 
 
 async def test_a_task_that_outlives_its_handler_may_drain(backend: Backend) -> None:
-    """Its handler has ended, so drain does not wait for itself."""
+    """Its handler has ended: an InsideHandlerError would be wrong, since drain does not wait for itself."""
     bus = await backend.start_bus()
     tasks: list[asyncio.Task[None]] = []
     go = asyncio.Event()
@@ -262,7 +262,7 @@ async def test_drain_does_not_wait_for_the_deliveries_of_an_unsubscribed_handler
 
 
 async def test_cancelling_a_drain_does_not_affect_the_bus(backend: Backend) -> None:
-    """Cancelling a wait must change nothing."""
+    """A cancelled wait would cancel the deliveries that it waits for."""
     bus = await backend.start_bus()
     release = asyncio.Event()
     seen: Recorder[int] = Recorder()

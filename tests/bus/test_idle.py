@@ -45,7 +45,7 @@ def test_an_idle_bus_without_other_processes_never_wakes_the_loop() -> None:
 
 
 async def test_a_busy_bus_leaves_no_tasks_behind(backend: Backend) -> None:
-    """No finished task is left over: as many run as right after the start."""
+    """Tasks left over from each burst of events would accumulate."""
     bus = await backend.start_bus()
 
     async def note(event: Moved) -> None: ...

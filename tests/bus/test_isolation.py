@@ -186,7 +186,7 @@ async def test_changes_by_the_publisher_after_publish_do_not_reach_handlers(back
 
 
 async def test_sync_and_batch_handlers_get_their_own_copies(backend: Backend) -> None:
-    """Promise 20, for the other ways in which a handler gets its event."""
+    """Promise 20. A handler in a thread or of batches could change what the others see."""
     bus = await backend.start_bus()
     seen: Recorder[list[str]] = Recorder()
 

@@ -118,7 +118,7 @@ async def test_an_event_published_during_a_stop_is_handled_or_rejected(backend: 
 
 
 async def test_start_and_stop_are_idempotent(backend: Backend) -> None:
-    """Frameworks often call start and stop more than once."""
+    """Frameworks often call start and stop more than once: a second set of workers would run."""
     bus = backend.make_bus()
     await bus.stop()
     await bus.start()

@@ -16,7 +16,7 @@ Next = Callable[[], Awaitable[Any]]
 
 
 async def test_middleware_wraps_the_handler_in_the_order_it_was_added(backend: Backend) -> None:
-    """The first middleware used is the outermost, as everywhere else."""
+    """In another order than the usual one, with the first outermost, tracing would miss what others do."""
     bus = await backend.start_bus()
     order: Recorder[str] = Recorder()
 
@@ -106,7 +106,7 @@ async def test_middleware_that_raises_fails_the_attempt(backend: Backend) -> Non
 
 
 async def test_middleware_may_call_the_handler_again(backend: Backend) -> None:
-    """Middleware may legitimately retry inside an attempt."""
+    """Middleware that retries inside an attempt would fail at its second call."""
     bus = await backend.start_bus()
     calls = 0
 

@@ -151,7 +151,7 @@ async def test_a_successor_waits_for_the_retry_of_its_key_and_other_keys_do_not(
 
 
 async def test_equal_ids_of_two_aggregate_types_are_different_keys(backend: Backend) -> None:
-    """Order is promised per aggregate type and id together."""
+    """Aggregates of different types would wait for each other."""
     from tests.bus.samples import Ticket
 
     bus = await backend.start_bus(worker_count=2)
@@ -214,7 +214,7 @@ async def test_ordering_none_lets_events_of_one_aggregate_run_at_once(backend: B
 
 
 async def test_an_ordering_function_may_leave_single_events_unordered(backend: Backend) -> None:
-    """A key of ``None`` means no order for that event."""
+    """An event whose key is ``None`` would wait for others although it needs no order."""
     bus = await backend.start_bus(worker_count=3)
     entered: Recorder[int] = Recorder()
     release = asyncio.Event()

@@ -90,7 +90,7 @@ async def test_a_pause_holds_after_a_restart(stored: Backend) -> None:
 
 
 async def test_a_failure_while_paused_is_retried_after_the_resume(stored: Backend) -> None:
-    """An attempt that fails just as the pause begins would be forgotten, or made twice at once."""
+    """The retry of an attempt that fails just as the pause begins would be forgotten, or made twice."""
     bus = await stored.start_bus(worker_count=1)
     handler = GatedHandler()
     handler.gate.clear()

@@ -52,7 +52,7 @@ async def test_a_delivery_is_attempted_exactly_as_often_as_its_policy_says(
 
 
 async def test_the_default_is_three_retries(backend: Backend) -> None:
-    """The documentation states this default."""
+    """A delivery would be attempted more or less often than the documentation states."""
     assert len(await attempt_times(backend, VirtualClock())) == 4
 
 

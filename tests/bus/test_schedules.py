@@ -68,7 +68,7 @@ async def test_an_event_scheduled_in_the_past_is_delivered_at_once(
 async def test_all_events_due_at_once_are_delivered_without_advancing_the_clock_again(
     stored: Backend, clock: VirtualClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Of 3,000 timeouts due at the same time, a test with its own clock saw only the first 2,000."""
+    """Of 3,000 timeouts due at the same time, a test with its own clock would see only the first 2,000."""
     monkeypatch.setattr(dead_letters, "_DUE_AT_ONCE", 2)
     bus = await stored.start_bus(clock=clock)
     seen: Recorder[int] = Recorder()

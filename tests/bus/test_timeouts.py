@@ -221,7 +221,7 @@ async def test_a_handler_that_raises_cancelled_error_itself_is_retried(backend: 
 
 
 async def test_a_batch_has_one_deadline(backend: Backend, clock: VirtualClock) -> None:
-    """The limit is for an attempt, and a batch is one attempt."""
+    """Each event would get the full timeout: a batch could hang for a multiple of it."""
     bus = await backend.start_bus(clock=clock)
     entered: Recorder[int] = Recorder()
     failed = reports_of(bus, AttemptFailed)

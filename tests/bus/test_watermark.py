@@ -204,7 +204,7 @@ async def test_a_subscription_that_matches_few_events_saves_its_watermark_regula
     assert len(seen) == 3
 
 
-async def test_a_waiting_retry_holds_the_watermark_and_nothing_else(stored: Backend) -> None:
+async def test_a_waiting_retry_holds_back_the_watermark_but_no_other_events(stored: Backend) -> None:
     """Promise 29. The unfinished event holds the watermark; later ones continue above it."""
     bus = await stored.start_bus()
     failed = asyncio.Event()
