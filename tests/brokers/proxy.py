@@ -8,7 +8,7 @@ from typing import Self
 
 
 class Proxy:
-    """Forward bytes in both directions, until told otherwise; with ``tls``, only accept TLS clients."""
+    """Forward bytes in both directions unless a test disturbs it; with ``tls``, accept only TLS clients."""
 
     def __init__(self, port: int, *, tls: ssl.SSLContext | None = None) -> None:
         self._target = port

@@ -1,4 +1,4 @@
-"""Buses on a server, what a test does to them, and what it looks at from outside."""
+"""Buses on a server, ways to disturb them, and views of them from outside."""
 
 from __future__ import annotations
 

@@ -19,7 +19,7 @@ from tests.dashboard.support import client, own_page
 async def test_actions_on_a_mounted_dashboard_stay_in_the_audit_log_after_a_restart(
     shared_server: Server, namespace: str
 ) -> None:
-    """Otherwise nobody could tell who paused a subscription after its process was redeployed."""
+    """Otherwise an operator could not see who paused a subscription after its process was redeployed."""
     async with (
         make_bus(shared_server, namespace, Recorder()) as bus,
         client(bus, allow_actions=True) as http,
@@ -61,7 +61,7 @@ async def test_the_audit_log_on_a_server_keeps_a_bounded_number_of_entries(
 async def test_operations_on_a_stopped_bus_raise_errors_that_say_it_is_stopped(
     shared_server: Server, namespace: str
 ) -> None:
-    """An operator who acts too late would be told that a storage is closed, although there is none."""
+    """An operator would read that a storage is closed, although the bus has none."""
     bus = make_bus(shared_server, namespace, Recorder())
     with pytest.raises(StorageClosedError, match=r"the log is closed; .* start the bus"):
         await bus.dead_letters.list()

@@ -32,7 +32,7 @@ def events_of(call: Call) -> list[Moved]:
 
 
 async def append_and_check(log: RedisLog, rounds: list[list[Call]]) -> dict[int, tuple[int, tuple[int, int]]]:
-    """Append the rounds and check every answer; return each id's content and place."""
+    """Append the rounds and check every answer; return each id's content and position."""
     stored: dict[int, tuple[int, tuple[int, int]]] = {}
     for calls in rounds:
         answers = await asyncio.gather(
@@ -44,7 +44,7 @@ async def append_and_check(log: RedisLog, rounds: list[list[Call]]) -> dict[int,
                 others = {which: {content} for which, (content, _) in stored.items()}
                 for which, content in itertools.chain(*calls):
                     others.setdefault(which, set()).add(content)
-                assert any(others[which] != {content} for which, content in call), "refused for no reason"
+                assert any(others[which] != {content} for which, content in call), "rejected for no reason"
                 continue
             for (which, content), place in zip(call, answer, strict=True):
                 assert stored.setdefault(which, (content, place)) == (content, place)

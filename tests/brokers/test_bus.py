@@ -83,7 +83,7 @@ async def test_an_event_published_again_is_stored_once(shared_server: Server, na
 async def test_processes_split_the_keys_and_keep_their_order_while_they_join_and_leave(
     shared_server: Server, namespace: str
 ) -> None:
-    """Promise 44. When a partition changes hands, an event could be handled twice, or out of order."""
+    """Promise 44. A handover of a partition could repeat events, or handle them out of order."""
     recorder = Recorder()
     async with make_bus(shared_server, namespace, recorder) as one:
         assert len(one.partitions) == 8
@@ -97,7 +97,7 @@ async def test_processes_split_the_keys_and_keep_their_order_while_they_join_and
         await one.drain(timeout=30)
     for key in range(16):
         assert recorder.distinct_numbers(f"k{key}") == list(range(key, 600, 16))
-    assert len(recorder.numbers) == 600  # every hand-over was orderly, so no event was repeated
+    assert len(recorder.numbers) == 600  # every handover was orderly, so no event was repeated
 
 
 async def _publish_slowly(bus: RedisEventBus, count: int) -> None:
@@ -166,7 +166,7 @@ asyncio.run(main())
 async def test_an_event_that_kills_its_process_is_parked(
     shared_server: Server, namespace: str, tmp_path: Path
 ) -> None:
-    """Promise 6. One bad event would kill one process of the group after the other, for ever."""
+    """Promise 6. One bad event would kill every process of the group, one after the other."""
     code = f"""
 import asyncio, os, signal, sys
 from pabal import RetryPolicy

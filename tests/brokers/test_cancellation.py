@@ -19,13 +19,13 @@ SOON = 5.0
 
 
 @pytest.fixture
-def swept() -> Iterator[None]:
+def collected_garbage() -> Iterator[None]:
     """Collect the remains of a closed loop before the next test; pytest keeps some until this one ends."""
     yield
     gc.collect()
 
 
-@pytest.mark.usefixtures("swept")
+@pytest.mark.usefixtures("collected_garbage")
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize("stops", [0, 2])
 @pytest.mark.parametrize("run", [run_and_cancel, run_and_drop])
@@ -34,7 +34,7 @@ def test_a_bus_whose_loop_was_closed_can_be_stopped_and_started(
 ) -> None:
     """``asyncio.run`` closes the loop after an exception; ``stop()`` would raise "Event loop is closed".
 
-    Without a stop, ``start()`` would take the bus for running, and refuse publishes as if in a wrong loop.
+    Without a stop, ``start()`` would take the bus for running, and publishes would raise WrongLoopError.
     """
     recorder = Recorder()
     bus = make_bus(shared_server, namespace, recorder, partitions=2)
@@ -60,7 +60,7 @@ def test_a_bus_whose_loop_was_closed_can_be_stopped_and_started(
 async def test_workers_of_a_lost_partition_end_when_they_are_cancelled(
     own_server: Server, namespace: str
 ) -> None:
-    """``asyncio.run`` would wait for ever for a worker that ignores its cancellation."""
+    """``asyncio.run`` would hang on a worker that ignores its cancellation."""
     begun = asyncio.Event()
 
     async def hang(event: Moved) -> None:

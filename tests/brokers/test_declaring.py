@@ -31,7 +31,7 @@ def subscribe(bus: RedisEventBus, count: int) -> list[Recorder]:
 async def test_subscriptions_made_together_each_receive_all_later_events(
     shared_server: Server, namespace: str
 ) -> None:
-    """Only the first would get all events; the others would begin at the head when their turn comes."""
+    """Only the first would get all events; the others would begin at the head at which they are declared."""
     async with make_bus(shared_server, namespace) as bus:
         recorders = subscribe(bus, 6)
         await bus.publish_batch(moves(20, 40))
@@ -42,7 +42,7 @@ async def test_subscriptions_made_together_each_receive_all_later_events(
 async def test_a_subscription_made_by_a_joining_process_misses_no_event(
     shared_server: Server, namespace: str
 ) -> None:
-    """It would begin when the other process learns of it, and skip the events published before."""
+    """It would begin when the owner learns of it, and skip the events published before."""
 
     async def ignore(event: Moved) -> None: ...
 
@@ -77,7 +77,7 @@ async def test_a_subscription_made_while_the_connection_breaks_misses_no_event(
 async def test_a_subscription_forgotten_during_a_handover_halts_with_a_reason(
     shared_server: Server, namespace: str, monkeypatch: pytest.MonkeyPatch, moment: str
 ) -> None:
-    """In the other process it would begin at the head or raise ValueError, and lose unfinished events."""
+    """In the new owner it would begin at the head or raise ValueError, and lose unfinished events."""
     step = getattr(PartitionStorage, moment)
     forgotten: list[bool] = []
 
@@ -116,7 +116,7 @@ def halt_reasons(bus: RedisEventBus) -> list[str]:
 async def test_a_new_process_that_declares_first_after_a_flush_halts_no_subscription(
     own_server: Server, namespace: str, monkeypatch: pytest.MonkeyPatch, restored: bool
 ) -> None:
-    """Promise 43. If a new process numbers subscriptions first, the old one would halt them as forgotten."""
+    """Promise 43. If a new process numbered subscriptions first, the old one would halt them as forgotten."""
     blocked, declared, go_on = asyncio.Event(), asyncio.Event(), asyncio.Event()
     run_round, read_view = Coordinator._run_round, Membership.read_view
 

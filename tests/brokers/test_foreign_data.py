@@ -1,4 +1,4 @@
-"""Foreign or damaged data on a server is shown as such, and obstructs nothing else."""
+"""Foreign or damaged data on a server is reported as such, and does not affect other data."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ async def test_entries_of_another_client_hide_no_dead_letter_and_can_be_discarde
 async def test_an_unreadable_scheduled_event_does_not_hold_back_the_others(
     shared_server: Server, namespace: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Promise 43. Otherwise no scheduled event would enter the log any more, and nobody would know why."""
+    """Promise 43. No scheduled event would be appended any more, and no log message would say why."""
     recorder = Recorder()
     async with make_bus(shared_server, namespace, recorder, partitions=2) as bus:
         keys, call = bus._log.keys, bus._log.link.call
@@ -120,7 +120,7 @@ async def test_an_unreadable_scheduled_event_does_not_hold_back_the_others(
 async def test_the_owner_drops_invalid_requests_of_another_client(
     shared_server: Server, namespace: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Promise 44. Each look would fail there: no trimming, no scheduled events, no answers to requests."""
+    """Promise 44. Each round would fail: no trimming, no scheduled events, no answers to requests."""
     async with make_bus(shared_server, namespace, Recorder(), partitions=1) as bus:
         calls, call = keys_of(bus).of(0).calls, bus._log.link.call
         await call("SADD", calls, "sub\0by hand\0", b"\xff", "x", "99")

@@ -21,7 +21,7 @@ async def assert_rejected(call):
         await call()
     except UsageError:
         return
-    raise AssertionError(f"{call} was not refused")
+    raise AssertionError(f"{call} was not rejected")
 
 async def use_inherited_bus(bus):
     for call in (bus.start, bus.stop, bus.drain, bus.dead_letters.list, bus.subscriptions.list):
@@ -59,5 +59,5 @@ asyncio.run(main())
 def test_a_forked_child_gets_errors_and_does_not_disturb_the_parents_bus(
     shared_server: Server, namespace: str
 ) -> None:
-    """Answers to the child's calls arrived in the parent, and its own publishes were never answered."""
+    """Answers to the child's calls would arrive in the parent, and its own publishes would hang."""
     run_program(PARENT, shared_server.url, namespace)

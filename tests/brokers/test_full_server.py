@@ -1,4 +1,4 @@
-"""A server with full memory refuses to append, but the group can make progress, which frees memory."""
+"""A server with full memory rejects appends, but the group can make progress, which frees memory."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def fill(server: Server, *, full: bool = True) -> None:
 async def test_a_group_on_a_full_server_handles_its_backlog_and_frees_memory(
     own_server: Server, namespace: str
 ) -> None:
-    """If it can neither save nor send heartbeats, the group loses its partitions, and frees no memory."""
+    """Without saves and heartbeats, the group would lose its partitions and never free memory."""
     recorder, gate = Recorder(), asyncio.Event()
 
     async def handle(event: Moved) -> None:

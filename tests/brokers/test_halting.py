@@ -78,7 +78,7 @@ async def halted_subscription(
 async def test_another_process_can_resume_a_halted_subscription(
     shared_server: Server, namespace: str
 ) -> None:
-    """Otherwise an operator would have to find the process in which it has halted, and could not reach it."""
+    """Otherwise an operator would have to find the process in which the subscription has halted."""
     poisoned = Poisoned()
     async with halted_subscription(shared_server, namespace, poisoned) as (bus, operations):
         async with make_bus(shared_server, namespace) as other:
@@ -111,7 +111,7 @@ async def test_a_subscription_that_halts_again_can_be_resumed_again(
 
 
 async def test_resume_reopens_only_the_halted_partition(shared_server: Server, namespace: str) -> None:
-    """Fifteen working partitions must not be reopened because of one that has halted."""
+    """Working partitions would be reopened because of one that has halted."""
     poisoned = Poisoned()
     async with halted_subscription(shared_server, namespace, poisoned) as (bus, operations):
         [halted_engine] = [
@@ -164,7 +164,7 @@ async def test_a_reset_from_outside_resumes_a_halted_subscription(
 async def test_a_reset_requested_before_the_halt_was_recorded_resumes_the_subscription(
     shared_server: Server, namespace: str
 ) -> None:
-    """They would wait for each other: the reset for a running subscription, the halt for the reset."""
+    """The reset would wait for a running subscription, and the halt for the reset."""
     poisoned = Poisoned()
     async with (
         poisoned.bus(shared_server, namespace) as bus,
@@ -196,7 +196,7 @@ async def test_a_reset_requested_before_the_halt_was_recorded_resumes_the_subscr
 async def test_a_pause_of_a_halted_subscription_outlasts_a_reset(
     shared_server: Server, namespace: str
 ) -> None:
-    """An operator who pauses, resets, inspects and then resumes must not get deliveries after the reset."""
+    """An operator who pauses and resets in order to inspect would get deliveries before the resume."""
     poisoned = Poisoned()
     async with halted_subscription(shared_server, namespace, poisoned) as (bus, operations):
         await operations.pause("sub")
@@ -212,7 +212,7 @@ async def test_a_pause_of_a_halted_subscription_outlasts_a_reset(
 async def test_dead_letters_of_a_halted_subscription_are_not_retried(
     shared_server: Server, namespace: str
 ) -> None:
-    """The retry would seem to have begun but wait unseen; a bus on a file says to resume first."""
+    """The retry would seem to have begun, but would wait until the subscription is resumed."""
     poisoned = Poisoned()
     async with make_bus(shared_server, namespace) as bus:
         bus.subscribe(Moved, poisoned.handle, name="sub", retry_count=0)
@@ -234,7 +234,7 @@ async def test_dead_letters_of_a_halted_subscription_are_not_retried(
 async def test_a_halt_is_recorded_again_after_the_server_was_flushed(
     own_server: Server, namespace: str
 ) -> None:
-    """After a FLUSHALL the subscription would stand still, but be shown as active."""
+    """After a FLUSHALL the subscription would handle nothing, but be shown as active."""
     poisoned = Poisoned()
     async with halted_subscription(own_server, namespace, poisoned) as (bus, operations):
         await bus._log.link.call("FLUSHALL")
@@ -253,7 +253,7 @@ async def test_a_halt_is_recorded_again_after_the_server_was_flushed(
 
 
 async def test_a_halt_ends_when_its_process_stops(shared_server: Server, namespace: str) -> None:
-    """The next owner continues, but the group would be shown as halted for ever."""
+    """The group would be shown as halted although the next owner continues."""
     poisoned, url = Poisoned(), url_of(shared_server, namespace)
     async with halted_subscription(shared_server, namespace, poisoned):
         pass
@@ -270,7 +270,7 @@ async def test_a_halt_ends_when_its_process_stops(shared_server: Server, namespa
 async def test_a_subscription_reopens_even_if_the_connection_breaks_meanwhile(
     shared_server: Server, namespace: str, action: str, command: str
 ) -> None:
-    """It would stand still for ever, paused or halted, although the operator was told that it continues."""
+    """It would stay paused or halted although the operator's command succeeded."""
     poisoned = Poisoned(3 if action == "resume" else -1)
     async with (
         Proxy(shared_server.port) as proxy,

@@ -153,7 +153,7 @@ async def test_a_search_that_reaches_its_limit_returns_a_cursor_to_continue_from
 async def test_an_event_is_shown_with_the_state_of_its_delivery(
     shared_server: Server, namespace: str
 ) -> None:
-    """An operator with an id from a log file must learn where the event failed, and why."""
+    """An operator with an id from a log file could not find out where the event failed, and why."""
     async with make_bus(shared_server, namespace, fail_on_odd) as bus:
         even, odd = Moved("a", 2), Moved("b", 3)
         await bus.publish_batch([even, odd])

@@ -1,4 +1,4 @@
-"""Dead letters in great numbers on a server: what they cost, and what they are told of."""
+"""Many dead letters on a server: how many reads they cost, and how a repeated failure is reported."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ async def fail(event: Moved) -> None:
 
 @pytest.fixture
 def request_sizes(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Count the entries that are asked for by position, for each time."""
+    """Record how many entries each request by position asks for."""
     counts: list[int] = []
     entries_at = Pages._entries_at
 
@@ -39,7 +39,7 @@ def request_sizes(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 async def test_events_parked_together_are_read_together(
     shared_server: Server, namespace: str, request_sizes: list[int]
 ) -> None:
-    """Each dead letter would have a whole entry of the log read for it, one after the other."""
+    """Each dead letter would cost a read of a whole log entry, one after the other."""
     bus = make_bus(shared_server, namespace, fail, partitions=1)
     async with bus:
         await bus.publish_batch(moves(300, 600))
@@ -53,7 +53,7 @@ async def test_events_parked_together_are_read_together(
 async def test_find_reads_rows_in_few_requests_however_they_are_batched(
     shared_server: Server, namespace: str, request_sizes: list[int], together: bool
 ) -> None:
-    """Neighbours in one entry would each have it sent, or those that are alone be asked for in turn."""
+    """An entry would be read once for each of its rows, or single rows one after the other."""
     async with make_bus(shared_server, namespace, partitions=1) as bus:
         for stretch in [moves(1, 400)] if together else [[event] for event in moves(1, 400)]:
             await bus.publish_batch(stretch)
@@ -67,7 +67,7 @@ async def test_find_reads_rows_in_few_requests_however_they_are_batched(
 async def test_counting_dead_letters_by_name_yields_to_the_event_loop(
     shared_server: Server, namespace: str
 ) -> None:
-    """The start of each partition would stop everybody else for as long as a hundred thousand take."""
+    """The start of each partition would block the event loop while it counts dead letters."""
     async with make_bus(shared_server, namespace, partitions=1) as bus:
         fields = [item for n in range(4000) for item in (f"0\0sub\0{n}", n)]
         await bus._log.link.call("HSET", bus._keys.letter_index, *fields)
@@ -82,7 +82,7 @@ async def test_counting_dead_letters_by_name_yields_to_the_event_loop(
 async def test_a_dead_letter_that_fails_again_is_not_reported_as_a_lost_event(
     shared_server: Server, namespace: str
 ) -> None:
-    """Each retry of one whose event the group had finished and trimmed would raise an alarm."""
+    """Each retry of a dead letter whose event has been trimmed would raise an alarm."""
     reports: list[Report] = []
     async with make_bus(shared_server, namespace, fail, partitions=1) as bus:
         bus.listen(reports.append)

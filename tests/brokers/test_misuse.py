@@ -1,4 +1,4 @@
-"""Misuse of a bus on a server is refused at once, and the error names what is wrong."""
+"""Misuse of a bus on a server is rejected at once, and the error names what is wrong."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def test_invalid_options_are_rejected_before_connecting(options: dict[str, Any],
 
 @pytest.mark.parametrize("name", ["", " ", "a{b}", "a\0b", "x" * 201, "\ud800"])
 async def test_inspector_and_doctor_reject_invalid_group_and_namespace_names(name: str) -> None:
-    """The name of a key would be cut short, or could not be encoded."""
+    """The name of a key would be truncated, or could not be encoded."""
     url = "redis://127.0.0.1:1/0"
     with pytest.raises(UsageError, match="group is"):
         GroupInspector(url, group=name)
@@ -77,7 +77,7 @@ async def test_inspector_and_doctor_reject_invalid_group_and_namespace_names(nam
 async def test_names_and_keys_that_cannot_be_stored_are_rejected(
     shared_server: Server, namespace: str
 ) -> None:
-    """Operators would get a UnicodeEncodeError, or the state of one name be taken for another's."""
+    """Callers would get a UnicodeEncodeError, or one name would use the state of another."""
     keys: list[Any] = ["\ud800", 5, ["a"]]
     async with make_bus(shared_server, namespace, Recorder(), partition_key=lambda _: keys[0]) as bus:
         subscriptions = bus.subscriptions
@@ -124,7 +124,7 @@ async def test_starting_and_stopping_twice_is_harmless_but_stop_fails_inside_a_h
 
 
 async def test_relay_rejects_an_invalid_batch_size(shared_server: Server, tmp_path: Path) -> None:
-    """It would silently relay nothing, for ever."""
+    """The relay would silently publish nothing."""
     bus = RedisEventBus(shared_server.url, group="g")
     async with SqliteEventStorage(tmp_path / "local.db") as storage:
         for batch in (0, True, 1.5):
@@ -284,7 +284,7 @@ async def test_calls_from_another_loop_raise_wrong_loop_error(shared_server: Ser
 async def test_health_reports_that_processes_of_a_group_subscribe_to_different_names(
     shared_server: Server, namespace: str
 ) -> None:
-    """Events would wait in the other's partitions for ever, while both processes seem healthy."""
+    """Events would wait in the other process's partitions while both processes seem healthy."""
     one, two = make_bus(shared_server, namespace), make_bus(shared_server, namespace)
     for bus, name in ((one, "billing"), (two, "mail")):
         bus.subscribe(Moved, Recorder(), name=name)
@@ -295,7 +295,7 @@ async def test_health_reports_that_processes_of_a_group_subscribe_to_different_n
         await until(lambda: len(owned_by_others(coordinator)) == 4)
         view = coordinator.view
         assert view is not None
-        for _ in range(2):  # at the first look, the other process may just be taking its partitions
+        for _ in range(2):  # at the first check, the other process may still be taking its partitions
             await coordinator.peers.check(["billing"], view)
         assert one.health().status == "degraded"
         assert "'billing' makes no progress in 4 partitions" in one.health().reasons[0]
@@ -311,6 +311,6 @@ async def test_health_reports_that_processes_of_a_group_subscribe_to_different_n
 
 
 def owned_by_others(coordinator: Coordinator) -> list[str]:
-    """Return the owners of the partitions that other processes had at the last look."""
+    """Return the owners of the partitions that other processes had in the last round."""
     leases = () if coordinator.view is None else coordinator.view.leases
     return [lease.owner for lease in leases if lease.owner not in ("", coordinator.membership.member)]

@@ -47,7 +47,7 @@ async def _publish(bus: RedisEventBus, publisher: int) -> None:
 async def test_a_disconnected_process_loses_its_partitions_to_another(
     shared_server: Server, namespace: str
 ) -> None:
-    """Promise 41. Otherwise the process cut off and its successor would handle a key at the same time."""
+    """Promise 41. The disconnected process and its successor would handle a key at the same time."""
     left, right = Recorder(), Recorder()
     reports: list[Any] = []
     async with Proxy(shared_server.port) as proxy:
@@ -71,7 +71,7 @@ async def test_a_disconnected_process_loses_its_partitions_to_another(
 
 
 async def test_a_slow_network_only_delays_delivery(shared_server: Server, namespace: str) -> None:
-    """A long round trip must not be taken for a dead server."""
+    """A long round trip would be taken for a dead server."""
     recorder = Recorder()
     async with Proxy(shared_server.port) as proxy, make_bus_through(proxy, namespace, recorder) as bus:
         proxy.delay = 0.05
@@ -84,7 +84,7 @@ async def test_a_slow_network_only_delays_delivery(shared_server: Server, namesp
 async def test_a_suspended_process_loses_its_partitions_and_notices(
     shared_server: Server, namespace: str
 ) -> None:
-    """Promise 41. It must lose its partitions, and not handle them any more once it resumes."""
+    """Promise 41. Once it resumes, it would handle partitions that another process has taken over."""
     code = f"""
 import asyncio
 from pabal.brokers.redis import RedisEventBus
@@ -124,7 +124,7 @@ asyncio.run(main())
 async def test_a_clock_jump_costs_a_process_no_partition(
     shared_server: Server, namespace: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Correcting a machine's clock by an hour must not release all its partitions."""
+    """Correcting a machine's clock by an hour would release all its partitions."""
     now = [1_000_000.0]
     monkeypatch.setattr("time.time", lambda: now[0])
     recorder = Recorder()
@@ -146,15 +146,16 @@ async def test_a_clock_jump_costs_a_process_no_partition(
 
 
 def test_make_plan_balances_the_partitions_of_a_single_owner() -> None:
-    """One process could work while others are idle, or two hand a partition back and forth."""
+    """Some processes would be idle, or two would pass a partition back and forth."""
     for members in range(1, 8):
         names = [f"m{number}" for number in range(members)]
         owners = ["m0"] * 16
-        for _ in range(20):
+        for round_number in range(20):
             for name in names:
                 view = View(True, None, 0, tuple(names), (), tuple(Lease(owner, 1) for owner in owners))
                 mine = {part for part, owner in enumerate(owners) if owner == name}
                 plan = make_plan(name, view, mine)
+                assert round_number < 19 or not (plan.give or plan.take), "the distribution must settle"
                 for part in plan.give:
                     owners[part] = ""
                 for part, taken_from in plan.take:
@@ -168,7 +169,7 @@ def test_make_plan_balances_the_partitions_of_a_single_owner() -> None:
 async def test_a_process_counts_as_dead_when_its_heartbeats_stop(
     shared_server: Server, namespace: str
 ) -> None:
-    """A process must not be declared dead at another's first look, and not live for ever."""
+    """A process would be declared dead at another's first round, or never."""
     async with make_bus(shared_server, namespace) as bus:
         one = Membership(bus._log, bus._keys, "one", lease=0.2)
         two = Membership(bus._log, bus._keys, "two", lease=0.2)

@@ -1,4 +1,4 @@
-"""What an operator sees of a bus on a server, and can repair."""
+"""Operations of a bus on a server, in its own process."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ async def test_operations_of_a_bus_on_a_server_show_and_retry_its_dead_letters(
     shared_server: Server, namespace: str
 ) -> None:
     """Operators must see the bus on the server, not an empty bus in memory."""
-    refused = True
+    is_broken = True
 
     async def handle(event: Moved) -> None:
-        if refused:
+        if is_broken:
             raise ValueError("not yet")
         handled.append(event.number)
 
@@ -28,7 +28,7 @@ async def test_operations_of_a_bus_on_a_server_show_and_retry_its_dead_letters(
         assert (overview.target.kind, overview.target.live) == (shared_server.url.partition(":")[0], True)
         assert (overview.health, [reason.code for reason in overview.reasons]) == ("degraded", ["parked"])
         (group,) = await operations.dead_letter_groups()
-        refused = False
+        is_broken = False
         assert (await operations.retry(group.newest_id)).count == 1
         await until(lambda: handled == [1])
         await bus.drain(timeout=30)

@@ -50,7 +50,7 @@ async def test_a_running_group_shows_as_active(shared_server: Server, namespace:
 async def test_a_process_without_heartbeats_does_not_show_as_owner(
     shared_server: Server, namespace: str
 ) -> None:
-    """A group whose processes were all killed must not be shown as active for ever."""
+    """A group whose processes were all killed would be shown as active."""
     async with group_with_dead_letters(shared_server, namespace):
         link = Link(shared_server.url, loads_scripts=False)
         await link.open()

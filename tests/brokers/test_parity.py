@@ -1,4 +1,4 @@
-"""A bus on a server reports and behaves like any other bus, and at the same moments."""
+"""A bus on a server reports and behaves like any other bus, without delay."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.brokers.support import make_bus
 async def test_dead_letters_are_counted_as_soon_as_they_are_parked(
     shared_server: Server, namespace: str
 ) -> None:
-    """Figures and health showed them a moment late, so a test that drained and checked saw none."""
+    """Statistics and health would show them late, so a check after ``drain()`` would see none."""
     is_broken = True
 
     async def handle(event: Moved) -> None:
@@ -41,7 +41,7 @@ async def test_dead_letters_are_counted_as_soon_as_they_are_parked(
 async def test_dead_letters_of_other_processes_are_counted_after_the_next_round(
     shared_server: Server, namespace: str
 ) -> None:
-    """A process would count only its own dead letters, or count for ever those another has discarded."""
+    """A process would count only its own dead letters, or still count those another has discarded."""
 
     async def fail(event: Moved) -> None:
         raise ValueError("no")
@@ -88,7 +88,7 @@ async def test_health_reports_failing_when_a_worker_ends_by_an_internal_error(
 async def test_stop_makes_waiting_calls_raise_bus_not_running_error(
     shared_server: Server, namespace: str, what: str
 ) -> None:
-    """Applications expect BusNotRunningError, but got an error about a log they had never opened."""
+    """Applications expect BusNotRunningError, but would get an error about a log they never opened."""
 
     async def hang(event: Moved) -> None:
         await asyncio.Event().wait()
@@ -134,7 +134,7 @@ async def test_a_handler_cancelled_by_stop_may_finish_its_cleanup(
 
 
 async def test_health_reports_a_name_without_a_subscriber_once(shared_server: Server, namespace: str) -> None:
-    """Health had a separate sentence for each partition, each with another number."""
+    """Health would have a separate reason for each partition, each with another number."""
     async with make_bus(shared_server, namespace, subscribed) as bus:
         await bus.publish(Moved("a", 0))
         await bus.drain(timeout=30)
@@ -155,14 +155,14 @@ async def subscribed(event: Moved) -> None: ...
 async def test_drain_waits_for_events_that_handlers_publish(
     shared_server: Server, namespace: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It sometimes returned within a chain, when the engine did not know of the next event yet."""
+    """It could return in the middle of a chain, when the engine does not know of the next event yet."""
     # Make the bus learn of its own events later than it saves its progress.
-    heard = RedisEventBus._note_head
+    note_head = RedisEventBus._note_head
 
-    def hear_late(self: RedisEventBus, partition: int, head: int) -> None:
-        asyncio.get_running_loop().call_later(0.05, heard, self, partition, head)
+    def note_head_late(self: RedisEventBus, partition: int, head: int) -> None:
+        asyncio.get_running_loop().call_later(0.05, note_head, self, partition, head)
 
-    monkeypatch.setattr(RedisEventBus, "_note_head", hear_late)
+    monkeypatch.setattr(RedisEventBus, "_note_head", note_head_late)
     monkeypatch.setattr(PartitionStorage, "appended", lambda self, first, events: None)
     bus = make_bus(shared_server, namespace)
     seen: list[int] = []
@@ -182,7 +182,7 @@ async def test_drain_waits_for_events_that_handlers_publish(
 async def test_discarding_dead_letters_makes_room_for_new_ones(
     shared_server: Server, namespace: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A subscription that parked and had discarded enough in its time halted, though there were none left."""
+    """A subscription would halt for too many dead letters, although all were discarded."""
     monkeypatch.setattr(redelivery, "MOST_KEPT", 5)
 
     async def fail(event: Moved) -> None:

@@ -87,7 +87,7 @@ async def test_the_relay_waits_for_a_server_that_is_down(
 
 
 class ObservedBus(InMemoryEventBus):
-    """A bus that tells when it was asked to publish a batch, whether it runs or not."""
+    """A bus that records that ``publish_batch`` was called, whether it runs or not."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -16,14 +16,14 @@ from pabal.operations import operations_of
 from tests.brokers.events import Moved, Recorder, moves, until
 from tests.brokers.server import Server
 from tests.brokers.support import dump_namespace, fail_on_odd, make_bus, run_cli, url_of
-from tests.brokers.test_moving import Gate, freeze
+from tests.brokers.test_resetting import Gate, freeze
 from tests.brokers.test_steering import SubAndOther, publish_and_drain, states_of, two_buses
 
 
 async def test_a_replay_redelivers_in_order_in_every_process_to_that_subscription_alone(
     shared_server: Server, namespace: str
 ) -> None:
-    """A repaired handler would get only half of the events again, or new events would overtake old ones."""
+    """A fixed handler would get only some events again, or get them out of order."""
     both = SubAndOther()
     async with two_buses(shared_server, namespace, both) as (one, two):
         await publish_and_drain(one, two)
@@ -36,12 +36,15 @@ async def test_a_replay_redelivers_in_order_in_every_process_to_that_subscriptio
         assert all(not record.replays for record in await one.subscriptions.list())
     assert Counter(both.sub.numbers) == {number: 2 if number < 50 else 1 for number in range(100)}
     assert sorted(both.other.numbers) == list(range(100))
+    for key in range(16):
+        replayed = [number for number in both.sub.by_key[f"k{key}"] if number < 50]
+        assert replayed == [*range(key, 50, 16), *range(key, 50, 16)]
 
 
 async def test_a_replay_between_two_times_redelivers_only_those_events(
     shared_server: Server, namespace: str
 ) -> None:
-    """To repeat the hour of a faulty release, one would have to replay the whole log."""
+    """To repeat the hour of a faulty release, an operator would have to replay the whole log."""
     recorder, url = Recorder(), url_of(shared_server, namespace)
     async with make_bus(shared_server, namespace, recorder) as bus:
         for first in (0, 20, 40):
@@ -172,7 +175,7 @@ async def test_a_reset_drops_replays_requested_before_it_but_none_after_it(
     async with make_bus(shared_server, namespace, recorder, lease=60.0) as bus:
         await bus.publish_batch(moves(16, 30))
         await bus.drain(timeout=30)
-        freeze(bus)  # the bus does not notice the requests until it is told to look
+        freeze(bus)  # the bus does not notice the requests until its listeners are notified
         async with open_operations(url_of(shared_server, namespace)) as operations:
             for _ in range(2):
                 assert (await operations.replay("sub")).count == 30
@@ -207,7 +210,7 @@ async def test_replays_of_nothing_of_positions_or_to_unknown_names_are_rejected(
 async def test_a_forgotten_subscription_is_removed_and_no_longer_holds_back_trimming(
     shared_server: Server, namespace: str
 ) -> None:
-    """After a handler is renamed, its old name would keep the whole log on the server for ever."""
+    """After a handler is renamed, its old name would keep the whole log on the server."""
     recorder, both = Recorder(), SubAndOther()
     async with both.bus(shared_server, namespace, keep=0) as bus:
         await publish_and_drain(bus, count=20)

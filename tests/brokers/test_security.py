@@ -1,4 +1,4 @@
-"""TLS certificates, users and passwords: who is accepted, who is refused, and which secrets stay hidden."""
+"""TLS certificates, users and passwords: which connections are accepted, and which secrets stay hidden."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ ROOT = Path(__file__).resolve().parents[2]
 USER, PASSWORD = "risk-user", "correct-horse"
 WRONG = "wrong-staple"
 FOR_EVER = 3600.0
-"""Patience in seconds, longer than any test runs: a bus that waits after a refusal makes its test fail."""
+"""Patience in seconds, longer than any test runs: a bus that waits after a rejection makes its test fail."""
 
 
 @pytest.fixture(scope="session")
@@ -73,7 +73,7 @@ async def command_for(server: Server) -> list[str]:
 
 @asynccontextmanager
 async def documented_user(server: Server) -> AsyncIterator[str]:
-    """Create the user of the documentation and yield its URL; fail if the server refused it anything."""
+    """Create the user of the documentation and yield its URL; fail if the server denied it anything."""
     await run_as_admin(server, *await command_for(server))
     yield url_for(server.port)
     assert await run_as_admin(server, "ACL", "LOG") == []
@@ -108,7 +108,7 @@ async def test_a_group_and_its_operations_work_over_tls(
     """A bus, or one of its connections, would speak without TLS to a server that requires TLS.
 
     The servers used by the tests are built without TLS (Valkey's says "Failed finding TLS support"), so a
-    proxy in this process terminates TLS in front of a real server. It refuses clients without TLS.
+    proxy in this process terminates TLS in front of a real server. It rejects clients without TLS.
     """
     recorder = Recorder()
     async with Proxy(shared_server.port, tls=certificate.server_context()) as proxy:
@@ -163,9 +163,9 @@ async def test_an_invalid_certificate_is_rejected_at_once(
         with pytest.raises(BrokerUnavailableError, match=r"rediss://127\.0\.0\.1.*certificate") as caught:
             await bus.start()
         async with open_operations(url) as operations:
-            with pytest.raises(BrokerUnavailableError, match="certificate") as looked:
+            with pytest.raises(BrokerUnavailableError, match="certificate") as inspection:
                 await operations.overview()
-    assert_hidden(caught.value, looked.value, bus, bus.health(), everything_logged.text)
+    assert_hidden(caught.value, inspection.value, bus, bus.health(), everything_logged.text)
 
 
 # -- users and passwords ------------------------------------------------------------------------------
@@ -174,7 +174,7 @@ async def test_an_invalid_certificate_is_rejected_at_once(
 async def test_the_documented_user_has_all_permissions_a_group_needs(
     own_server: Server, everything_logged: pytest.LogCaptureFixture
 ) -> None:
-    """With the documented permissions, a group would be refused in the middle of a takeover or a retry."""
+    """With the documented permissions, a takeover or a retry would be denied halfway."""
     recorder = Recorder()
     reports: list[Any] = []
 
@@ -209,7 +209,7 @@ async def test_the_documented_user_has_all_permissions_a_group_needs(
 
 @pytest.mark.parametrize("page", ["redis.md", "redis.ko.md"])
 def test_the_documented_permissions_match_the_commands_pabal_uses(page: str) -> None:
-    """Servers would refuse a command newly used in the code, or still allow one that is no longer used."""
+    """Servers would deny a command newly used in the code, or still allow one that is no longer used."""
     allowed = {word[1:] for word in acl(page) if word.startswith("+")}
     folder = ROOT / "src" / "pabal" / "brokers" / "redis"
     code = "".join(one.read_text("utf-8") for one in folder.glob("*.py") if one.name != "doctor.py")
@@ -233,13 +233,13 @@ async def test_a_user_cannot_read_another_group(
     await run_as_admin(own_server, *await command_for(own_server))
     url = url_for(own_server.port).replace("group=risk", f"group={group}")
     async with open_operations(url) as operations:
-        with pytest.raises(BrokerError, match=r"(?i)no permissions") as looked:
+        with pytest.raises(BrokerError, match=r"(?i)no permissions") as inspection:
             await operations.dead_letters()
     bus = bus_at(url, Recorder())
     with pytest.raises(StorageError, match=r"(?i)no permissions") as caught:
         await bus.start()
     assert not bus.is_running
-    assert_hidden(looked.value, caught.value, bus, everything_logged.text)
+    assert_hidden(inspection.value, caught.value, bus, everything_logged.text)
 
 
 @pytest.mark.parametrize("page", ["redis.md", "redis.ko.md"])
@@ -257,25 +257,31 @@ async def test_the_page_warns_of_group_names_that_another_groups_pattern_matches
     assert "`risk:`" in (ROOT / "docs" / page).read_text("utf-8")
 
 
-@pytest.mark.parametrize("who", ["wrong password", "nobody", "not allowed"])
+@pytest.mark.parametrize("fault", ["wrong password", "no password", "no permission"])
 async def test_a_wrong_password_is_rejected_at_once_and_not_shown(
-    own_server: Server, who: str, everything_logged: pytest.LogCaptureFixture
+    own_server: Server, fault: str, everything_logged: pytest.LogCaptureFixture
 ) -> None:
     """An application would wait half a minute without giving a reason, or would log the password."""
     url = url_for(own_server.port, WRONG)
-    if who == "nobody":
+    if fault == "no password":
         await run_as_admin(own_server, "CONFIG", "SET", "requirepass", PASSWORD)
         url = f"{own_server.url}?group=risk"
-    if who == "not allowed":
+    if fault == "no permission":
         await run_as_admin(own_server, "ACL", "SETUSER", USER, "on", f">{WRONG}", "~*", "+@all", "-info")
     bus = bus_at(url, Recorder(), patience=FOR_EVER)
-    why = {"wrong password": "invalid", "nobody": "required", "not allowed": "the user has no permissions"}
-    with pytest.raises(BrokerUnavailableError, match=rf"redis://127\.0\.0\.1:\d+/0: .*{why[who]}") as caught:
+    why = {
+        "wrong password": "invalid",
+        "no password": "required",
+        "no permission": "the user has no permissions",
+    }
+    with pytest.raises(
+        BrokerUnavailableError, match=rf"redis://127\.0\.0\.1:\d+/0: .*{why[fault]}"
+    ) as caught:
         await bus.start()
     async with open_operations(url) as operations:
-        with pytest.raises(StorageError) as looked:
+        with pytest.raises(StorageError) as inspection:
             await operations.overview()
-    assert_hidden(caught.value, looked.value, bus, bus.health(), everything_logged.text)
+    assert_hidden(caught.value, inspection.value, bus, bus.health(), everything_logged.text)
 
 
 async def test_a_changed_password_is_reported_until_it_works_again(
@@ -298,4 +304,4 @@ async def test_a_changed_password_is_reported_until_it_works_again(
             await bus.publish_batch(moves(4, 8))
             await until(lambda: len(recorder.numbers) == 8)
         assert_hidden(everything_logged.text)
-        await run_as_admin(own_server, "ACL", "LOG", "RESET")  # it lists the refused logins
+        await run_as_admin(own_server, "ACL", "LOG", "RESET")  # it lists the rejected logins

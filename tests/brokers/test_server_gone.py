@@ -34,7 +34,7 @@ async def disconnect(proxy: Proxy, bus: object) -> None:
 async def test_pending_publishes_fail_when_the_bus_stops_without_its_server(
     shared_server: Server, namespace: str
 ) -> None:
-    """Each publisher would wait for ever, and the program would not end."""
+    """Each publisher would wait without end, and the program would not exit."""
     async with Proxy(shared_server.port) as proxy:
         bus = make_bus_through(proxy, namespace, Recorder())
         await bus.start()
@@ -63,7 +63,7 @@ async def test_publishes_accepted_before_stop_are_stored(shared_server: Server, 
 
 
 async def test_publish_gives_up_after_its_patience(shared_server: Server, namespace: str) -> None:
-    """A publisher would wait for as long as the server is away, even beyond the patience it was given."""
+    """A publisher would wait for as long as the server is down, even beyond its patience."""
     async with Proxy(shared_server.port) as proxy:
         bus = make_bus_through(proxy, namespace, Recorder(), lease=10.0)
         async with bus:
@@ -90,7 +90,8 @@ async def test_scripts_are_loaded_again_after_script_flush(own_server: Server, n
 
 async def test_a_batch_with_known_ids_is_rejected_as_a_whole(shared_server: Server, namespace: str) -> None:
     """Half of the batch would be stored, or events of other publishers would fail with it."""
-    async with make_bus(shared_server, namespace, Recorder(), lease=10.0) as bus:
+    recorder = Recorder()
+    async with make_bus(shared_server, namespace, recorder, lease=10.0) as bus:
         first, second = Moved("a", 1), Moved("a", 2)
         await bus.publish_batch([first, second])
         others = [
@@ -98,12 +99,13 @@ async def test_a_batch_with_known_ids_is_rejected_as_a_whole(shared_server: Serv
             Moved("a", 11),
             Moved("a", 12, event_id=second.event_id),
         ]
-        refused, stored = await asyncio.gather(
+        rejected, stored = await asyncio.gather(
             bus.publish_batch(others), bus.publish(Moved("a", 3)), return_exceptions=True
         )
-        assert isinstance(refused, DuplicateEventError)
+        assert isinstance(rejected, DuplicateEventError)
         assert not isinstance(stored, BaseException)
         await bus.drain(timeout=30)
+    assert sorted(recorder.numbers) == [1, 2, 3]
 
 
 async def test_the_memory_for_event_ids_is_bounded(
@@ -123,7 +125,7 @@ async def test_the_memory_for_event_ids_is_bounded(
 
 
 async def test_wait_for_finds_the_matching_event_among_others(shared_server: Server, namespace: str) -> None:
-    """A request would get the wrong answer, or none, because other events are published meanwhile."""
+    """A request would get the wrong answer, or none, because of other events published meanwhile."""
     async with make_bus(shared_server, namespace, lease=10.0) as bus:
         for number in range(5):
             await bus.publish(Moved(f"k{number}", number))

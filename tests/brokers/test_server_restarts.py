@@ -89,7 +89,7 @@ async def test_the_doctor_does_not_count_positions_skipped_at_a_restart(
 async def test_trimming_removes_the_jump_fields_of_earlier_restarts(
     shared_server: Server, namespace: str
 ) -> None:
-    """Promise 42. Each restart would add a field to every partition for ever, to be read at every look."""
+    """Promise 42. Each restart would leave a field in every partition, to be read in every round."""
     recorder = Recorder()
     number, lost = 0, 0
     for restart in range(6):
@@ -141,7 +141,7 @@ async def test_positions_skipped_between_two_restarts_are_not_counted_as_events(
 async def test_a_log_recreated_with_another_partition_count_is_rejected(
     own_server: Server, namespace: str
 ) -> None:
-    """Keys would move to other partitions, or publishers wait for ever for a connection."""
+    """Keys would move to other partitions, or publishers would wait without end for a connection."""
     bus = make_bus(own_server, namespace, partitions=None)
     await bus.start()
     await bus.publish(Moved("a", 1))

@@ -62,7 +62,7 @@ async def publish_and_drain(
 async def test_a_pause_applies_to_every_process_and_keeps_order_per_key(
     shared_server: Server, namespace: str
 ) -> None:
-    """A paused subscription would go on in the processes that did not get the call."""
+    """A paused subscription would continue in the processes that did not make the call."""
     both = SubAndOther()
     async with two_buses(shared_server, namespace, both) as (one, two):
         await publish_and_drain(one, two)
@@ -265,7 +265,7 @@ async def test_operations_of_a_running_bus_pause_it_in_its_own_process(
 
 
 async def test_the_documented_user_may_control_subscriptions(own_server: Server) -> None:
-    """With the documented permissions, an operator on call would find that the server refuses the pause."""
+    """With the documented permissions, an operator on call would find that the server denies the pause."""
     both = SubAndOther()
     async with documented_user(own_server) as url:
         bus = bus_at(url)

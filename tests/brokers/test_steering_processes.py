@@ -1,4 +1,4 @@
-"""A group of real processes is controlled from outside, also while one of them is frozen by SIGSTOP."""
+"""A group of real processes is controlled from outside, even while one of them is suspended by SIGSTOP."""
 
 from __future__ import annotations
 

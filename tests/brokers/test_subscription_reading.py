@@ -36,7 +36,7 @@ async def test_the_doctor_reports_dead_letters_and_healthy_groups(
 async def test_a_waiting_event_is_shown_with_its_delivery_state(
     shared_server: Server, namespace: str
 ) -> None:
-    """An operator would look for an error though an event only waits for its turn."""
+    """An operator would look for an error although the event only waits to be handled."""
 
     async def handle(event: Moved) -> None:
         raise ConnectionError("not now") if event.key == "a" else ValueError("never")

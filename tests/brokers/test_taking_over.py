@@ -1,4 +1,4 @@
-"""Taking over the partitions of a dead process: interrupted takeovers, and hearing new events afterwards."""
+"""Taking over the partitions of a dead process: interrupted takeovers, and new events afterwards."""
 
 from __future__ import annotations
 
@@ -110,7 +110,7 @@ async def test_a_death_counts_as_an_attempt_if_the_successor_dies_during_takeove
 
 
 async def test_attempts_are_noted_again_after_a_server_restart(own_server: Server, namespace: str) -> None:
-    """Promise 6. After a server restart, an event that kills its process would kill one after another."""
+    """Promise 6. After a server restart, a deadly event would kill one process after another."""
     dead = await make_dead_owner(own_server, namespace)
     attempts = Attempts()
     async with make_bus(own_server, namespace, attempts.handle, partitions=1) as bus:
@@ -134,7 +134,7 @@ async def test_attempts_are_noted_again_after_a_server_restart(own_server: Serve
 
 
 async def test_an_unreadable_note_does_not_prevent_a_takeover(shared_server: Server, namespace: str) -> None:
-    """Promise 6. Every process of the group would try to take the partition, and fail, for ever."""
+    """Promise 6. Every process of the group would try to take the partition, and fail, again and again."""
     dead = await make_dead_owner(shared_server, namespace)
     assert dead._coordinator is not None
     name = dead._coordinator.membership.member
@@ -150,29 +150,29 @@ async def test_an_unreadable_note_does_not_prevent_a_takeover(shared_server: Ser
 async def test_a_newly_followed_partition_is_heard_while_a_blocking_read_is_on_its_way(
     shared_server: Server, namespace: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Promise 44. The server would be told to end a blocking call that reaches it later and then lasts."""
+    """Promise 44. The read would be unblocked before it reaches the server, and would then block in full."""
     monkeypatch.setattr(tail, "_BLOCK_MS", 60_000)
-    heard: asyncio.Queue[tuple[int, int]] = asyncio.Queue()
+    received: asyncio.Queue[tuple[int, int]] = asyncio.Queue()
     log = RedisLog(shared_server.url, namespace=namespace, partitions=2)
     await log.open()
     async with Proxy(shared_server.port) as proxy:
-        listening = Tail(
-            proxy.url, log.link, log.keys.log, lambda *what: heard.put_nowait(what), patience=30.0
+        tail_reader = Tail(
+            proxy.url, log.link, log.keys.log, lambda *what: received.put_nowait(what), patience=30.0
         )
         try:
-            await listening.start()
+            await tail_reader.start()
             followed = [Pages(log, partition, lambda *_: None) for partition in range(2)]
             for pages in followed:
                 await pages.follow()
             proxy.delay = 0.1
-            listening.follow(0, followed[0])
-            await until(lambda: bool(listening._waiting))
-            listening.follow(1, followed[1])
+            tail_reader.follow(0, followed[0])
+            await until(lambda: bool(tail_reader._waiting))
+            tail_reader.follow(1, followed[1])
             await log.append([Moved("a", 1)], 1)
             async with asyncio.timeout(5.0):  # an uninterrupted call would block twelve times as long
-                assert await heard.get() == (1, 1)
+                assert await received.get() == (1, 1)
         finally:
-            await listening.stop()
+            await tail_reader.stop()
             await log.close()
 
 
@@ -228,7 +228,7 @@ async def test_heartbeats_continue_while_trimming_hangs(
 async def test_stop_finishes_handovers_that_are_under_way(
     shared_server: Server, namespace: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Promise 44. It would stop them a second time meanwhile, or fail if the first was quicker."""
+    """Promise 44. Stopping would hand the same partitions over a second time, or fail."""
     reached, gate = asyncio.Event(), asyncio.Event()
     stops: Counter[Feed] = Counter()
     stopping: asyncio.Task[None] | None = None
@@ -254,7 +254,7 @@ async def test_stop_finishes_handovers_that_are_under_way(
         async with asyncio.timeout(30):
             await reached.wait()  # the owner hands partitions over to it
         stopping = asyncio.create_task(owner.stop())
-        await until(lambda: len(given_up) == 4)  # those that it keeps until then
+        await until(lambda: len(given_up) == 4)  # the partitions that it still owns
         await spin_loop()
         gate.set()
         await stopping

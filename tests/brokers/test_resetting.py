@@ -1,4 +1,4 @@
-"""A reset moves a group's subscription in all partitions; it then gets exactly the events above."""
+"""A reset moves a group's subscription in all partitions; it then receives exactly the later events."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ async def view_of(operations: Operations, name: str = "sub") -> tuple[int, int]:
 async def test_a_reset_redelivers_in_every_process_to_that_subscription_alone(
     shared_server: Server, namespace: str
 ) -> None:
-    """Otherwise only the partitions of the process that was asked would be delivered again, unnoticed."""
+    """Otherwise only the partitions of the process that made the call would be redelivered."""
     both = SubAndOther()
     async with two_buses(shared_server, namespace, both) as (one, two):
         await publish_and_drain(one, two)
@@ -125,7 +125,7 @@ async def test_the_cli_resets_a_paused_subscription_in_running_processes(
 async def test_a_reset_to_a_position_is_rejected_with_several_partitions(
     shared_server: Server, namespace: str
 ) -> None:
-    """Otherwise each partition would be moved to a position that the operator did not mean."""
+    """Otherwise each partition would be moved to a position that means something else there."""
     url = url_of(shared_server, namespace)
     async with make_bus(shared_server, namespace, Recorder()) as bus:
         await bus.publish_batch(moves(16, 30))
@@ -166,7 +166,7 @@ async def test_a_reset_to_now_repeats_no_event_handled_before_it_takes_effect(
     async with make_bus(shared_server, namespace, recorder, lease=60.0) as bus:
         await bus.publish_batch(moves(16, 30))
         await bus.drain(timeout=30)
-        freeze(bus)  # it does not notice requests any more, but continues to handle events
+        freeze(bus)  # it no longer notices requests, but continues to handle events
         async with open_operations(url_of(shared_server, namespace)) as operations:
             result = await operations.reset("sub", "now")
             assert (result.position, result.pending) == (30, True)
@@ -231,19 +231,19 @@ async def test_a_reset_waits_for_running_handlers_and_holds_back_trimming(
 
 
 async def test_a_handler_cannot_reset_its_own_subscription(shared_server: Server, namespace: str) -> None:
-    """Otherwise a handler would wait for its own end."""
-    refused: list[str] = []
+    """Otherwise a handler would wait for itself to finish."""
+    errors: list[str] = []
 
     async def handle(event: Moved) -> None:
         try:
             await bus.subscriptions.reset("sub", "beginning")
         except InsideHandlerError as error:
-            refused.append(str(error))
+            errors.append(str(error))
 
     async with make_bus(shared_server, namespace, handle) as bus:
         await bus.publish(Moved("a", 1))
         await bus.drain(timeout=30)
-    assert len(refused) == 1
+    assert len(errors) == 1
 
 
 async def test_a_reset_drops_dead_letters_it_redelivers_and_unblocks_the_keys_of_others(
@@ -272,7 +272,7 @@ async def test_a_reset_drops_dead_letters_it_redelivers_and_unblocks_the_keys_of
 
 
 async def test_a_stale_owner_does_not_block_or_undo_a_reset(shared_server: Server, namespace: str) -> None:
-    """A process that resumes late must not move the subscription back to where it was."""
+    """A suspended process that resumes would move the subscription back to where it was."""
     recorder = Recorder()
     async with make_bus(shared_server, namespace, recorder) as stale:
         await stale.publish_batch(moves(16, 30))
