@@ -40,6 +40,10 @@ _COMPOSED = {
         "the column is missing; a tape of trades needs price, and this one has none",
         "the column appears twice; a tape of candles needs open, and this one has low",
     ),
+    "X7, where the header has X7": (
+        "1 cell, where the header has 4",
+        "3 cells, where the header has 4",
+    ),
     "X7 X7": (
         "'x' is earlier than the line before (2021-01-08)",
         "'x' is not a number such as 39432.48",

@@ -154,7 +154,7 @@ def _server_findings() -> Iterator[Any]:
         ("noeviction", "allkeys-lru"),
         ("0", "100"),
         ("master", "slave"),
-        "02",
+        "012",
         "01",
         ("5.0", "7.2"),
     ):
@@ -186,8 +186,8 @@ def _file_findings() -> Iterator[Any]:
     yield from report_damage([])
     yield from report_damage([str(CorruptLogError(path="a.db", position=3, reason="checksum mismatch"))])
     yield from check_subscriptions([], LogFigures(0, 0, 0, None), datetime.now(UTC))
-    for head, parked, queued, days in product((0, 5), (0, 2), (0, 4), (0, 30)):
-        record = _record(parked=parked, queued=queued)
+    for head, parked, queued, days in product((0, 1, 5), (0, 1, 2), (0, 1, 4), (0, 30)):
+        record = _record(parked=parked, queued=queued, retries=parked)
         extent = LogFigures(min(1, head), head, 0, None)
         yield from check_subscriptions([record], extent, record.updated_at + timedelta(days=days))
 

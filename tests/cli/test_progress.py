@@ -116,7 +116,7 @@ def test_the_bar_of_an_export_moves(tmp_path: Path, pabal: Pabal, monkeypatch: p
     asyncio.run(fill())
     monkeypatch.setattr(events, "progress", progress)
     done = pabal("events", "export", tmp_path / "many.db", "--limit", 1100, "-o", tmp_path / "out.jsonl")
-    assert done.stderr == "1100 events written\n"
+    assert done.stderr == "1,100 events written\n"
     assert told == [500, 1000]
 
 

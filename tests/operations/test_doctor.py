@@ -99,6 +99,14 @@ def test_dead_letters_and_abandoned_subscriptions_are_warnings() -> None:
     assert "lag 5" in busy.text
 
 
+def test_a_count_of_one_is_followed_by_a_singular_noun() -> None:
+    """An operator would read "1 dead letters" in a diagnosis."""
+    [finding] = check_subscriptions([record(parked=1, queued=1, retries=1)], TEN, datetime.now(UTC))
+    assert finding.text.endswith(
+        "1 retry, 1 dead letter, 1 event queued behind a dead letter of the same key"
+    )
+
+
 def test_a_halted_subscription_is_a_problem_even_with_dead_letters() -> None:
     """A halted log would be called healthy, or only its dead letters be mentioned."""
     why = "halted at event 1 at position 4: failed 1 of 1 attempts"

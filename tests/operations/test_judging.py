@@ -33,6 +33,10 @@ def view(state: str = "active", **more: Any) -> SubscriptionView:
     [
         (view("halted", reason="halted at event 5"), LIVE, "failing", "halted", "halted at event 5"),
         (view("paused", paused=True, lag=1200), LIVE, "degraded", "paused", "1,200 events wait"),
+        (view("paused", paused=True, lag=1), LIVE, "degraded", "paused", "1 event waits"),
+        (view("idle", lag=1), OFFLINE, "degraded", "unclaimed", "has 1 unfinished event,"),
+        (view(queued=1), LIVE, "degraded", "queued", "1 event queued behind dead letters"),
+        (view(skipped=1), LIVE, "degraded", "skipped", "skipped 1 event of an unregistered type"),
         (view("idle", lag=3), OFFLINE, "degraded", "unclaimed", "no process handles it"),
         (
             view("standby", lag=3, updated_at=NOW - timedelta(hours=1)),

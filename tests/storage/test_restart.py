@@ -218,7 +218,7 @@ async def test_a_scheduled_event_of_an_unknown_class_enters_the_log_all_the_same
         assert await storage.head() == 2
         assert bus.get_statistics()["subscriptions"]["all"]["skipped"] == 1
         assert bus.health().status == "degraded"
-        assert "skipped 1 events of unregistered types" in bus.health().reasons[0]
+        assert "skipped 1 event of an unregistered type" in bus.health().reasons[0]
 
 
 @pytest.mark.parametrize("runs", [True, False])

@@ -12,6 +12,7 @@ from pabal.delivery.buffers import BUFFER_HIGH, BUFFER_LOW
 from pabal.delivery.consumer import ACTIVE, HALTED, PAUSED, STANDBY, Consumer
 from pabal.delivery.engine import Engine
 from pabal.delivery.histogram import quantiles
+from pabal.domain.counting import counted
 
 
 class Health(msgspec.Struct, frozen=True):
@@ -120,9 +121,11 @@ class Findings:
                     f"{name} has {len(consumer.failing)} failed deliveries "
                     f"waiting for a retry; at {BUFFER_HIGH} it may stop taking new events",
                 )
-            skipped = consumer.figures.skipped
-            if skipped:
-                self._add(self.degraded, f"{name} skipped {skipped} events of unregistered types")
+            if consumer.figures.skipped:
+                skipped = counted(
+                    consumer.figures.skipped, "event of an unregistered type", "events of unregistered types"
+                )
+                self._add(self.degraded, f"{name} skipped {skipped}")
         trouble = engine.settlement.trouble if engine.feed is not None else None
         if trouble is not None:
             self._add(self.failing, f"progress cannot be saved: {trouble}")
@@ -160,7 +163,7 @@ def judge(engine: Engine, is_running: bool, max_queue_size: int, stored: bool) -
     found.look_at(engine)
     found.note_parked(engine.parked)
     if not stored and engine.pending >= max_queue_size:
-        found.degraded.append(f"the queue is full ({engine.pending} deliveries)")
+        found.degraded.append(f"the queue is full ({counted(engine.pending, 'delivery', 'deliveries')})")
     if engine.feed is not None:
         found.degraded += unclaimed((engine,))
     return found.health()
@@ -174,6 +177,7 @@ def unclaimed(engines: Iterable[Engine]) -> list[str]:
             if report.subscription not in engine.consumers:
                 waiting[report.subscription] += report.unfinished
     return [
-        f"{count} events wait for {name!r}, but nothing is subscribed under that name"
+        f"{counted(count, 'event waits', 'events wait')} for {name!r}, "
+        "but nothing is subscribed under that name"
         for name, count in waiting.items()
     ]

@@ -13,7 +13,7 @@ import msgspec
 
 from pabal.cli.base import errors_as_exit_codes, import_module, import_option, progress, target_argument
 from pabal.cli.command import Command
-from pabal.cli.language import t
+from pabal.cli.language import counted, t
 from pabal.errors import InvalidEventError, PabalError
 from pabal.factory import open_log
 from pabal.integrations.cloudevents import from_cloudevent, view_to_cloudevent
@@ -63,7 +63,7 @@ def import_events(target: str, lines: TextIO, modules: tuple[str, ...]) -> None:
         # No progress bar while the user types the lines: it would be drawn over them.
         with nullcontext() if lines.isatty() else progress(t("importing"), None):
             stored, existing = asyncio.run(_store(target, lines))
-    text = t("{count} events stored", count=stored)
+    text = counted(stored, "event stored", "events stored")
     click.echo(f"{text}, {t('{count} were there already', count=existing)}" if existing else text, err=True)
 
 

@@ -35,7 +35,7 @@ from pabal.cli.base import (
     yes_option,
 )
 from pabal.cli.command import Group
-from pabal.cli.language import t
+from pabal.cli.language import counted, t
 from pabal.cli.translation import translate, translate_error
 from pabal.errors import UnknownEventTypeError
 from pabal.operations import Operations
@@ -130,7 +130,8 @@ def _print_letter(letter: DeadLetterView) -> None:
     out.print(f"[bold]{verbatim(event.event_type)}[/] {event.event_id}  {t('position')} {event.position}")
     out.print(verbatim(msgspec.json.format(msgspec.json.encode(event.payload)).decode()))
     if letter.queued:
-        out.print(t("{count} events of the same key wait behind it", count=letter.queued))
+        events = counted(letter.queued, "event of the same key waits", "events of the same key wait")
+        out.print(t("{events} behind it", events=events))
     for attempt in letter.attempts:
         text = f"{attempt.attempt}. {moment(attempt.failed_at)} {attempt.error_type}: {attempt.message}"
         out.print(verbatim(text))
@@ -162,7 +163,7 @@ def _act_on_matching(
         question = t(_QUESTIONS[action, "one"], number=letter.id, event=letter.event.event_type)
     else:
         count = run(target, lambda operations: operations.count_matching(wanted))
-        question = t(_QUESTIONS[action, "all"], count=count)
+        question = t(_QUESTIONS[action, "all"], letters=counted(count, "dead letter"))
     if not count:
         click.echo(t("no dead letter matches"))
         sys.exit(REFUSED)
@@ -187,9 +188,9 @@ def _act_on_matching(
 
 _QUESTIONS = {
     ("retry", "one"): "Retry dead letter {number} ({event})?",
-    ("retry", "all"): "Retry {count} dead letters?",
+    ("retry", "all"): "Retry {letters}?",
     ("discard", "one"): "Discard dead letter {number} ({event}) for good?",
-    ("discard", "all"): "Discard {count} dead letters for good?",
+    ("discard", "all"): "Discard {letters} for good?",
 }
 _action_options = compose(
     click.argument("number", type=click.IntRange(1), required=False),

@@ -129,10 +129,10 @@ class PlainView:
             if subscription.lag
         )
         played = t(
-            "{phase}: {fed} of {length} events, {rate}/s; lag: {lags}; {retries}, {letters}",
+            "{phase}: {fed} of {events}, {rate}/s; lag: {lags}; {retries}, {letters}",
             phase=t(snapshot.phase),
             fed=f"{snapshot.fed:,}",
-            length=f"{snapshot.length:,}",
+            events=counted(snapshot.length, "event"),
             rate=f"{self._rates.of(''):,.0f}",
             lags=lags or t("none"),
             retries=counted(snapshot.retries, "retry", "retries"),
@@ -208,7 +208,7 @@ class LiveView:
         line = Table.grid(padding=(0, 2))
         line.add_row(
             ProgressBar(total=snapshot.length, completed=snapshot.fed, width=34),
-            Text(t("{fed} of {length} events", fed=f"{snapshot.fed:,}", length=f"{snapshot.length:,}")),
+            Text(t("{fed} of {events}", fed=f"{snapshot.fed:,}", events=counted(snapshot.length, "event"))),
             Text(t("{rate}/s", rate=f"{self._rates.of(''):,.0f}")),
         )
         return line

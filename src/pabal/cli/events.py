@@ -34,7 +34,7 @@ from pabal.cli.base import (
 )
 from pabal.cli.cloudevents import format_option, import_events, line_of, source_option
 from pabal.cli.command import Command, Group
-from pabal.cli.language import t
+from pabal.cli.language import counted, t
 from pabal.cli.shell import typed
 from pabal.operations import Operations
 from pabal.ports.operations import EventDetail, EventPage, EventView, Trace, TraceNode
@@ -218,7 +218,7 @@ def export_events(
 
     count = run(target, write, payloads=payloads)
     if output is not sys.stdout:
-        click.echo(t("{count} events written", count=count), err=True)
+        click.echo(counted(count, "event written", "events written"), err=True)
 
 
 events.add_command(import_events)

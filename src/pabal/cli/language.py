@@ -10,6 +10,7 @@ from typing import Any
 from pabal.cli.korean.click_words import HELP_PAGE
 from pabal.cli.korean.demo import DEMO
 from pabal.cli.korean.own import OWN
+from pabal.domain.counting import counted as counted_in_english
 from pabal.korean.particles import with_particles
 
 LANGUAGES = ("en", "ko")
@@ -66,4 +67,4 @@ def counted(number: int, one: str, many: str | None = None) -> str:
     """Return a number with its noun in the singular or plural."""
     if language() == "ko":
         return t(f"{{number}} {one}", number=f"{number:,}")
-    return f"{number:,} {one if number == 1 else many or one + 's'}"
+    return counted_in_english(number, one, many)

@@ -35,9 +35,10 @@ from pabal.cli.base import (
     yes_option,
 )
 from pabal.cli.command import Command
-from pabal.cli.language import language, t
+from pabal.cli.language import counted, language, t
 from pabal.cli.translation import translate
 from pabal.delivery.tracebacks import storable
+from pabal.domain.counting import counted as counted_in_english
 from pabal.errors import PabalError
 from pabal.factory import open_log
 from pabal.korean import outcome_in_korean
@@ -153,7 +154,9 @@ def retention(
 
     due = _on_file(target, t("measuring"), lambda storage, _: trim(storage), None)
     total = run(target, lambda operations: operations.overview()).totals.events
-    question = t("Delete the {count} oldest of {total} events?", count=f"{due.deleted:,}", total=f"{total:,}")
+    question = t(
+        "Delete the {count} oldest of {events}?", count=f"{due.deleted:,}", events=counted(total, "event")
+    )
     if dry_run:
         _print_trimmed(due, question, as_json=as_json)
         if not as_json:
@@ -168,12 +171,12 @@ def retention(
             storage, "retention", lambda: trim(storage, progress), _describe_trimmed
         ),
     )
-    _print_trimmed(done, t("{count} events deleted", count=f"{done.deleted:,}"), as_json=as_json)
+    _print_trimmed(done, counted(done.deleted, "event deleted", "events deleted"), as_json=as_json)
 
 
 def _describe_trimmed(done: Trimmed) -> str:
     held = f", held back by {', '.join(done.held_back_by)}" if done.held_back_by else ""
-    return f"{done.deleted:,} events deleted{held}"
+    return counted_in_english(done.deleted, "event deleted", "events deleted") + held
 
 
 def _print_trimmed(trimmed: Trimmed, text: str, *, as_json: bool) -> None:

@@ -30,7 +30,7 @@ from pabal.cli.base import (
     yes_option,
 )
 from pabal.cli.command import Group
-from pabal.cli.language import t
+from pabal.cli.language import counted, t
 from pabal.errors import ProjectionNotFoundError, UsageError
 from pabal.eventsourcing import Projection
 from pabal.eventsourcing.pace import BuildProgress
@@ -81,9 +81,9 @@ def list_projections(target: str, rows: bool, as_json: bool) -> None:
 
 
 def _tables_cell(view: ProjectionView) -> str:
-    counted = view.rows or {}
+    rows = view.rows or {}
     return ", ".join(
-        t("{table} ({count} rows)", table=each, count=f"{counted[each]:,}") if each in counted else each
+        t("{table} ({rows})", table=each, rows=counted(rows[each], "row")) if each in rows else each
         for each in view.tables
     )
 
@@ -148,11 +148,11 @@ async def _version_of(operations: Operations, name: str) -> int | None:
 
 
 def _describe_progress(measured: BuildProgress) -> str:
-    fields = {"position": f"{measured.position:,}", "head": f"{measured.head:,}"}
+    fields = {"position": f"{measured.position:,}", "events": counted(measured.head, "event")}
     if measured.per_second is None:
-        return t("{position} of {head} events", **fields)
+        return t("{position} of {events}", **fields)
     fields |= {"rate": f"{measured.per_second:,.0f}", "left": str(measured.left)}
-    return t("{position} of {head} events, {rate}/s, {left} left", **fields)
+    return t("{position} of {events}, {rate}/s, {left} left", **fields)
 
 
 @projections.command("remove")

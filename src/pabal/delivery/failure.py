@@ -13,6 +13,7 @@ from pabal.delivery.redelivery import NO_ROOM
 from pabal.delivery.retry import GiveUp, RetryAfter, decide_retry
 from pabal.delivery.subscription import key_text
 from pabal.delivery.tracebacks import message_of, storable, traceback_text
+from pabal.domain.counting import counted
 from pabal.domain.envelope import StoredRecord
 from pabal.domain.event import DomainEvent, kind_of
 from pabal.domain.registry import registry
@@ -54,7 +55,7 @@ class Failures:
         failure = self._describe(attempt, error)
         decision = decide_retry(consumer.subscription.retry, attempt, error, engine.random())
         if lane.isolate:
-            decision = GiveUp(f"failed {attempt - 1} attempts with its batch, and one on its own")
+            decision = GiveUp(f"failed {counted(attempt - 1, 'attempt')} with its batch, and one on its own")
         delay = decision.delay if isinstance(decision, RetryAfter) else None
         for _, event in items[:1]:
             engine.report(

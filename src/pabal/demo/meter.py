@@ -13,6 +13,7 @@ from typing import Any, Literal
 import msgspec
 
 from pabal import DeliveryContext, DomainEvent
+from pabal.domain.counting import counted
 from pabal.ports.storage import Committed
 from pabal.ports.telemetry import AttemptFailed, EventParked, Report
 
@@ -99,8 +100,8 @@ class Meter:
                 self._letters,
                 "dead letter",
                 f"{report.subscription}: {self._last_error}",
-                f"parked after {report.attempts} attempts, payload and tracebacks kept; other events "
-                "continue",
+                f"parked after {counted(report.attempts, 'attempt')}, payload and tracebacks kept; other "
+                "events continue",
             )
             self.pulse.set()
 

@@ -19,6 +19,7 @@ import msgspec
 
 from pabal.demo.errors import TapeError
 from pabal.demo.events import CandleClosed, Side, TapeKind, TickReceived, derived_id
+from pabal.domain.counting import counted
 
 SIMULATED = "simulated"
 DEFAULT_LENGTH = 30_000
@@ -203,7 +204,9 @@ class _Line:
         self._cells = cells
         if len(cells) != width:
             raise TapeError(
-                path=str(path), line=number, reason=f"{len(cells)} cells, where the header has {width}"
+                path=str(path),
+                line=number,
+                reason=f"{counted(len(cells), 'cell')}, where the header has {width}",
             )
 
     def cell_error(self, column: str, problem: str) -> TapeError:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any, TextIO
 
+from pabal.domain.counting import counted
 from pabal.eventsourcing.pace import BuildProgress, Pace
 
 __all__ = ["show_progress"]
@@ -21,7 +22,7 @@ def describe(measured: BuildProgress) -> str:
     >>> describe(BuildProgress(120_000, 1_000_000, 28_000.0))
     '120,000 of 1,000,000 events, 28,000/s, 0:00:31 left'
     """
-    text = f"{measured.position:,} of {measured.head:,} events"
+    text = f"{measured.position:,} of {counted(measured.head, 'event')}"
     if measured.per_second is None:
         return text
     return f"{text}, {measured.per_second:,.0f}/s, {measured.left} left"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 _FILE = {
+    "the log has {head} position": "로그의 위치 {head}개",
     "the log has {head} positions": "로그의 위치 {head}개",
     "restore a backup, or copy the intact events": "백업을 복원하거나 온전한 부분을 복사하세요",
     "{sqlite} can damage a write-ahead log when two connections write or checkpoint at once": "{sqlite}: 두 연결이 동시에 쓰거나 체크포인트를 하면 WAL이 손상될 수 있습니다",
@@ -11,12 +12,12 @@ _FILE = {
     "durability 'normal': a power failure may lose the newest events": "durability='normal': 정전이 나면 가장 최근 이벤트를 잃을 수 있습니다",
     "open the log with durability 'full' if no event may be lost": "하나도 잃지 않으려면 durability='full'로 로그를 여세요",
     "no durable subscription yet": "아직 내구성 있는 구독이 없습니다",
-    "subscription {name}: lag {lag}, {retries} retries, {parked} dead letters": "구독 {name}: 지연 {lag}, 재시도 {retries}, 데드 레터 {parked}",
-    "subscription {name}: lag {lag}, {retries} retries, {parked} dead letters; no process handles it now": "구독 {name}: 지연 {lag}, 재시도 {retries}, 데드 레터 {parked}. 지금은 처리 주체가 없습니다",
-    "subscription {name}: lag {lag}, {retries} retries, {parked} dead letters; no process has handled it for {days} days": "구독 {name}: 지연 {lag}, 재시도 {retries}, 데드 레터 {parked}. {days}일 동안 처리 주체가 없었습니다",
-    "subscription {name}: lag {lag}, {retries} retries, {parked} dead letters, {queued} events queued behind a dead letter of the same key": "구독 {name}: 지연 {lag}, 재시도 {retries}, 데드 레터 {parked}, 같은 키의 데드 레터 뒤에서 기다리는 이벤트 {queued}",
-    "subscription {name}: lag {lag}, {retries} retries, {parked} dead letters, {queued} events queued behind a dead letter of the same key; no process handles it now": "구독 {name}: 지연 {lag}, 재시도 {retries}, 데드 레터 {parked}, 같은 키의 데드 레터 뒤에서 기다리는 이벤트 {queued}. 지금은 처리 주체가 없습니다",
-    "subscription {name}: lag {lag}, {retries} retries, {parked} dead letters, {queued} events queued behind a dead letter of the same key; no process has handled it for {days} days": "구독 {name}: 지연 {lag}, 재시도 {retries}, 데드 레터 {parked}, 같은 키의 데드 레터 뒤에서 기다리는 이벤트 {queued}. {days}일 동안 처리 주체가 없었습니다",
+    "subscription {name}: lag {lag}, {retries}, {parked}": "구독 {name}: 지연 {lag}, {retries}, {parked}",
+    "subscription {name}: lag {lag}, {retries}, {parked}; no process handles it now": "구독 {name}: 지연 {lag}, {retries}, {parked}. 지금은 처리 주체가 없습니다",
+    "subscription {name}: lag {lag}, {retries}, {parked}; no process has handled it for {days} days": "구독 {name}: 지연 {lag}, {retries}, {parked}. {days}일 동안 처리 주체가 없었습니다",
+    "subscription {name}: lag {lag}, {retries}, {parked}, {queued} queued behind a dead letter of the same key": "구독 {name}: 지연 {lag}, {retries}, {parked}, 같은 키의 데드 레터 뒤에서 기다리는 {queued}",
+    "subscription {name}: lag {lag}, {retries}, {parked}, {queued} queued behind a dead letter of the same key; no process handles it now": "구독 {name}: 지연 {lag}, {retries}, {parked}, 같은 키의 데드 레터 뒤에서 기다리는 {queued}. 지금은 처리 주체가 없습니다",
+    "subscription {name}: lag {lag}, {retries}, {parked}, {queued} queued behind a dead letter of the same key; no process has handled it for {days} days": "구독 {name}: 지연 {lag}, {retries}, {parked}, 같은 키의 데드 레터 뒤에서 기다리는 {queued}. {days}일 동안 처리 주체가 없었습니다",
     "look at bus.dead_letters, fix the cause, then retry or discard them": "bus.dead_letters를 보고 원인을 고친 뒤 재시도하거나 폐기하세요",
     "or run pabal subscriptions resume": "pabal subscriptions resume으로도 이어 가게 할 수 있습니다",
     "subscribe under this name again, otherwise its events are never handled": "이 이름으로 다시 구독하지 않으면 이벤트가 계속 기다립니다",
@@ -31,6 +32,7 @@ _SERVER = {
     "use Redis 6.2 or Valkey, or newer": "Redis 6.2 이상이나 Valkey를 쓰세요",
     "this server is a replica and takes no events": "이 서버는 복제본이라 이벤트를 받지 않습니다",
     "connect to the primary": "프라이머리를 지정하세요",
+    "{count} replica: after a failover the newest events may be missing": "복제본 {count}개: 넘겨받는 복제본에 마지막 이벤트가 없을 수 있습니다",
     "{count} replicas: after a failover the newest events may be missing": "복제본 {count}개: 넘겨받는 복제본에 마지막 이벤트가 없을 수 있습니다",
     "set min-replicas-to-write and min-replicas-max-lag to limit how many": "min-replicas-to-write와 min-replicas-max-lag로 그 수를 제한하세요",
     "the server is part of a cluster, which pabal was not tested on": "이 서버는 클러스터의 일부입니다. pabal은 클러스터에서 시험하지 않았습니다",
@@ -53,10 +55,13 @@ _SERVER = {
     "raise maxmemory, or look for a lagging group": "한도를 늘리거나, 뒤처진 그룹을 찾으세요",
     "nothing is evicted when memory is full": "메모리가 가득 차도 버리지 않습니다",
     "there is no log under {namespace} yet": "{namespace}에는 아직 로그가 없습니다",
+    "a log of {count} partition": "파티션 {count}개의 로그",
     "a log of {count} partitions": "파티션 {count}개의 로그",
+    "group {group} is {lag} position behind and has no process; the log cannot be trimmed past it": "그룹 {group}: 위치 {lag}개만큼 뒤처졌고 처리하는 프로세스가 없어, 로그를 줄이지 못합니다",
     "group {group} is {lag} positions behind and has no process; the log cannot be trimmed past it": "그룹 {group}: 위치 {lag}개만큼 뒤처졌고 처리하는 프로세스가 없어, 로그를 줄이지 못합니다",
     "start a process of the group": "그룹의 프로세스를 시작하세요",
-    "group {group}: {members} processes, {lag} positions behind": "그룹 {group}: 프로세스 {members}개, 뒤처진 위치 {lag}개",
+    "group {group}: {processes}, {positions} behind": "그룹 {group}: {processes}, 뒤처진 {positions}",
+    "group {group} has {count} dead letter": "그룹 {group}: 데드 레터 {count}개",
     "group {group} has {count} dead letters": "그룹 {group}: 데드 레터 {count}개",
     "list, retry or discard them with bus.dead_letters": "bus.dead_letters로 보고, 재시도하거나 폐기하세요",
 }
@@ -81,4 +86,18 @@ _SCHEMA = {
     "give it a default, or raise schema_version to {version} and write {upcaster} that adds it": "기본값을 주거나, schema_version을 {version}(으)로 올리고 필드를 채우는 {upcaster}를 작성하세요",
 }
 
-FINDINGS = {**_FILE, **_SERVER, **_SCHEMA}
+_COUNTED = {
+    "{count} retry": "재시도 {count}",
+    "{count} retries": "재시도 {count}",
+    "{count} dead letter": "데드 레터 {count}",
+    "{count} dead letters": "데드 레터 {count}",
+    "{count} event": "이벤트 {count}",
+    "{count} events": "이벤트 {count}",
+    "{count} process": "프로세스 {count}개",
+    "{count} processes": "프로세스 {count}개",
+    "{count} position": "위치 {count}개",
+    "{count} positions": "위치 {count}개",
+}
+"""Numbers that findings contain, in the singular and plural."""
+
+FINDINGS = {**_FILE, **_SERVER, **_SCHEMA, **_COUNTED}

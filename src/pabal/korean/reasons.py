@@ -44,7 +44,9 @@ _OPERATIONS = {
     "search the log": "로그 검색",
     "list event types": "이벤트 타입 나열",
     "keep a local storage and feed the bus with relay(storage, bus)": "로컬 저장소에 두고 relay(storage, bus)로 버스에 보내세요",
+    "{count} event was lost on the server before it was handled": "이벤트 {count}개가 처리되기 전에 서버에서 사라졌습니다",
     "{count} events were lost on the server before they were handled": "이벤트 {count}개가 처리되기 전에 서버에서 사라졌습니다",
+    "subscription {name} makes no progress in {count} partition whose process does not have it; all processes of a group need the same subscriptions": "구독 {name}: 이 구독이 없는 프로세스들의 파티션 {count}개에서 기다립니다. 그룹의 프로세스는 모두 같은 구독을 가져야 합니다",
     "subscription {name} makes no progress in {count} partitions whose processes do not have it; all processes of a group need the same subscriptions": "구독 {name}: 이 구독이 없는 프로세스들의 파티션 {count}개에서 기다립니다. 그룹의 프로세스는 모두 같은 구독을 가져야 합니다",
     "pause": "일시 정지",
     "resume": "재개",
@@ -89,7 +91,9 @@ _PROJECTIONS = {
 }
 
 _DONE = {
+    "{count} event deleted": "이벤트 {count}개 삭제",
     "{count} events deleted": "이벤트 {count}개 삭제",
+    "{count} event deleted, held back by {names}": "이벤트 {count}개 삭제, 아직 필요로 하는 쪽: {names}",
     "{count} events deleted, held back by {names}": "이벤트 {count}개 삭제, 아직 필요로 하는 쪽: {names}",
     "{count} bytes given back": "{count}바이트 반환",
     "{count} done": "{count}개 완료",
@@ -109,6 +113,7 @@ _HALTS = {
     "{reason}, and the limit of dead letters, or of events queued behind them, is reached (retry or discard some)": "{reason}. 데드 레터나 그 뒤의 대기열에 자리가 없음(재시도하거나 폐기해서 비우세요)",
     "halted at {reason}; fix the cause, then restart the bus or call bus.resume()": "{reason}에서 멈춤. 원인을 고친 뒤 버스를 다시 시작하거나 bus.resume()을 호출하세요",
     "subscription {name} halted at {reason}; fix the cause, then restart the bus or call bus.resume()": "구독 {name}: {reason}에서 멈춤. 원인을 고친 뒤 버스를 다시 시작하거나 bus.resume()을 호출하세요",
+    "failed {attempts} attempt with its batch, and one on its own": "배치와 함께 {attempts}번, 따로 한 번 실패",
     "failed {attempts} attempts with its batch, and one on its own": "배치와 함께 {attempts}번, 따로 한 번 실패",
     "event {event_id} at position {position}: {reason}": "위치 {position}의 이벤트 {event_id}({reason})",
     "position {position}, where it starts again, because it was forgotten while in use (reset it to have earlier events delivered)": "위치 {position}(여기서 구독하는 동안 누군가 지워서 이 자리에서 새로 시작함. 앞선 이벤트를 받으려면 커서를 옮기세요)",

@@ -25,6 +25,11 @@ _SAID = (
     "state",
     "where",
     "kind",
+    "retries",
+    "parked",
+    "queued",
+    "processes",
+    "positions",
 )
 """Fields that contain sentences; all others are names and values."""
 _LONGEST = 500

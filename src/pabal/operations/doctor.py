@@ -12,6 +12,7 @@ from typing import Literal, Protocol
 import msgspec
 
 from pabal.delivery.tracebacks import storable
+from pabal.domain.counting import counted
 from pabal.errors import StorageError
 from pabal.ports.inspection import LogFigures
 from pabal.ports.storage import SubscriptionRecord
@@ -96,7 +97,7 @@ async def examine(
     findings = [*check_sqlite(sqlite3.sqlite_version_info), await asyncio.to_thread(_check_wal, where)]
     try:
         extent = await storage.measure()
-        findings.append(Finding("ok", f"the log has {extent.head:,} positions"))
+        findings.append(Finding("ok", f"the log has {counted(extent.head, 'position')}"))
         findings += check_durability(await storage.noted_durability())
         findings += check_subscriptions(await storage.list_subscriptions(), extent, datetime.now(UTC))
         findings += report_damage(await storage.check(progress=progress))
@@ -147,11 +148,10 @@ def check_subscriptions(
 
 def _check_subscription(record: SubscriptionRecord, extent: LogFigures, now: datetime) -> Finding:
     lag = lag_in(record, extent.first, extent.head)
-    text = (
-        f"subscription {record.name!r}: lag {lag:,}, {record.retries} retries, {record.parked} dead letters"
-    )
+    retries = counted(record.retries, "retry", "retries")
+    text = f"subscription {record.name!r}: lag {lag:,}, {retries}, {counted(record.parked, 'dead letter')}"
     if record.queued:
-        text += f", {record.queued} events queued behind a dead letter of the same key"
+        text += f", {counted(record.queued, 'event')} queued behind a dead letter of the same key"
     if record.halted:
         return Finding(
             "problem",

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
 
 from pabal.delivery.buffers import BUFFER_HIGH, BUFFER_LOW
+from pabal.domain.counting import counted
 from pabal.ports.operations import Level, Reason, SubscriptionView, Target
 
 _STALE = timedelta(seconds=60)
@@ -33,12 +34,12 @@ def _reasons_of(target: Target, view: SubscriptionView, now: datetime) -> list[R
     if view.state == "halted":
         add("halted", "failing", view.reason or "is halted")
     elif view.paused:
-        add("paused", "degraded", f"is paused, {view.lag:,} events wait", view.lag)
+        add("paused", "degraded", f"is paused, {counted(view.lag, 'event waits', 'events wait')}", view.lag)
     elif view.state == "idle" and view.lag:
         add(
             "unclaimed",
             "degraded",
-            f"has {view.lag:,} unfinished events, but no process handles it",
+            f"has {counted(view.lag, 'unfinished event')}, but no process handles it",
             view.lag,
         )
     elif view.state == "standby" and target.live and view.lag and _is_stale(view, now):
@@ -57,11 +58,12 @@ def _reasons_of(target: Target, view: SubscriptionView, now: datetime) -> list[R
         add(
             "queued",
             "degraded",
-            f"has {view.queued:,} events queued behind dead letters of the same key",
+            f"has {counted(view.queued, 'event')} queued behind dead letters of the same key",
             view.queued,
         )
     if view.skipped:
-        add("skipped", "degraded", f"skipped {view.skipped:,} events of unregistered types", view.skipped)
+        skipped = counted(view.skipped, "event of an unregistered type", "events of unregistered types")
+        add("skipped", "degraded", f"skipped {skipped}", view.skipped)
     return reasons
 
 

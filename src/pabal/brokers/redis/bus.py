@@ -27,6 +27,7 @@ from pabal.bus.base import BaseEventBus
 from pabal.bus.draining import drain_timeout_error
 from pabal.bus.intake import Backpressure
 from pabal.bus.statistics import Health
+from pabal.domain.counting import counted
 from pabal.domain.envelope import Receipt
 from pabal.errors import (
     BusNotRunningError,
@@ -295,7 +296,12 @@ class RedisEventBus(BaseEventBus):
         if coordinator is None:
             return []
         lost = coordinator.lost_events
-        messages = [f"{lost} events were lost on the server before they were handled"] if lost else []
+        what = counted(
+            lost,
+            "event was lost on the server before it was handled",
+            "events were lost on the server before they were handled",
+        )
+        messages = [what] if lost else []
         return messages + coordinator.peers.remarks()
 
 

@@ -11,6 +11,7 @@ from pabal.brokers.redis.cursors import as_pairs, decode_cursor
 from pabal.brokers.redis.extent import measure_extents
 from pabal.brokers.redis.keys import GroupKeys, LogKeys, check_name
 from pabal.brokers.redis.link import Link
+from pabal.domain.counting import counted
 from pabal.errors import BrokerError
 
 _OLDEST = (6, 2)
@@ -63,11 +64,11 @@ def judge_server(facts: Mapping[str, str], settings: Mapping[str, str] | None) -
         found.append(
             Finding("problem", "this server is a replica and takes no events", "connect to the primary")
         )
-    elif int(facts.get("connected_slaves", "0")):
+    elif replicas := int(facts.get("connected_slaves", "0")):
         found.append(
             Finding(
                 "warning",
-                f"{facts['connected_slaves']} replicas: after a failover the newest events may be missing",
+                f"{counted(replicas, 'replica')}: after a failover the newest events may be missing",
                 "set min-replicas-to-write and min-replicas-max-lag to limit how many",
             )
         )
@@ -139,7 +140,7 @@ async def _judge_log(link: Link, keys: LogKeys) -> list[Finding]:
     if not count:
         return [Finding("ok", f"there is no log under {keys.base[1:-2]!r} yet")]
     extents = await measure_extents(link, keys, range(count))
-    found = [Finding("ok", f"a log of {count} partitions")]
+    found = [Finding("ok", f"a log of {counted(count, 'partition')}")]
     for group in sorted(name.decode() for name in await link.call("SMEMBERS", keys.groups)):
         of_group = GroupKeys(keys, group)
         members = int(await link.call("HLEN", of_group.members))
@@ -151,20 +152,21 @@ async def _judge_log(link: Link, keys: LogKeys) -> list[Finding]:
             lag += max(
                 (extent.count_assigned(extent.skip_trimmed(mark), extent.head) for mark in marks), default=0
             )
+        behind = counted(lag, "position behind", "positions behind")
         if lag and not members:
             found.append(
                 Finding(
                     "warning",
-                    f"group {group!r} is {lag} positions behind and has no process; the log cannot be "
-                    "trimmed past it",
+                    f"group {group!r} is {behind} and has no process; the log cannot be trimmed past it",
                     "start a process of the group",
                 )
             )
         else:
-            found.append(Finding("ok", f"group {group!r}: {members} processes, {lag} positions behind"))
+            processes = counted(members, "process", "processes")
+            found.append(Finding("ok", f"group {group!r}: {processes}, {behind}"))
         if letters:
             advice = "list, retry or discard them with bus.dead_letters"
-            found.append(Finding("warning", f"group {group!r} has {letters} dead letters", advice))
+            found.append(Finding("warning", f"group {group!r} has {counted(letters, 'dead letter')}", advice))
     return found
 
 

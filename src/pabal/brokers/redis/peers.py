@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 
 from pabal.brokers.redis.keys import GroupKeys
 from pabal.brokers.redis.link import Link
 from pabal.brokers.redis.membership import View
+from pabal.domain.counting import counted
 
 
 class Peers:
@@ -40,7 +42,8 @@ class Peers:
     def remarks(self) -> list[str]:
         """Return a sentence for each subscription that waits in some partition."""
         return [
-            f"subscription {name!r} makes no progress in {sum(name == one for one, _, _ in self._missing)} "
-            "partitions whose processes do not have it; all processes of a group need the same subscriptions"
-            for name in sorted({name for name, _, _ in self._missing})
+            f"subscription {name!r} makes no progress in "
+            + counted(count, "partition whose process does not", "partitions whose processes do not")
+            + " have it; all processes of a group need the same subscriptions"
+            for name, count in sorted(Counter(name for name, _, _ in self._missing).items())
         ]
