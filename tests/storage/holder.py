@@ -1,6 +1,6 @@
 """A process that holds a subscription: ``python -m tests.storage.holder <path> <lease seconds>``.
 
-It prints a line for each thing that happens, and reads orders: ``publish N``, ``poison N`` (from then
+It prints a line for each thing that happens, and reads commands: ``publish N``, ``poison N`` (from then
 on that number halts the subscription), ``hold N`` (the handler of that number waits for ``go``), ``stop``.
 """
 
@@ -41,20 +41,20 @@ async def main(path: str, lease: float) -> None:
         await bus.start()
         print("started", flush=True)
         while True:
-            order: Any = (await loop.run_in_executor(None, sys.stdin.readline)).split()
-            if not order or order[0] == "stop":
+            command: Any = (await loop.run_in_executor(None, sys.stdin.readline)).split()
+            if not command or command[0] == "stop":
                 break
-            if order[0] == "poison":
-                poison = int(order[1])
+            if command[0] == "poison":
+                poison = int(command[1])
                 continue
-            if order[0] == "hold":
-                held = int(order[1])
+            if command[0] == "hold":
+                held = int(command[1])
                 print("will hold", flush=True)
                 continue
-            if order[0] == "go":
+            if command[0] == "go":
                 go.set()
             else:
-                await bus.publish(Tick("A", int(order[1])))
+                await bus.publish(Tick("A", int(command[1])))
             await bus.drain()
             print("drained", flush=True)
         await bus.stop()

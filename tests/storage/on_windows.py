@@ -21,7 +21,7 @@ fcntl: Any = None
 if sys.platform == "linux":
     import fcntl
 
-needed = pytest.mark.skipif(fcntl is None, reason="needs the locks and the /proc of Linux")
+needs_linux = pytest.mark.skipif(fcntl is None, reason="needs the locks and the /proc of Linux")
 
 
 class Msvcrt:
@@ -41,15 +41,15 @@ class Msvcrt:
             raise PermissionError(13, "Permission denied") from error
 
 
-def pretend(patch: pytest.MonkeyPatch) -> None:
+def imitate_windows(patch: pytest.MonkeyPatch) -> None:
     """Make files behave as on Windows until the test ends."""
     patch.setattr(lifelock, "fcntl", None)
     patch.setattr(lifelock, "msvcrt", Msvcrt())
     for name in ("rename", "replace", "unlink", "remove"):
-        patch.setattr(os, name, _refusing(getattr(os, name)))
+        patch.setattr(os, name, _unless_open(getattr(os, name)))
 
 
-def _refusing(real: Callable[..., Any]) -> Callable[..., Any]:
+def _unless_open(real: Callable[..., Any]) -> Callable[..., Any]:
     def act(path: Any, *arguments: Any, **named: Any) -> Any:
         if is_open(path):
             raise PermissionError(13, "it is being used by another process", str(path))

@@ -15,15 +15,15 @@ from tests.storage.events import ticks
 
 Storage = SqliteEventStorage | InMemoryEventStorage
 Call = Callable[[Any, Any], Awaitable[Any]]
-BEYOND = 2**70
-HALF = "kim\ud800"
+TOO_LARGE = 2**70
+LONE_SURROGATE = "kim\ud800"
 
 
 async def positions(storage: Storage, after: int = 0, limit: int | None = None) -> list[int]:
     return [one.position async for one in storage.read(after, limit=limit)]
 
 
-PLACES: dict[str, Call] = {
+POSITION_CALLS: dict[str, Call] = {
     "read after": positions,
     "read_page after": lambda storage, number: storage.read_page(number, limit=10),
     "find_events after": lambda storage, number: storage.find_events(LogFilter(), after=number),
@@ -35,7 +35,7 @@ PLACES: dict[str, Call] = {
     "deliveries_at position": lambda storage, number: storage.deliveries_at(number),
     "parked_positions upto": lambda storage, number: storage.parked_positions("mail", 0, number),
 }
-LIMITS: dict[str, Call] = {
+LIMIT_CALLS: dict[str, Call] = {
     "read": lambda storage, limit: positions(storage, limit=limit),
     "read_page": lambda storage, limit: storage.read_page(0, limit=limit),
     "find_events": lambda storage, limit: storage.find_events(LogFilter(), limit=limit),
@@ -46,8 +46,8 @@ LIMITS: dict[str, Call] = {
     "list_actions": lambda storage, limit: storage.list_actions(limit=limit),
     "queued_positions": lambda storage, limit: storage.queued_positions("mail", "a", limit),
 }
-TEXTS: dict[str, Call] = {
-    "read types": lambda storage, text: _read_of(storage, text),
+TEXT_CALLS: dict[str, Call] = {
+    "read types": lambda storage, text: _read_types(storage, text),
     "get_events_by_aggregate": lambda storage, text: storage.get_events_by_aggregate(text),
     "read_history": lambda storage, text: storage.read_history("symbol", text),
     "find_events": lambda storage, text: storage.find_events(LogFilter(aggregate_id=text)),
@@ -61,14 +61,14 @@ TEXTS: dict[str, Call] = {
 }
 
 
-async def _read_of(storage: SqliteEventStorage, name: str) -> None:
+async def _read_types(storage: SqliteEventStorage, name: str) -> None:
     async for _ in storage.read(types=[name]):
         pass
 
 
-@pytest.mark.parametrize("call", PLACES.values(), ids=PLACES.keys())
-@pytest.mark.parametrize("number", [BEYOND, -BEYOND, "3"])
-async def test_a_position_that_cannot_be_is_refused_by_its_name(
+@pytest.mark.parametrize("call", POSITION_CALLS.values(), ids=POSITION_CALLS.keys())
+@pytest.mark.parametrize("number", [TOO_LARGE, -TOO_LARGE, "3"])
+async def test_an_invalid_position_raises_a_usage_error_that_names_the_argument(
     any_storage: Storage, call: Call, number: Any, request: pytest.FixtureRequest
 ) -> None:
     """A mistake in a number made the log look damaged, so an operator might have rebuilt it."""
@@ -78,31 +78,31 @@ async def test_a_position_that_cannot_be_is_refused_by_its_name(
         await call(any_storage, number)
 
 
-@pytest.mark.parametrize("call", LIMITS.values(), ids=LIMITS.keys())
-async def test_a_negative_limit_is_refused(any_storage: Storage, call: Call) -> None:
+@pytest.mark.parametrize("call", LIMIT_CALLS.values(), ids=LIMIT_CALLS.keys())
+async def test_a_negative_limit_raises_a_usage_error(any_storage: Storage, call: Call) -> None:
     """A wrong sign returned everything, nothing, or all but the last, depending on the storage and call."""
     await any_storage.store_events(ticks(3))
     with pytest.raises(UsageError, match=r"^limit is -1; it cannot be negative"):
         await call(any_storage, -1)
 
 
-@pytest.mark.parametrize("call", TEXTS.values(), ids=TEXTS.keys())
-async def test_text_that_no_file_can_hold_is_refused_for_what_it_is(
+@pytest.mark.parametrize("call", TEXT_CALLS.values(), ids=TEXT_CALLS.keys())
+async def test_text_with_a_lone_surrogate_raises_a_usage_error_that_says_so(
     storage: SqliteEventStorage, call: Call
 ) -> None:
-    """An aggregate id with half a character made the log look damaged."""
+    """An aggregate id with a lone surrogate made the log look damaged."""
     await storage.store_events(ticks(3))
     with pytest.raises(UsageError, match=r"kim\\ud800.* contains a lone surrogate"):
-        await call(storage, HALF)
+        await call(storage, LONE_SURROGATE)
 
 
-async def test_a_number_that_no_file_can_hold_is_refused_in_a_query(storage: SqliteEventStorage) -> None:
+async def test_query_rejects_an_integer_of_more_than_64_bits(storage: SqliteEventStorage) -> None:
     """A mistake in an application's own query made the log look damaged."""
     with pytest.raises(UsageError, match="more than 64 bits"):
-        await storage.query("SELECT ?", (BEYOND,))
+        await storage.query("SELECT ?", (TOO_LARGE,))
 
 
-async def test_text_with_a_nul_is_looked_up_as_any_other(any_storage: Storage) -> None:
+async def test_text_with_a_nul_is_compared_in_full(any_storage: Storage) -> None:
     """If text ended at its NUL, two aggregates would be taken for one."""
     events = ticks(1, "a\0b") + ticks(2, "a\0c")
     await any_storage.store_events(events)
@@ -110,27 +110,27 @@ async def test_text_with_a_nul_is_looked_up_as_any_other(any_storage: Storage) -
     assert [name for name, _, _ in await any_storage.list_streams(prefix="a\0")] == ["a\0b", "a\0c"]
 
 
-async def test_reading_from_below_the_first_position_reads_everything_once(any_storage: Storage) -> None:
+async def test_reading_after_a_negative_position_returns_each_event_once(any_storage: Storage) -> None:
     """The in-memory storage returned the last events first, and then again."""
     await any_storage.store_events(ticks(4))
     assert await positions(any_storage, -2) == [1, 2, 3, 4]
 
 
-async def test_a_cursor_begins_at_0_at_the_lowest(any_storage: Storage) -> None:
+async def test_a_cursor_opened_at_a_negative_position_starts_at_0(any_storage: Storage) -> None:
     """A cursor at a negative position reported a lag of more events than there are."""
     cursor = await any_storage.open_subscription("mail", -3)
     assert cursor is not None
     assert cursor.watermark == 0
 
 
-async def test_no_dead_letter_has_text_for_a_number(any_storage: Storage) -> None:
+async def test_get_dead_letter_raises_not_found_for_a_string_id(any_storage: Storage) -> None:
     """A number taken from a URL without conversion made the log look damaged."""
     number: Any = "1"
     with pytest.raises(DeadLetterNotFoundError, match="there is no dead letter 1"):
         await any_storage.get_dead_letter(number)
 
 
-async def test_nothing_is_abandoned_for_longer_than_time_goes_back(storage: SqliteEventStorage) -> None:
+async def test_list_abandoned_accepts_the_largest_timedelta(storage: SqliteEventStorage) -> None:
     """``timedelta.max``, meaning never, raised an OverflowError."""
     await storage.open_subscription("mail", "now")
     await storage.release_subscription("mail", 1)

@@ -20,12 +20,12 @@ from tests.storage.events import Recorder, Tick, ticks
 
 
 @pytest.fixture
-def steps(monkeypatch: pytest.MonkeyPatch) -> None:
+def single_page_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     """Copy one page at a time."""
     monkeypatch.setattr(maintenance, "_STEP_PAGES", 1)
 
 
-async def test_a_log_is_trimmed_to_a_size(path: Path) -> None:
+async def test_trim_deletes_the_oldest_events_beyond_max_bytes(path: Path) -> None:
     """Promise 33. A disk fills up by bytes, not by days or counts."""
     async with SqliteEventStorage(path) as storage:
         await storage.store_events([Tick("A", n, "x" * 500) for n in range(4000)])
@@ -40,14 +40,14 @@ async def test_a_log_is_trimmed_to_a_size(path: Path) -> None:
     assert path.stat().st_size <= 1.5 * (1 << 20)
 
 
-async def test_each_limit_deletes_by_itself(path: Path) -> None:
+async def test_trim_deletes_an_event_beyond_any_one_of_its_limits(path: Path) -> None:
     """If both limits had to be exceeded, an event beyond only one of them would be kept."""
     async with SqliteEventStorage(path) as storage:
         await storage.store_events(ticks(100))
         assert (await storage.trim(max_age=timedelta(days=1), max_events=40)).deleted == 60
 
 
-async def test_a_range_that_is_to_be_replayed_is_not_trimmed(path: Path) -> None:
+async def test_trim_keeps_the_range_of_a_requested_replay(path: Path) -> None:
     """Promise 33. Otherwise a requested replay would find its events deleted."""
     async with SqliteEventStorage(path) as storage:
         async with InMemoryEventBus(storage) as bus:
@@ -57,7 +57,7 @@ async def test_a_range_that_is_to_be_replayed_is_not_trimmed(path: Path) -> None
         assert (await storage.trim(max_events=1)).deleted == 7
 
 
-async def test_what_is_trimmed_is_given_back_while_others_publish(path: Path) -> None:
+async def test_vacuum_frees_trimmed_space_while_events_are_published(path: Path) -> None:
     """A vacuum that locked the file would block every publisher while it runs."""
     async with SqliteEventStorage(path) as storage:
         await storage.store_events([Tick("A", n, "x" * 500) for n in range(4000)])
@@ -71,7 +71,7 @@ async def test_what_is_trimmed_is_given_back_while_others_publish(path: Path) ->
         assert await storage.check() == []
 
 
-async def test_a_subscription_that_nobody_handles_any_more_is_listed_and_removed(path: Path) -> None:
+async def test_an_abandoned_subscription_is_listed_and_can_be_forgotten(path: Path) -> None:
     """A subscription renamed long ago would keep the whole log for ever, and nobody would know which one."""
     async with SqliteEventStorage(path) as storage:
         async with InMemoryEventBus(storage) as bus:
@@ -86,7 +86,7 @@ async def test_a_subscription_that_nobody_handles_any_more_is_listed_and_removed
 # -- long calls --------------------------------------------------------------------------------------------
 
 
-async def test_a_long_query_ends_when_nobody_waits_for_it_any_longer(path: Path) -> None:
+async def test_cancelling_a_long_query_interrupts_it(path: Path) -> None:
     """Ctrl-C during a check of a large file would take effect minutes later, and so would closing."""
     begun = threading.Event()
 
@@ -105,93 +105,95 @@ async def test_a_long_query_ends_when_nobody_waits_for_it_any_longer(path: Path)
         assert await asyncio.gather(*(storage.check() for _ in range(4))) == [[]] * 4
 
 
-def test_a_backup_that_is_broken_off_leaves_no_file(path: Path, tmp_path: Path, steps: None) -> None:
+def test_a_cancelled_backup_leaves_no_file(path: Path, tmp_path: Path, single_page_steps: None) -> None:
     """Half a copy would remain under the name of a backup."""
     SqliteEventStorage(path).close()
     cancelled, copied = threading.Event(), tmp_path / "copy.db"
 
-    def give_up(done: int, total: int) -> None:
+    def cancel(done: int, total: int) -> None:
         assert copied.exists()
         assert 0 < done < total
         cancelled.set()
 
     connection = connect_reader(path)
     with pytest.raises(maintenance.CopyCancelledError):
-        maintenance.copy(connection, copied, give_up, cancelled)
+        maintenance.copy(connection, copied, cancel, cancelled)
     assert not copied.exists()
     maintenance.copy(connection, copied, lambda done, total: None, threading.Event())
     connection.close()
     assert copied.exists()
 
 
-def test_a_backup_that_cannot_be_removed_still_says_why_it_was_broken_off(
-    path: Path, tmp_path: Path, steps: None, monkeypatch: pytest.MonkeyPatch
+def test_a_cancelled_backup_whose_file_cannot_be_deleted_raises_the_cancellation(
+    path: Path, tmp_path: Path, single_page_steps: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """On Windows a file that a virus scanner has open cannot be removed; that must not hide the reason."""
     SqliteEventStorage(path).close()
     cancelled = threading.Event()
 
-    def refuse(self: Path, missing_ok: bool = False) -> None:
+    def fail_to_delete(self: Path, missing_ok: bool = False) -> None:
         raise PermissionError(13, "it is being used by another process")
 
-    monkeypatch.setattr(Path, "unlink", refuse)
+    monkeypatch.setattr(Path, "unlink", fail_to_delete)
     connection = connect_reader(path)
     with pytest.raises(maintenance.CopyCancelledError):
         maintenance.copy(connection, tmp_path / "copy.db", lambda done, total: cancelled.set(), cancelled)
     connection.close()
 
 
-def test_a_backup_is_the_log_of_one_moment_whatever_is_written_meanwhile(
-    path: Path, tmp_path: Path, steps: None
+def test_a_backup_is_a_snapshot_unaffected_by_concurrent_writes(
+    path: Path, tmp_path: Path, single_page_steps: None
 ) -> None:
     """On a busy log, each commit would restart the backup, and it would never end."""
     storage = SqliteEventStorage(path)
     storage.close()
-    writer, told = sqlite3.connect(path, isolation_level=None), []
+    writer, calls = sqlite3.connect(path, isolation_level=None), []
 
     def write(done: int, total: int) -> None:
-        told.append(done)
+        calls.append(done)
         writer.execute("INSERT INTO meta (key, value) VALUES (?, 1)", (f"step {done}",))
 
     connection = connect_reader(path)
     maintenance.copy(connection, tmp_path / "copy.db", write, threading.Event())
     connection.close()
     writer.close()
-    assert len(told) > 10
-    assert told == sorted(set(told))
+    assert len(calls) > 10
+    assert calls == sorted(set(calls))
     copy = sqlite3.connect(tmp_path / "copy.db")
     assert copy.execute("SELECT count(*) FROM meta WHERE key LIKE 'step%'").fetchone() == (0,)
     copy.close()
 
 
-async def test_how_much_is_done_is_told_in_the_event_loop(path: Path, tmp_path: Path, steps: None) -> None:
+async def test_progress_callbacks_run_in_the_event_loop(
+    path: Path, tmp_path: Path, single_page_steps: None
+) -> None:
     """A callback in a thread of the storage could not use objects that belong to the event loop."""
-    told: dict[str, list[tuple[int, int]]] = {"backup": [], "check": [], "trim": []}
+    calls: dict[str, list[tuple[int, int]]] = {"backup": [], "check": [], "trim": []}
 
-    def hear(name: str) -> Callable[[int, int], None]:
-        def heard(done: int, total: int) -> None:
+    def recorder(name: str) -> Callable[[int, int], None]:
+        def record_progress(done: int, total: int) -> None:
             assert asyncio.get_running_loop()
-            told[name].append((done, total))
+            calls[name].append((done, total))
 
-        return heard
+        return record_progress
 
     async with SqliteEventStorage(path) as storage:
         await storage.store_events(ticks(2500))
-        await storage.backup(tmp_path / "copy.db", progress=hear("backup"))
-        assert await storage.check(progress=hear("check")) == []
-        await storage.trim(max_events=100, progress=hear("trim"))
+        await storage.backup(tmp_path / "copy.db", progress=recorder("backup"))
+        assert await storage.check(progress=recorder("check")) == []
+        await storage.trim(max_events=100, progress=recorder("trim"))
     size = (tmp_path / "copy.db").stat().st_size
-    assert told["backup"][-1] == (size, size)
-    assert told["check"] == [(1000, 2500), (2000, 2500), (2500, 2500)]
-    assert told["trim"][-1] == (2400, 2400)
-    for heard in told.values():
-        assert heard == sorted(heard)
+    assert calls["backup"][-1] == (size, size)
+    assert calls["check"] == [(1000, 2500), (2000, 2500), (2500, 2500)]
+    assert calls["trim"][-1] == (2400, 2400)
+    for reported in calls.values():
+        assert reported == sorted(reported)
 
 
 # -- rebuilding ---------------------------------------------------------------------------------------------
 
 
-async def test_a_rebuilt_file_goes_on_where_the_old_one_stood(path: Path, tmp_path: Path) -> None:
+async def test_a_rebuilt_file_keeps_events_cursors_and_dead_letters(path: Path, tmp_path: Path) -> None:
     """A copy without cursors or dead letters would deliver everything again, or forget what was parked."""
     broken = True
 
@@ -220,7 +222,7 @@ async def test_a_rebuilt_file_goes_on_where_the_old_one_stood(path: Path, tmp_pa
     assert sorted(seen) == [*range(1, 201), *range(1001, 1006)]
 
 
-async def test_damaged_indexes_are_mended_by_a_rebuild(path: Path, tmp_path: Path) -> None:
+async def test_a_rebuild_repairs_damaged_indexes(path: Path, tmp_path: Path) -> None:
     """Promise 38. Otherwise a file with intact events and one damaged index could only be thrown away."""
     async with SqliteEventStorage(path) as storage:
         await storage.store_events(ticks(30))
@@ -238,7 +240,9 @@ async def test_damaged_indexes_are_mended_by_a_rebuild(path: Path, tmp_path: Pat
         assert len(await storage.find_events(LogFilter(types=(Tick.event_type,)))) == 30
 
 
-async def test_an_altered_event_is_not_rebuilt_and_no_file_is_left(path: Path, tmp_path: Path) -> None:
+async def test_rebuilding_a_log_with_an_altered_event_fails_and_leaves_no_file(
+    path: Path, tmp_path: Path
+) -> None:
     """Promise 38. A new checksum over an altered event would make it look genuine."""
     target = tmp_path / "new.db"
     async with SqliteEventStorage(path) as storage:
@@ -256,7 +260,7 @@ async def test_an_altered_event_is_not_rebuilt_and_no_file_is_left(path: Path, t
 # -- the write-ahead log ------------------------------------------------------------------------------------
 
 
-async def test_the_write_ahead_log_is_cut_once_a_reader_has_let_go(
+async def test_the_write_ahead_log_is_truncated_once_a_long_reader_ends(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Promise 35. After a long-running reader, the log would keep its largest size until the process ends."""
@@ -282,26 +286,26 @@ async def test_the_write_ahead_log_is_cut_once_a_reader_has_let_go(
         assert await storage.check() == []
 
 
-async def test_a_write_ahead_log_that_cannot_be_cut_stops_no_publisher(
+async def test_failing_to_truncate_the_write_ahead_log_fails_no_publisher(
     path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Promise 37. Failing to truncate the log fails no publisher; a real problem fails the next write."""
     monkeypatch.setattr(wal, "LIMIT", -1)
     monkeypatch.setattr(wal, "PAUSE", 0.0)
 
-    class Refusing:
+    class FailingConnection:
         def execute(self, sql: str) -> None:
             raise sqlite3.OperationalError("disk I/O error")
 
     async with SqliteEventStorage(path) as storage:
         await storage.store_event(Tick("A"))
-        monkeypatch.setattr(storage._writer._wal, "_connection", Refusing())
+        monkeypatch.setattr(storage._writer._wal, "_connection", FailingConnection())
         await storage.store_event(Tick("A"))
         assert await storage.store_event(Tick("A")) == 3
     assert "could not be truncated" in caplog.text
 
 
-async def test_a_log_with_a_hole_is_not_rebuilt(path: Path, tmp_path: Path) -> None:
+async def test_rebuilding_a_log_with_a_missing_event_fails(path: Path, tmp_path: Path) -> None:
     """Promise 38. The copy would hide that an event is missing."""
     async with SqliteEventStorage(path) as storage:
         await storage.store_events(ticks(30))
@@ -310,7 +314,7 @@ async def test_a_log_with_a_hole_is_not_rebuilt(path: Path, tmp_path: Path) -> N
             await storage.rebuild(tmp_path / "new.db")
 
 
-async def test_a_file_that_lost_its_bookkeeping_is_refused_by_name(path: Path) -> None:
+async def test_opening_a_file_without_indexed_upto_raises_a_corrupt_log_error(path: Path) -> None:
     """Promise 38. Found by fuzzing: it raised an error about None from deep inside."""
     async with SqliteEventStorage(path) as storage:
         await storage.store_events(ticks(3))
@@ -322,7 +326,7 @@ async def test_a_file_that_lost_its_bookkeeping_is_refused_by_name(path: Path) -
         SqliteEventStorage(path)
 
 
-async def test_a_rebuild_for_which_there_is_no_room_at_all_leaves_no_file(
+async def test_a_rebuild_that_fails_on_a_full_disk_leaves_no_file(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The next attempt, when there is room, would be refused because of the empty file left behind."""

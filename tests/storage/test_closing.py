@@ -32,7 +32,7 @@ async def use(storage: SqliteEventStorage) -> None:
 
 
 @linux
-async def test_after_closing_no_file_is_open_and_the_database_can_be_deleted(path: Path) -> None:
+async def test_close_leaves_no_open_file_extra_file_or_thread(path: Path) -> None:
     """On Windows an open file cannot be deleted; on Linux the test looks at the open descriptors."""
     threads = set(threading.enumerate())
     storage = SqliteEventStorage(path)
@@ -48,7 +48,7 @@ async def test_after_closing_no_file_is_open_and_the_database_can_be_deleted(pat
 
 
 @linux
-async def test_a_refused_file_is_not_held_open(path: Path) -> None:
+async def test_a_file_that_cannot_be_opened_leaks_no_descriptor(path: Path) -> None:
     """A program that retries, or reports the error and continues, would run out of descriptors."""
     path.write_bytes(b"SQLite format 3\0" + bytes(500))
     for _ in range(3):
@@ -58,7 +58,7 @@ async def test_a_refused_file_is_not_held_open(path: Path) -> None:
 
 
 @linux
-async def test_fifty_openings_leak_nothing(path: Path) -> None:
+async def test_opening_and_closing_fifty_times_leaks_nothing(path: Path) -> None:
     """If each opening left a descriptor, thread or file behind, a long-lived program would fail."""
     threads = set(threading.enumerate())
     for number in range(50):
@@ -80,7 +80,7 @@ async def test_closing_twice_is_harmless(path: Path) -> None:
     storage.close()
 
 
-async def test_a_storage_closes_while_queries_run(path: Path) -> None:
+async def test_closing_a_storage_lets_running_queries_finish(path: Path) -> None:
     """Running queries must end with their result before their connections are closed."""
     storage = SqliteEventStorage(path)
     await storage.store_events(ticks(2000))
@@ -91,7 +91,7 @@ async def test_a_storage_closes_while_queries_run(path: Path) -> None:
     assert {page.upto for page in results} == {2000}
 
 
-async def test_a_bus_that_is_started_on_a_closed_storage_is_told_so(path: Path) -> None:
+async def test_starting_a_bus_on_a_closed_storage_raises_storage_closed(path: Path) -> None:
     """The error was "I/O operation on closed file", about a file that users do not know."""
     storage = SqliteEventStorage(path)
     storage.close()
@@ -105,7 +105,7 @@ async def test_a_bus_that_is_started_on_a_closed_storage_is_told_so(path: Path) 
 
 
 @pytest.mark.parametrize("other", ["open", "close"])
-async def test_what_opens_in_another_thread_is_waited_for(
+async def test_open_and_close_wait_for_an_opening_in_another_thread(
     path: Path, monkeypatch: pytest.MonkeyPatch, other: str
 ) -> None:
     """A bus whose ``start()`` timed out is still opening its file when it is started again or stopped."""
@@ -114,23 +114,23 @@ async def test_what_opens_in_another_thread_is_waited_for(
     starts: list[Writer] = []
     start = Writer.start
 
-    def slow(self: Writer) -> None:
+    def slow_start(self: Writer) -> None:
         starts.append(self)
         opening.set()
         assert go_on.wait(60)
         start(self)
 
-    def meanwhile() -> None:
+    def open_or_close() -> None:
         begun.set()
         getattr(storage, other)()
 
     storage = SqliteEventStorage(path)
     await storage.store_event(Tick("KRW-BTC", 1))
     storage.close()
-    monkeypatch.setattr(Writer, "start", slow)
+    monkeypatch.setattr(Writer, "start", slow_start)
     first = asyncio.create_task(asyncio.to_thread(storage.open))
     await asyncio.to_thread(opening.wait, 60)
-    second = asyncio.create_task(asyncio.to_thread(meanwhile))
+    second = asyncio.create_task(asyncio.to_thread(open_or_close))
     await asyncio.to_thread(begun.wait, 60)
     await spin_loop()
     go_on.set()
@@ -144,7 +144,9 @@ async def test_what_opens_in_another_thread_is_waited_for(
     assert not [thread for thread in set(threading.enumerate()) - threads if "pabal" in thread.name]
 
 
-async def test_what_could_not_be_opened_again_is_closed(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_storage_that_fails_to_reopen_stays_closed(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Promise 37. Publishing would wait for ever for a thread that never started, and closing would raise."""
 
     def fail(self: Writer) -> None:

@@ -58,7 +58,7 @@ ALTERATIONS = {
 
 
 @pytest.mark.parametrize("column", ALTERATIONS)
-async def test_an_altered_row_is_never_served(path: Path, column: str) -> None:
+async def test_an_altered_row_is_never_returned(path: Path, column: str) -> None:
     """Promise 38: a handler that acts on altered bytes does more harm than one that does not act."""
     events = await filled(path)
     alter(path, ALTERATIONS[column])
@@ -84,7 +84,7 @@ async def test_an_altered_row_is_never_served(path: Path, column: str) -> None:
             assert rest == intact[6:]
 
 
-async def test_rows_that_changed_places_are_not_served(path: Path) -> None:
+async def test_rows_with_swapped_positions_are_not_returned(path: Path) -> None:
     """Each row is intact, but the checksum includes the position, so that the order is protected, too."""
     await filled(path)
     for source, target in ((7, 1000), (8, 7), (1000, 8)):
@@ -95,7 +95,7 @@ async def test_rows_that_changed_places_are_not_served(path: Path) -> None:
         assert caught.value.position == 7
 
 
-async def test_a_missing_row_is_a_damage_and_missing_first_rows_are_not(path: Path) -> None:
+async def test_a_missing_row_is_damage_unless_it_was_trimmed_from_the_start(path: Path) -> None:
     """A trim deletes from the start of the log, so an event missing from the middle is damage."""
     await filled(path)
     alter(path, "DELETE FROM events WHERE position < 4")
@@ -115,7 +115,7 @@ async def test_a_missing_row_is_a_damage_and_missing_first_rows_are_not(path: Pa
             await storage.get_events_by_aggregate("A", "symbol")
 
 
-async def test_a_read_that_fails_leaves_no_snapshot_behind(path: Path) -> None:
+async def test_a_failed_read_does_not_hold_its_snapshot(path: Path) -> None:
     """Later reads would see the log as it was then. A subscription that halted there would not find its own
     record, take itself for resumed, and halt again, hundreds of times a second.
     """
@@ -132,7 +132,7 @@ async def test_a_read_that_fails_leaves_no_snapshot_behind(path: Path) -> None:
             assert await storage.get_event(note.event_id) == note
 
 
-BY_HAND = """
+INSERT_A_ROW = """
     INSERT INTO events SELECT ?, randomblob(16), event_type, schema_version, aggregate_type, aggregate_id,
         occurred_at, correlation_id, causation_id, metadata, payload, checksum, stream_version, recorded_at
     FROM events WHERE position = 20
@@ -141,16 +141,16 @@ BY_HAND = """
 
 @pytest.mark.parametrize("while_open", [False, True])
 @pytest.mark.parametrize("position", [21, 25, 0, -3])
-async def test_a_row_that_somebody_put_in_by_hand_is_never_served(
+async def test_a_row_inserted_with_sql_is_never_delivered(
     path: Path, position: int, while_open: bool
 ) -> None:
     """Promise 38: it was never published; below the first position, it would stay undetected for ever."""
     events = await filled(path)
     if not while_open:
-        alter(path, BY_HAND, position)
+        alter(path, INSERT_A_ROW, position)
     async with SqliteEventStorage(path) as storage, InMemoryEventBus(storage) as bus:
         if while_open:
-            alter(path, BY_HAND, position)
+            alter(path, INSERT_A_ROW, position)
         problems = await storage.check()
         assert any(f"{path}: the log is damaged at position {position} " in problem for problem in problems)
         assert any("Restore a backup" in problem for problem in problems)
@@ -165,7 +165,7 @@ async def test_a_row_that_somebody_put_in_by_hand_is_never_served(
 
 
 @pytest.mark.parametrize("symbol", ["A", None])
-async def test_a_hole_is_found_by_a_check(path: Path, symbol: str | None) -> None:
+async def test_check_reports_a_missing_event(path: Path, symbol: str | None) -> None:
     """Promise 38. Readers stop before a hole, so a check must report it. A trimmed log has no hole."""
     events = await filled(path)
     async with SqliteEventStorage(path) as storage:
@@ -187,7 +187,7 @@ async def test_a_hole_is_found_by_a_check(path: Path, symbol: str | None) -> Non
         "UPDATE streams SET aggregate_id = 'B' WHERE version = 7",
     ],
 )
-async def test_a_damaged_index_gives_no_wrong_stream(path: Path, sql: str) -> None:
+async def test_reading_a_stream_with_a_damaged_index_raises_a_corrupt_log_error(path: Path, sql: str) -> None:
     """An aggregate loaded from a stream with a hole would decide on a state that never existed."""
     await filled(path)
     alter(path, sql)
@@ -198,7 +198,7 @@ async def test_a_damaged_index_gives_no_wrong_stream(path: Path, sql: str) -> No
         assert len([envelope async for envelope in storage.read()]) == 20
 
 
-async def test_publishing_a_damaged_event_again_says_so(path: Path) -> None:
+async def test_publishing_a_damaged_event_again_raises_a_corrupt_log_error(path: Path) -> None:
     """Treating it as a duplicate, or as different content, would both be wrong."""
     events = await filled(path)
     alter(path, ALTERATIONS["payload"])
@@ -209,7 +209,7 @@ async def test_publishing_a_damaged_event_again_says_so(path: Path) -> None:
         assert await storage.store_event(events[DAMAGED]) == DAMAGED + 1
 
 
-async def test_a_subscription_stops_before_a_damaged_event_and_the_others_go_on(path: Path) -> None:
+async def test_a_damaged_event_halts_its_subscription_but_not_the_others(path: Path) -> None:
     """Continuing after it would skip an event; delivering it would deliver what was never published."""
     await filled(path)
     alter(path, ALTERATIONS["payload"])
@@ -257,7 +257,9 @@ async def test_a_damaged_unfinished_event_halts_its_subscription_but_not_the_bus
         ("retry", "UPDATE retries SET failures = x'FF00'"),
     ],
 )
-async def test_unreadable_bookkeeping_is_a_storage_error(path: Path, table: str, sql: str) -> None:
+async def test_undecodable_subscription_state_raises_a_corrupt_log_error(
+    path: Path, table: str, sql: str
+) -> None:
     """If stored state cannot be decoded, the decoding library's error must not reach the caller."""
     await filled(path)
     async with SqliteEventStorage(path) as storage:
@@ -276,7 +278,7 @@ async def test_unreadable_bookkeeping_is_a_storage_error(path: Path, table: str,
                 await storage.list_subscriptions()
 
 
-async def test_a_damaged_scheduled_event_does_not_keep_back_the_others(
+async def test_a_damaged_scheduled_event_does_not_delay_the_others(
     path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """The damaged event is not released, but the one behind it is."""
@@ -293,7 +295,7 @@ async def test_a_damaged_scheduled_event_does_not_keep_back_the_others(
 
 
 @pytest.mark.parametrize("damaged", [2, 3, 4, 6, 7])
-async def test_as_many_damaged_scheduled_events_as_are_released_at_once_keep_back_nothing(
+async def test_a_full_release_batch_of_damaged_scheduled_events_does_not_block_the_rest(
     path: Path, monkeypatch: pytest.MonkeyPatch, damaged: int
 ) -> None:
     """If a whole batch is damaged, it would be read again and again, and no other event released."""
@@ -312,7 +314,7 @@ async def test_as_many_damaged_scheduled_events_as_are_released_at_once_keep_bac
         assert len(await storage.check()) == damaged
 
 
-async def test_a_damaged_dead_letter_is_not_served(path: Path) -> None:
+async def test_a_damaged_dead_letter_is_not_returned(path: Path) -> None:
     """A dead letter contains a copy of the event, protected by a checksum like the event itself."""
     await filled(path)
     async with SqliteEventStorage(path) as storage:
@@ -329,7 +331,7 @@ async def test_a_damaged_dead_letter_is_not_served(path: Path) -> None:
         assert (await storage.get_dead_letter(second)).position == 6
 
 
-async def test_a_wholly_damaged_file_is_reported_by_check(path: Path) -> None:
+async def test_check_reports_problems_in_a_badly_damaged_file(path: Path) -> None:
     """``check`` is meant for damaged files: it must return the problems rather than raise."""
     events = await filled(path)
     async with SqliteEventStorage(path) as storage:
@@ -360,7 +362,7 @@ def parked(position: int) -> ParkedDelivery:
     return ParkedDelivery(position, "given up", (), 0.0, None)
 
 
-async def test_a_damaged_scheduled_event_is_not_rebuilt_and_no_file_is_left(
+async def test_rebuilding_a_log_with_a_damaged_scheduled_event_fails_and_leaves_no_file(
     path: Path, tmp_path: Path
 ) -> None:
     """Promise 38. A rebuilt file is guaranteed to be intact, so it must not contain a damaged event."""
@@ -373,7 +375,7 @@ async def test_a_damaged_scheduled_event_is_not_rebuilt_and_no_file_is_left(
     assert not list(tmp_path.glob("new.db*"))
 
 
-async def test_an_own_table_with_a_text_that_is_no_utf8_can_still_be_read(path: Path) -> None:
+async def test_query_reads_an_application_table_with_invalid_utf8(path: Path) -> None:
     """One such text among thousands would make the whole table unreadable."""
     async with SqliteEventStorage(path) as storage:
         await storage.transact(lambda tx: tx.execute("CREATE TABLE names (name TEXT)"))

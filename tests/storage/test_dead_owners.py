@@ -18,7 +18,7 @@ from tests.storage.events import ticks
 DEAD = "d" * 32
 
 
-async def after_a_death(
+async def reopen_after_a_crash(
     path: Path,
     progress: Callable[[Cursor], Progress],
     attempts: Sequence[Attempt],
@@ -44,17 +44,17 @@ async def after_a_death(
         return again
 
 
-async def test_an_attempt_within_a_replay_is_counted_too(path: Path) -> None:
+async def test_an_attempt_in_a_replay_is_counted_after_a_crash(path: Path) -> None:
     """Promise 6. Replayed events lie below the watermark; uncounted, one would kill process after process."""
-    again = await after_a_death(
+    again = await reopen_after_a_crash(
         path, lambda held: Progress("held", held.epoch, 5, 5), [Attempt(2, 2, 1, 0)], replay=(1, 3)
     )
     assert [(retry.position, retry.attempts) for retry in again.retries] == [(2, 1)]
 
 
-async def test_what_was_finished_and_saved_is_not_taken_for_the_cause(path: Path) -> None:
+async def test_a_finished_event_is_not_retried_after_a_crash(path: Path) -> None:
     """Another holder may have finished the event since; delivering it again would handle it twice."""
-    again = await after_a_death(
+    again = await reopen_after_a_crash(
         path,
         lambda held: Progress("held", held.epoch, 2, 5, (3,)),
         [Attempt(2, 2, 1, 0), Attempt(3, 3, 1, 0)],
@@ -62,16 +62,16 @@ async def test_what_was_finished_and_saved_is_not_taken_for_the_cause(path: Path
     assert [retry.position for retry in again.retries] == [3]
 
 
-async def test_an_attempt_that_was_counted_is_not_counted_twice(path: Path) -> None:
-    """Otherwise an event would be given up after half of its attempts."""
+async def test_an_attempt_already_saved_is_not_counted_again_after_a_crash(path: Path) -> None:
+    """Otherwise an event would be parked after half of its attempts."""
     counted = PendingRetry(2, 2, time.time())
-    again = await after_a_death(
+    again = await reopen_after_a_crash(
         path, lambda held: Progress("held", held.epoch, 1, 5, (2,), (counted,)), [Attempt(2, 2, 2, 0)]
     )
     assert [(retry.attempts, retry.failures) for retry in again.retries] == [(2, ())]
 
 
-async def test_where_files_cannot_be_locked_a_holder_counts_as_dead_once_its_lease_is_over(
+async def test_a_holder_whose_lock_cannot_be_checked_counts_as_dead_when_its_lease_expires(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As with another user's files. If a holder counted as dead earlier, two would handle a subscription."""
@@ -85,7 +85,7 @@ async def test_where_files_cannot_be_locked_a_holder_counts_as_dead_once_its_lea
         assert await one.renew_leases() == ["held"]
 
 
-async def test_processes_that_only_publish_and_end_unclosed_leave_no_journals_behind(path: Path) -> None:
+async def test_closing_a_publisher_removes_dead_journals_without_attempts_under_way(path: Path) -> None:
     """A job started every minute would fill the folder: only taking a subscription removed dead journals."""
     async with SqliteEventStorage(path) as storage:
         assert await storage.open_subscription("held", "now") is not None
@@ -95,5 +95,5 @@ async def test_processes_that_only_publish_and_end_unclosed_leave_no_journals_be
         async with SqliteEventStorage(path) as publisher:
             await publisher.store_events(ticks(1))
         assert not idle.exists()
-        assert busy.exists(), "attempts under way are for whoever takes the subscription"
+        assert busy.exists(), "attempts under way are kept for the next holder"
         assert storage.journal.path.exists()

@@ -17,16 +17,14 @@ from pabal.storage.sqlite import doorbell
 from pabal.storage.sqlite.doorbell import Doorbell
 from tests.storage.events import Recorder, Tick, ticks
 
-rings = pytest.mark.skipif(
-    sys.platform == "win32", reason="there are no such sockets; others look by themselves"
-)
+needs_unix_sockets = pytest.mark.skipif(sys.platform == "win32", reason="needs Unix datagram sockets")
 
 
 def bells(path: Path) -> list[str]:
     return sorted(entry for entry in os.listdir(path.parent) if "-bell-" in entry)
 
 
-async def hears(heard: asyncio.Event) -> None:
+async def wait_for_ring(heard: asyncio.Event) -> None:
     async with asyncio.timeout(20):
         await heard.wait()
     heard.clear()
@@ -40,47 +38,50 @@ def path() -> Iterator[Path]:
 
 
 @pytest.fixture
-def without_pause(monkeypatch: pytest.MonkeyPatch) -> None:
+def list_at_every_ring(monkeypatch: pytest.MonkeyPatch) -> None:
     """List the folder at every ring, so that no test depends on when it was last listed."""
     monkeypatch.setattr(doorbell, "_LIST_EVERY", -1.0)
 
 
-@rings
-async def test_a_commit_rings_at_other_storages_of_the_file_and_at_no_own_one(
-    path: Path, without_pause: None
+@needs_unix_sockets
+async def test_a_commit_wakes_other_storages_on_the_file_but_not_its_own(
+    path: Path, list_at_every_ring: None
 ) -> None:
     """Promise 39. Without the bell, another process notices after some 50 ms, or 200 ms if it was idle."""
     heard, own = asyncio.Event(), asyncio.Event()
     async with SqliteEventStorage(path) as speaker, SqliteEventStorage(path) as listener:
-        hush, hush_own = listener.listen_to_others(heard.set), speaker.listen_to_others(own.set)
+        stop_listening, stop_own_listening = (
+            listener.listen_to_others(heard.set),
+            speaker.listen_to_others(own.set),
+        )
         await speaker.store_event(Tick("A"))
-        await hears(heard)
+        await wait_for_ring(heard)
         await speaker.open_subscription("sub", "now")
         await speaker.pause_subscription("sub")
-        await hears(heard)
+        await wait_for_ring(heard)
         assert not own.is_set()
-        hush()
+        stop_listening()
         await speaker.store_event(Tick("A"))
         assert len(bells(path)) == 1
-        hush_own()
+        stop_own_listening()
     assert bells(path) == []
 
 
-@rings
-async def test_the_bell_of_a_process_that_died_is_taken_away(path: Path, without_pause: None) -> None:
+@needs_unix_sockets
+async def test_the_socket_of_a_dead_process_is_removed(path: Path, list_at_every_ring: None) -> None:
     """Otherwise every crash would leave a socket that all processes ring for ever."""
-    left = path.parent / f"{path.name}-bell-dead-1"
+    leftover = path.parent / f"{path.name}-bell-dead-1"
     dead = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-    dead.bind(str(left))
+    dead.bind(str(leftover))
     dead.close()
     async with SqliteEventStorage(path) as storage:
         await storage.store_event(Tick("A"))
         await storage.store_event(Tick("A"))
-        assert not left.exists()
+        assert not leftover.exists()
 
 
-@rings
-async def test_a_bell_that_nobody_empties_stops_no_publisher(path: Path, without_pause: None) -> None:
+@needs_unix_sockets
+async def test_ringing_never_blocks_on_a_full_socket(path: Path, list_at_every_ring: None) -> None:
     """A process that is suspended or busy would block every other one."""
     busy = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
     busy.bind(f"{path}-bell-busy-1")
@@ -91,7 +92,7 @@ async def test_a_bell_that_nobody_empties_stops_no_publisher(path: Path, without
     busy.close()
 
 
-async def test_a_path_too_long_for_a_socket_leaves_it_at_looking(tmp_path: Path) -> None:
+async def test_a_bus_polls_when_the_path_is_too_long_for_a_socket(tmp_path: Path) -> None:
     """Promise 39 is optional where it cannot be kept: a deep folder must not keep a bus from starting."""
     folder = tmp_path / ("x" * 120)
     folder.mkdir()
@@ -104,11 +105,11 @@ async def test_a_path_too_long_for_a_socket_leaves_it_at_looking(tmp_path: Path)
         assert bells(folder / "log.db") == []
 
 
-@rings
-async def test_a_bus_hears_of_another_process_by_its_bell_alone(
-    path: Path, monkeypatch: pytest.MonkeyPatch, without_pause: None
+@needs_unix_sockets
+async def test_a_bus_without_polling_receives_events_of_another_process(
+    path: Path, monkeypatch: pytest.MonkeyPatch, list_at_every_ring: None
 ) -> None:
-    """Promise 39. Other tests would not notice a bell that is not heard, because polling finds all events."""
+    """Promise 39. Other tests would not notice a broken doorbell, because polling finds all events."""
     monkeypatch.setattr("pabal.delivery.feed._POLL_IDLE", 3600.0)
     handler = Recorder()
     async with SqliteEventStorage(path) as storage, InMemoryEventBus(storage) as bus:
@@ -129,7 +130,7 @@ async def test_a_bus_hears_of_another_process_by_its_bell_alone(
     assert handler.numbers == [7]
 
 
-async def test_a_loop_that_cannot_wait_for_sockets_leaves_it_at_looking(
+async def test_listening_does_nothing_on_a_loop_without_add_reader(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A loop without ``add_reader``, as on Windows or in a GUI toolkit, must not keep a bus from starting."""
@@ -143,13 +144,13 @@ async def test_a_loop_that_cannot_wait_for_sockets_leaves_it_at_looking(
     assert bells(path) == []
 
 
-@pytest.mark.parametrize("lacking", ["the family", "its datagrams"])
-async def test_where_such_sockets_are_lacking_others_are_left_at_looking(
-    path: Path, monkeypatch: pytest.MonkeyPatch, without_pause: None, lacking: str
+@pytest.mark.parametrize("lacking", ["AF_UNIX", "SOCK_DGRAM"])
+async def test_commits_succeed_on_systems_without_unix_datagram_sockets(
+    path: Path, monkeypatch: pytest.MonkeyPatch, list_at_every_ring: None, lacking: str
 ) -> None:
-    """A bell of another system in a shared folder would stop all writing, or a newer Python any start."""
+    """There, a socket file in a shared folder would make every commit fail, or the bus fail to start."""
     Path(f"{path}-bell-other-1").touch()
-    if lacking == "the family":
+    if lacking == "AF_UNIX":
         monkeypatch.delattr(socket, "AF_UNIX", raising=False)
     else:
         monkeypatch.setattr(socket, "AF_UNIX", 99, raising=False)
@@ -160,7 +161,7 @@ async def test_where_such_sockets_are_lacking_others_are_left_at_looking(
     assert bells(path) == [f"{path.name}-bell-other-1"]
 
 
-async def test_a_folder_that_is_gone_stops_neither_listening_nor_ringing(tmp_path: Path) -> None:
+async def test_listening_and_ringing_in_a_missing_folder_do_not_raise(tmp_path: Path) -> None:
     """A bell is only a convenience: whatever happens to it, the commit has succeeded."""
     bell = Doorbell(tmp_path / "gone" / "log.db", "anybody")
     bell.listen(lambda: None)()
@@ -168,15 +169,15 @@ async def test_a_folder_that_is_gone_stops_neither_listening_nor_ringing(tmp_pat
     bell.close()
 
 
-@rings
-async def test_an_empty_message_rings_like_any_other(path: Path) -> None:
+@needs_unix_sockets
+async def test_an_empty_datagram_wakes_the_listener(path: Path) -> None:
     """If an empty datagram were taken for the end of the queue, a commit would go unnoticed."""
     heard = asyncio.Event()
     async with SqliteEventStorage(path) as listener:
-        hush = listener.listen_to_others(heard.set)
+        stop_listening = listener.listen_to_others(heard.set)
         [name] = bells(path)
         ringer = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         ringer.sendto(b"", str(path.parent / name))
-        await hears(heard)
+        await wait_for_ring(heard)
         ringer.close()
-        hush()
+        stop_listening()

@@ -12,7 +12,7 @@ from pabal.ports.storage import Committed
 from tests.storage.events import Tick, ticks
 
 
-async def test_the_same_event_again_returns_its_first_position(any_storage: Any) -> None:
+async def test_storing_an_event_again_returns_its_first_position(any_storage: Any) -> None:
     """A publisher that retries after a lost answer must not create a second event."""
     first, second = ticks(2)
     assert await any_storage.store_events([first, second]) == [1, 2]
@@ -31,7 +31,7 @@ async def test_a_duplicate_is_not_announced_again(any_storage: Any) -> None:
     assert [(batch.first, batch.events) for batch in heard] == [(1, (event,)), (2, (other,))]
 
 
-async def test_other_content_under_a_stored_id_is_refused(any_storage: Any) -> None:
+async def test_different_content_under_a_stored_id_raises_a_duplicate_error(any_storage: Any) -> None:
     """Silently keeping either content would lose the other."""
     event = Tick("A", 1)
     await any_storage.store_event(event)
@@ -50,7 +50,7 @@ async def test_the_same_event_twice_in_one_batch_is_stored_once(any_storage: Any
     assert await any_storage.get_events_by_aggregate("KRW-BTC", "symbol") == [one, two, three]
 
 
-async def test_two_contents_under_one_id_in_one_batch_store_nothing(any_storage: Any) -> None:
+async def test_a_batch_with_two_contents_under_one_id_stores_nothing(any_storage: Any) -> None:
     """The batch contradicts itself, and must not be stored in part."""
     one = Tick("A", 1)
     with pytest.raises(DuplicateEventError):
@@ -58,7 +58,7 @@ async def test_two_contents_under_one_id_in_one_batch_store_nothing(any_storage:
     assert await any_storage.head() == 0
 
 
-async def test_the_same_event_from_many_publishers_at_once_is_stored_once(any_storage: Any) -> None:
+async def test_an_event_stored_concurrently_by_many_publishers_is_stored_once(any_storage: Any) -> None:
     """Their appends share one statement, so a violation of the unique index would fail them all."""
     event = Tick("A", 1)
     results = await asyncio.gather(
@@ -69,7 +69,7 @@ async def test_the_same_event_from_many_publishers_at_once_is_stored_once(any_st
     assert results[20:] == [2, 3, 4, 5, 6]
 
 
-async def test_a_duplicate_in_a_stream_passes_whatever_version_is_expected(any_storage: Any) -> None:
+async def test_appending_a_stored_event_again_succeeds_despite_its_expected_version(any_storage: Any) -> None:
     """A command that is retried after its answer was lost must succeed, not conflict with itself."""
     event = Tick("A", 1)
     assert await any_storage.append("symbol", "A", [event], expected_version=0) == [1]

@@ -8,7 +8,7 @@ from pabal.ports.storage import ParkedDelivery, Progress
 from tests.storage.events import ticks
 
 
-async def forgotten(storage: Any) -> list[int]:
+async def forgotten_dead_letters(storage: Any) -> list[int]:
     """Create two dead letters of a subscription that is then deleted; return their ids."""
     await storage.store_events(ticks(2))
     cursor = await storage.open_subscription("gone", "beginning")
@@ -20,9 +20,11 @@ async def forgotten(storage: Any) -> list[int]:
     return [letter.id for letter in await storage.list_dead_letters()]
 
 
-async def test_letters_of_a_forgotten_subscription_can_be_retried_and_discarded(any_storage: Any) -> None:
+async def test_dead_letters_of_a_forgotten_subscription_can_be_retried_and_discarded(
+    any_storage: Any,
+) -> None:
     """They outlive the subscription on purpose; retrying or discarding them must not fail on its name."""
-    first, second = await forgotten(any_storage)
+    first, second = await forgotten_dead_letters(any_storage)
     letter = await any_storage.begin_retry(first, None, 6.0)
     assert (letter.state, letter.position) == ("retrying", 1)
     assert await any_storage.begin_retry(first, None, 7.0) is None, "its retry has begun"
@@ -31,9 +33,9 @@ async def test_letters_of_a_forgotten_subscription_can_be_retried_and_discarded(
     assert await any_storage.list_dead_letters() == []
 
 
-async def test_a_name_that_is_used_again_knows_nothing_of_before(any_storage: Any) -> None:
+async def test_a_reused_subscription_name_starts_without_old_retries(any_storage: Any) -> None:
     """Retries left under the name would be delivered to a new subscription that never asked for them."""
-    [first, _] = await forgotten(any_storage)
+    [first, _] = await forgotten_dead_letters(any_storage)
     await any_storage.discard_dead_letter(first)
     cursor = await any_storage.open_subscription("gone", "now")
     assert (cursor.watermark, cursor.unfinished, cursor.retries) == (2, (), ())

@@ -18,13 +18,13 @@ from tests.storage.events import Tick
 
 path = sys.argv[1]
 
-def told(call):
+def expect_refusal(call):
     try:
         call()
     except StorageUnavailableError as error:
         assert "forked" in str(error), error
         return
-    raise AssertionError(f"{call} was not refused")
+    raise AssertionError(f"{call} did not raise")
 
 def in_child(function):
     child = os.fork()
@@ -44,24 +44,24 @@ async def numbers_in(path: Path) -> list[int]:
         return [envelope.event.number async for envelope in storage.read(types=[Tick])]
 
 
-async def test_a_child_is_told_that_it_cannot_use_a_file_that_was_open_when_it_was_forked(path: Path) -> None:
+async def test_a_forked_child_cannot_use_a_file_that_was_open_at_the_fork(path: Path) -> None:
     """It would wait for ever for a thread it lacks, or write without locks and lose what it wrote."""
     run(
         """
 import logging
-logging.disable(logging.ERROR)  # the bus says it there, too
+logging.disable(logging.ERROR)  # the bus logs it there, too
 storage = SqliteEventStorage(path)
 asyncio.run(storage.store_event(Tick("parent", 1)))
 asyncio.run(storage.head())  # so that a reader is open, too
 
 def child():
-    told(lambda: asyncio.run(storage.store_event(Tick("child"))))
-    told(lambda: asyncio.run(storage.head()))
-    told(lambda: asyncio.run(InMemoryEventBus(storage).start()))
-    told(storage.open)
-    told(lambda: SqliteEventStorage(path))
+    expect_refusal(lambda: asyncio.run(storage.store_event(Tick("child"))))
+    expect_refusal(lambda: asyncio.run(storage.head()))
+    expect_refusal(lambda: asyncio.run(InMemoryEventBus(storage).start()))
+    expect_refusal(storage.open)
+    expect_refusal(lambda: SqliteEventStorage(path))
     storage.close()
-    in_child(lambda: told(lambda: SqliteEventStorage(path)))
+    in_child(lambda: expect_refusal(lambda: SqliteEventStorage(path)))
 
 before = sorted(os.listdir(os.path.dirname(path)))
 in_child(child)
@@ -74,7 +74,7 @@ storage.close()
     assert await numbers_in(path) == [1, 2]
 
 
-async def test_a_storage_that_was_closed_before_the_fork_can_be_opened_on_both_sides(path: Path) -> None:
+async def test_a_storage_closed_before_a_fork_opens_in_parent_and_child(path: Path) -> None:
     """A server that loads the application before it forks has no other way to use pabal."""
     run(
         """
@@ -93,7 +93,7 @@ asyncio.run(use(2))
     assert await numbers_in(path) == [1, 2]
 
 
-async def test_a_process_that_died_counts_as_dead_though_its_forked_children_live_on(path: Path) -> None:
+async def test_a_dead_process_counts_as_dead_while_its_forked_child_lives(path: Path) -> None:
     """Promise 6. Forked workers kept its lock, so the attempt that killed it was never counted."""
     run(
         """
@@ -101,13 +101,13 @@ from pathlib import Path
 from pabal.storage.sqlite.journal import dead_journals
 
 here, there = os.pipe()
-forked, telling = os.pipe()
+forked, report_fork = os.pipe()
 parent = os.fork()
 if parent == 0:
     storage = SqliteEventStorage(path)
     if os.fork() == 0:
         signal.alarm(60)
-        os.write(telling, b"x")
+        os.write(report_fork, b"x")
         os.read(here, 1)
         os._exit(0)
     os.kill(os.getpid(), signal.SIGKILL)

@@ -17,13 +17,13 @@ from tests.storage.events import Note, Tick, ticks
 from tests.storage.tracing import Gate, Tracer
 
 
-async def gathered(count: int, storage: SqliteEventStorage) -> list[asyncio.Task[int]]:
+async def start_publishing(count: int, storage: SqliteEventStorage) -> list[asyncio.Task[int]]:
     tasks = [asyncio.ensure_future(storage.store_event(tick)) for tick in ticks(count)]
     await asyncio.sleep(0)  # each runs up to its await, so all of them are queued
     return tasks
 
 
-async def test_one_waiting_publisher_makes_a_commit_of_its_own(
+async def test_a_single_publisher_is_committed_without_waiting_for_others(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A writer that waited for more appends would delay a single publisher."""
@@ -45,14 +45,16 @@ async def test_a_hundred_waiting_publishers_share_one_commit(
         gate = connection.before = Gate("COMMIT")
         first = asyncio.ensure_future(storage.store_event(Tick("first")))
         await asyncio.to_thread(gate.wait_until_reached)
-        tasks = await gathered(100, storage)  # all arrive while the first commit is syncing
+        tasks = await start_publishing(100, storage)  # all arrive while the first commit is syncing
         gate.open()
         assert await first == 1
         assert await asyncio.gather(*tasks) == list(range(2, 102))
         assert connection.commits == 2
 
 
-async def test_a_hundred_events_are_two_statements(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_batch_of_a_hundred_events_takes_at_most_two_insert_statements(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Each further statement may wait for a busy event loop: a commit of 100 rows took 123 ms."""
     tracer = Tracer(monkeypatch)
     async with SqliteEventStorage(path) as storage:
@@ -64,7 +66,7 @@ async def test_a_hundred_events_are_two_statements(path: Path, monkeypatch: pyte
 
 
 @pytest.mark.parametrize("durability", ["full", "normal"])
-async def test_no_publisher_is_told_before_its_commit_has_returned(
+async def test_no_publish_returns_before_its_commit(
     path: Path, monkeypatch: pytest.MonkeyPatch, durability: Any
 ) -> None:
     """Promise 2: an ack before the COMMIT that covers it could be lost by a crash."""
@@ -76,7 +78,7 @@ async def test_no_publisher_is_told_before_its_commit_has_returned(
         for stage in ("before", "after"):
             gate = Gate("COMMIT")
             setattr(connection, stage, gate)
-            tasks = await gathered(20, storage)
+            tasks = await start_publishing(20, storage)
             await asyncio.to_thread(gate.wait_until_reached)
             for _ in range(100):
                 await asyncio.sleep(0)
@@ -98,7 +100,7 @@ async def test_full_durability_syncs_each_commit_and_normal_does_not(path: Path)
         assert (level, mode) == (expected, "wal")
 
 
-async def test_a_sync_reaches_the_disk_also_where_a_system_stops_half_way(path: Path) -> None:
+async def test_full_durability_sets_fullfsync(path: Path) -> None:
     """Promise 3. On macOS an ordinary fsync may leave data in the disk's own cache."""
     for durability, expected in (("full", (1, 1)), ("normal", (0, 1))):
         async with SqliteEventStorage(path, durability) as storage:  # type: ignore[arg-type]
@@ -110,7 +112,7 @@ async def test_a_sync_reaches_the_disk_also_where_a_system_stops_half_way(path: 
         assert tuple(found) == expected
 
 
-async def test_listeners_hear_of_a_commit_before_its_publishers_go_on(storage: SqliteEventStorage) -> None:
+async def test_listeners_are_called_before_the_publisher_resumes(storage: SqliteEventStorage) -> None:
     """If a publisher drained the bus before the bus knew of its event, it would not wait for that event."""
     heard: list[Committed] = []
     remove = storage.add_listener(heard.append)
@@ -136,7 +138,7 @@ async def test_a_listener_that_raises_does_not_stop_the_writer(
     assert "a commit listener" in caplog.text
 
 
-async def test_a_bad_append_does_not_fail_its_neighbours(storage: SqliteEventStorage) -> None:
+async def test_a_failed_append_does_not_fail_others_in_its_group(storage: SqliteEventStorage) -> None:
     """One publisher's conflict must not fail the other appends of its group."""
     stored = Tick("A", 1)
     await storage.store_event(stored)
@@ -164,7 +166,7 @@ async def test_a_bad_append_does_not_fail_its_neighbours(storage: SqliteEventSto
     assert [version for _, symbol, version in stream if symbol == "C"] == [1, 2, 3]
 
 
-async def test_a_batch_with_one_conflict_stores_nothing_of_itself(storage: SqliteEventStorage) -> None:
+async def test_a_batch_with_one_conflict_stores_nothing(storage: SqliteEventStorage) -> None:
     """A batch stored in part would break the guarantee of `publish_batch`: all or none."""
     stored = Tick("A", 1)
     await storage.store_event(stored)
@@ -185,7 +187,7 @@ async def test_a_batch_with_an_event_above_the_payload_limit_stores_nothing(path
         assert await storage.head() == 0
 
 
-async def test_a_failed_commit_fails_everybody_in_it_and_leaves_nothing(
+async def test_a_failed_commit_fails_all_its_appends_and_stores_nothing(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Promise 37: after a full disk has space again, positions and versions continue without a gap."""
@@ -201,7 +203,7 @@ async def test_a_failed_commit_fails_everybody_in_it_and_leaves_nothing(
                 raise error
 
         connection.before = full
-        tasks = await gathered(10, storage)
+        tasks = await start_publishing(10, storage)
         results = await asyncio.gather(*tasks, return_exceptions=True)
         assert {type(result) for result in results} == {StorageUnavailableError}
         connection.before = lambda sql: None
@@ -228,7 +230,7 @@ async def test_a_cancelled_publisher_leaves_its_event_stored_once(
         assert await storage.head() == 1
 
 
-async def test_a_thousand_events_of_a_batch_keep_their_order(storage: SqliteEventStorage) -> None:
+async def test_a_large_batch_keeps_the_order_of_its_events(storage: SqliteEventStorage) -> None:
     """Rows are inserted by statements of various sizes; an error at a boundary would lose or repeat some."""
     for count in (1, 3, 4, 21, 341, 1000):
         head = await storage.head()
@@ -250,12 +252,14 @@ async def test_publishing_to_a_closed_storage_raises(path: Path) -> None:
         await storage.transact(lambda tx: None)
 
 
-async def test_what_was_accepted_before_close_is_stored(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_close_stores_all_events_accepted_before_it(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Closing while publishers wait must finish their commits, not drop them."""
     tracer = Tracer(monkeypatch)
     storage = SqliteEventStorage(path)
     gate = tracer.connections[0].before = Gate("COMMIT")
-    tasks = await gathered(50, storage)
+    tasks = await start_publishing(50, storage)
     await asyncio.to_thread(gate.wait_until_reached)
     closing = asyncio.ensure_future(storage.aclose())
     await asyncio.sleep(0)
@@ -264,7 +268,7 @@ async def test_what_was_accepted_before_close_is_stored(path: Path, monkeypatch:
     assert await asyncio.gather(*tasks) == list(range(1, 51))
 
 
-async def test_publishers_of_several_threads_and_loops_all_get_their_own_positions(path: Path) -> None:
+async def test_publishers_in_several_threads_and_loops_each_get_their_own_positions(path: Path) -> None:
     """Futures belong to the loop that made them; resolving them from elsewhere would corrupt that loop."""
     with SqliteEventStorage(path) as storage:
 
@@ -281,7 +285,7 @@ async def test_publishers_of_several_threads_and_loops_all_get_their_own_positio
             assert [event.number for event in stored] == list(range(1, 51))
 
 
-async def test_a_loop_that_ended_does_not_stop_the_writer(
+async def test_a_publisher_whose_loop_has_closed_does_not_stop_the_writer(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A publisher's loop may be closed while its commit syncs; the writer must go on for the others."""

@@ -28,7 +28,9 @@ def small_buffers(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(feed, "_PAGE", 16)
 
 
-async def test_a_subscription_that_stands_still_takes_no_more_memory(storage: SqliteEventStorage) -> None:
+async def test_a_blocked_subscription_keeps_a_bounded_number_of_events_in_memory(
+    storage: SqliteEventStorage,
+) -> None:
     """Unhandled events are in the log; if they were kept in memory as well, a lag of days would fill it."""
     gate = asyncio.Event()
     seen = Recorder()
@@ -52,7 +54,7 @@ def of_many_keys(first: int, stop: int) -> list[Tick]:
     return [tick for number in range(first, stop) for tick in ticks(1, f"key-{number}", first=number)]
 
 
-async def test_what_is_committed_is_kept_beyond_what_would_be_read(
+async def test_a_live_subscription_buffers_more_commits_than_it_would_read_ahead(
     storage: SqliteEventStorage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Otherwise a few large batches would all be read back from disk, while the handlers are idle."""
@@ -65,9 +67,9 @@ async def test_what_is_committed_is_kept_beyond_what_would_be_read(
 
     async def read_page(after: int, **options: Any) -> Page:
         reads.append(after)
-        return await fine(after, **options)
+        return await original_read_page(after, **options)
 
-    fine = storage.read_page
+    original_read_page = storage.read_page
     monkeypatch.setattr(storage, "read_page", read_page)
     async with InMemoryEventBus(storage) as bus:
         bus.subscribe(Tick, slow, name="slow")
@@ -85,7 +87,7 @@ async def test_what_is_committed_is_kept_beyond_what_would_be_read(
     assert min(reads) == 640
 
 
-async def test_a_blocked_key_with_a_long_queue_never_stops_the_others(storage: SqliteEventStorage) -> None:
+async def test_a_blocked_key_with_a_long_queue_never_blocks_other_keys(storage: SqliteEventStorage) -> None:
     """Promise 14 beyond the buffer: if one key filled the buffer, it would have no room for others."""
     gate = asyncio.Event()
     blocked, others = Recorder(), Recorder()
@@ -110,7 +112,7 @@ async def test_a_blocked_key_with_a_long_queue_never_stops_the_others(storage: S
     assert blocked.numbers == [start + n for start in range(0, 600, 20) for n in range(15)]
 
 
-async def test_a_backlog_is_read_in_order_while_new_events_come(storage: SqliteEventStorage) -> None:
+async def test_a_backlog_is_delivered_in_order_while_new_events_arrive(storage: SqliteEventStorage) -> None:
     """In the change from reading the log to live events, one could be lost, repeated or out of order."""
     await storage.store_events(ticks(500))
     seen = Recorder()
@@ -122,12 +124,12 @@ async def test_a_backlog_is_read_in_order_while_new_events_come(storage: SqliteE
     assert seen.numbers == list(range(1, 1001))
 
 
-async def test_a_publisher_does_not_pay_for_the_keys_that_a_full_subscription_holds(
+async def test_the_cost_of_publishing_does_not_grow_with_the_queued_keys(
     storage: SqliteEventStorage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Promise 18. With thousands of keys waiting, checking all of them at every commit dominates its cost."""
     gate = asyncio.Event()
-    looks = 0
+    scans = 0
 
     async def slow(event: Tick) -> None:
         await gate.wait()
@@ -141,19 +143,19 @@ async def test_a_publisher_does_not_pay_for_the_keys_that_a_full_subscription_ho
         every_lane = type(consumer).all_lanes
 
         def all_lanes(self: Any) -> Any:
-            nonlocal looks
-            looks += self is consumer
+            nonlocal scans
+            scans += self is consumer
             return every_lane(self)
 
         monkeypatch.setattr(type(consumer), "all_lanes", all_lanes)
         for number in range(200, 230):
             await bus.publish(*ticks(1, f"key-{number}", first=number))
-        assert looks <= 1
+        assert scans <= 1
         gate.set()
         await bus.drain(timeout=20)
 
 
-async def test_large_events_are_read_and_handed_over_few_at_a_time(
+async def test_large_events_are_read_and_routed_in_small_pages(
     storage: SqliteEventStorage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Otherwise a gigabyte would be read at once, and decoding it would block the event loop."""
@@ -166,11 +168,11 @@ async def test_large_events_are_read_and_handed_over_few_at_a_time(
     routed: list[int] = []
     route = feed.Feed._route
 
-    def noting(self: Any, after: int, part: Page) -> bool:
+    def record_route(self: Any, after: int, part: Page) -> bool:
         routed.append(len(part.rows))
         return route(self, after, part)
 
-    monkeypatch.setattr(feed.Feed, "_route", noting)
+    monkeypatch.setattr(feed.Feed, "_route", record_route)
     seen = Recorder()
     async with InMemoryEventBus(storage) as bus:
         bus.subscribe(Tick, seen, name="late", start="beginning")

@@ -29,7 +29,7 @@ def locked(path: Path) -> Iterator[None]:
         other.close()
 
 
-async def test_a_stop_keeps_its_time_though_the_file_stays_locked(
+async def test_stop_returns_in_time_while_the_file_is_locked(
     path: Path, storage: SqliteEventStorage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Promise 8. Each save and release would wait ten more seconds, until a supervisor kills the process."""
@@ -37,11 +37,11 @@ async def test_a_stop_keeps_its_time_though_the_file_stays_locked(
     monkeypatch.setattr(shutdown, "_LAST_SAVE", 0.05)
     bus = InMemoryEventBus(storage)
     handled: list[int] = []
-    begun, goes_on = asyncio.Event(), asyncio.Event()
+    begun, may_finish = asyncio.Event(), asyncio.Event()
 
     async def handle(event: Tick) -> None:
         begun.set()
-        await goes_on.wait()
+        await may_finish.wait()
         handled.append(event.number)
 
     bus.subscribe(Tick, handle, name="held")
@@ -49,7 +49,7 @@ async def test_a_stop_keeps_its_time_though_the_file_stays_locked(
     await bus.publish(Tick("A", 1))
     await begun.wait()
     with locked(path):
-        goes_on.set()
+        may_finish.set()
         async with asyncio.timeout(20):
             await bus.stop(timeout=0.05)
     assert handled == [1]
@@ -61,7 +61,7 @@ async def test_a_stop_keeps_its_time_though_the_file_stays_locked(
     await bus.stop()
 
 
-async def test_a_subscription_that_could_not_be_given_up_is_taken_again_by_the_next_start(
+async def test_a_restarted_bus_reopens_a_subscription_whose_release_failed(
     path: Path, storage: SqliteEventStorage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The storage would consider it held by another bus for ever, which would block all processes."""
@@ -81,7 +81,7 @@ async def test_a_subscription_that_could_not_be_given_up_is_taken_again_by_the_n
     await bus.stop()
 
 
-async def test_a_subscription_ended_while_the_file_was_locked_can_be_begun_again(
+async def test_a_name_unsubscribed_while_the_file_was_locked_can_be_subscribed_again(
     path: Path, storage: SqliteEventStorage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """If a failed release were not repeated, the name would stand by until the process ends."""
@@ -93,16 +93,16 @@ async def test_a_subscription_ended_while_the_file_was_locked_can_be_begun_again
     await bus.start()
     await bus.publish(Tick("A", 1))
     await bus.drain()
-    refused = asyncio.Event()
+    release_failed = asyncio.Event()
 
-    def note(report: Report) -> None:
+    def record_failure(report: Report) -> None:
         if isinstance(report, StorageTrouble):
-            refused.set()
+            release_failed.set()
 
-    bus.listen(note)
+    bus.listen(record_failure)
     with locked(path):
         bus.unsubscribe(subscription)
-        await refused.wait()
+        await release_failed.wait()
     bus.subscribe(Tick, second, name="held")
     await bus.publish(Tick("A", 2))
     await second.reaches(1)

@@ -56,10 +56,10 @@ pages = st.fixed_dictionaries(
 )
 
 
-@given(events=events_of_all_kinds, asked=st.lists(st.tuples(filters, pages), min_size=1, max_size=8))
+@given(events=events_of_all_kinds, requests=st.lists(st.tuples(filters, pages), min_size=1, max_size=8))
 @settings(max_examples=60, deadline=None)
 def test_sqlite_finds_what_the_reference_model_finds(
-    events: list[DomainEvent], asked: list[tuple[LogFilter, dict[str, Any]]]
+    events: list[DomainEvent], requests: list[tuple[LogFilter, dict[str, Any]]]
 ) -> None:
     """Indexed rows, rows not indexed yet, and ranges across both must give the same results."""
 
@@ -69,7 +69,7 @@ def test_sqlite_finds_what_the_reference_model_finds(
             for event in events:
                 await model.store_event(event)
                 await storage.store_event(event)
-            for wanted, page in asked:
+            for wanted, page in requests:
                 expected = [row.position for row in await model.find_events(wanted, **page)]
                 found = [row.position for row in await storage.find_events(wanted, **page)]
                 assert found == expected, (wanted, page)
@@ -87,30 +87,30 @@ def test_sqlite_finds_what_the_reference_model_finds(
         (LogFilter(correlation_id="chain-1"), "SEARCH e USING INTEGER PRIMARY KEY (rowid=?)"),
         (LogFilter(), "SEARCH e USING INTEGER PRIMARY KEY (rowid>? AND rowid<?)"),
     ],
-    ids=["type", "aggregate", "chain", "nothing"],
+    ids=["type", "aggregate", "chain", "no-filter"],
 )
 @pytest.mark.parametrize("newest_first", [False, True])
-async def test_a_question_is_answered_by_an_index_and_without_sorting(
+async def test_find_events_uses_an_index_and_does_not_sort(
     path: Path, monkeypatch: pytest.MonkeyPatch, wanted: LogFilter, index: str, newest_first: bool
 ) -> None:
     """A query that reads the whole log is quick with a thousand events and unusable with a million."""
     monkeypatch.setattr(appender, "_INDEX_EVERY", 20)
     async with SqliteEventStorage(path) as storage:
         await storage.store_events([*ticks(30, "A"), *(Note(correlation_id="chain-1") for _ in range(9))])
-    said: list[str] = []
+    plan: list[str] = []
 
     class Explaining(sqlite3.Connection):
         def execute(self, sql: str, values: Any = (), /) -> sqlite3.Cursor:
             if "FROM events e" in sql or "JOIN events e" in sql:
-                said.extend(row[3] for row in super().execute(f"EXPLAIN QUERY PLAN {sql}", values))
+                plan.extend(row[3] for row in super().execute(f"EXPLAIN QUERY PLAN {sql}", values))
             return super().execute(sql, values)
 
     connection = sqlite3.connect(path, isolation_level=None, factory=Explaining)
     queries.find_events(connection, str(path), wanted, 0, None, 5, newest_first)
     connection.close()
-    assert any(line.startswith(index) for line in said), said
-    assert not any("SCAN e" in line or "SCAN d" in line for line in said), said
-    assert not any("TEMP B-TREE FOR ORDER BY" in line for line in said), said
+    assert any(line.startswith(index) for line in plan), plan
+    assert not any("SCAN e" in line or "SCAN d" in line for line in plan), plan
+    assert not any("TEMP B-TREE FOR ORDER BY" in line for line in plan), plan
 
 
 @pytest.mark.parametrize(
@@ -123,7 +123,7 @@ async def test_a_question_is_answered_by_an_index_and_without_sorting(
     ids=["aggregate", "aggregate-of-a-type", "chain"],
 )
 @pytest.mark.parametrize("newest_first", [False, True])
-async def test_a_page_of_a_long_stream_or_chain_costs_as_little_as_one_of_a_short(
+async def test_the_cost_of_a_page_does_not_grow_with_the_stream_or_correlation_chain(
     path: Path, wanted: LogFilter, newest_first: bool
 ) -> None:
     """Otherwise each page would read and sort the whole stream, and paging through a million take hours."""
@@ -131,12 +131,12 @@ async def test_a_page_of_a_long_stream_or_chain_costs_as_little_as_one_of_a_shor
     def page(connection: sqlite3.Connection, middle: int) -> list[Any]:
         return queries.find_events(connection, str(path), wanted, middle, middle + 20, 5, newest_first)
 
-    short, long = [await _steps_of(path, count, page) for count in (500, 3500)]
+    short, long = [await _instructions_per_page(path, count, page) for count in (500, 3500)]
     assert long < short * 1.5, (short, long)
 
 
 @pytest.mark.parametrize("kind", [None, "symbol"])
-async def test_a_page_of_a_long_history_costs_as_little_as_one_of_a_short(
+async def test_the_cost_of_a_page_does_not_grow_with_the_history_of_an_aggregate(
     path: Path, kind: str | None
 ) -> None:
     """Otherwise each page of an aggregate would read all later versions."""
@@ -144,31 +144,31 @@ async def test_a_page_of_a_long_history_costs_as_little_as_one_of_a_short(
     def page(connection: sqlite3.Connection, middle: int) -> list[Any]:
         return inspection.positions_of(connection, "A", kind, middle, 5)
 
-    short, long = [await _steps_of(path, count, page) for count in (500, 3500)]
+    short, long = [await _instructions_per_page(path, count, page) for count in (500, 3500)]
     assert long < short * 1.5, (short, long)
 
 
-async def test_what_became_of_an_event_costs_as_little_among_many_dead_letters(path: Path) -> None:
-    """Each page about an event would read all that ever failed: those of a bad night, a hundred thousand."""
+async def test_the_cost_of_deliveries_at_does_not_grow_with_dead_letters_and_retries(path: Path) -> None:
+    """Each page about an event would read all failures ever recorded: 100,000 after a bad night."""
     steps: list[int] = []
     for many in (200, 2000):
         async with SqliteEventStorage(path) as storage:
             await storage.store_events(ticks(many))
             last = await storage.head()
             for name in ("forgotten", "sub"):
-                await _fill(storage, name, many)
+                await _add_failures(storage, name, many)
             await storage.forget_subscription("forgotten")
         found: list[Any] = []
 
         def look(connection: sqlite3.Connection, last: int = last, found: list[Any] = found) -> None:
             found += inspection._deliveries_at(connection, last)
 
-        steps.append(_counted(path, look))
+        steps.append(_count_instructions(path, look))
         assert {one.subscription: one.state for one in found} == {"forgotten": "parked", "sub": "parked"}
     assert steps[1] < steps[0] * 1.5, steps
 
 
-async def _fill(storage: SqliteEventStorage, name: str, many: int) -> None:
+async def _add_failures(storage: SqliteEventStorage, name: str, many: int) -> None:
     """Have a subscription park the newest events, and wait with all others, in every way."""
     cursor = await storage.open_subscription(name, "beginning")
     assert cursor is not None
@@ -188,7 +188,9 @@ async def _fill(storage: SqliteEventStorage, name: str, many: int) -> None:
     await storage.release_subscription(name, cursor.epoch)
 
 
-async def _steps_of(path: Path, count: int, page: Callable[[sqlite3.Connection, int], list[Any]]) -> int:
+async def _instructions_per_page(
+    path: Path, count: int, page: Callable[[sqlite3.Connection, int], list[Any]]
+) -> int:
     """Append to one stream and chain, and count the SQLite instructions to read a page in its middle."""
     async with SqliteEventStorage(path) as storage:
         await storage.store_events(Tick("A", correlation_id="chain-1") for _ in range(count))
@@ -197,10 +199,10 @@ async def _steps_of(path: Path, count: int, page: Callable[[sqlite3.Connection, 
     def read(connection: sqlite3.Connection) -> None:
         assert len(page(connection, middle)) == 5
 
-    return _counted(path, read)
+    return _count_instructions(path, read)
 
 
-def _counted(path: Path, read: Callable[[sqlite3.Connection], object]) -> int:
+def _count_instructions(path: Path, read: Callable[[sqlite3.Connection], object]) -> int:
     steps = 0
 
     def step() -> int:
@@ -215,7 +217,7 @@ def _counted(path: Path, read: Callable[[sqlite3.Connection], object]) -> int:
     return steps
 
 
-async def test_times_of_the_log_never_go_back_though_the_clock_does(
+async def test_recording_times_never_decrease_when_the_clock_goes_back(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Promise 31. Binary search by time would return wrong positions if recording times could decrease."""
@@ -234,7 +236,7 @@ async def test_times_of_the_log_never_go_back_though_the_clock_does(
         assert [row.position for row in await storage.find_events(since)][-1] == 12
 
 
-async def test_an_altered_row_is_not_shown_as_found(path: Path) -> None:
+async def test_find_events_raises_on_an_altered_row(path: Path) -> None:
     """Promise 38. A dashboard would show an event that was never published."""
     async with SqliteEventStorage(path) as storage:
         await storage.store_events(ticks(5))
@@ -243,7 +245,7 @@ async def test_an_altered_row_is_not_shown_as_found(path: Path) -> None:
             await storage.find_events(LogFilter(types=(TICK,)))
 
 
-async def test_what_was_trimmed_is_found_no_more(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_find_events_returns_no_trimmed_event(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """An index entry without an event would make a page shorter than it should be."""
     monkeypatch.setattr(appender, "_INDEX_EVERY", 5)
     async with SqliteEventStorage(path) as storage:

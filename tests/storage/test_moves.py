@@ -14,42 +14,42 @@ from tests.brokers.events import until
 from tests.brokers.support import run_cli
 from tests.brokers.test_halting import wait_for_state
 from tests.storage.events import Recorder, Tick, ticks
-from tests.storage.test_leases import holder
+from tests.storage.holder_process import holder_process
 
 ONCE = RetryPolicy(max_attempts=1)
 
 
-async def test_the_shell_moves_what_a_running_application_handles(path: Path) -> None:
+async def test_the_command_line_resets_a_subscription_of_a_running_application(path: Path) -> None:
     """Otherwise the application would have to be stopped to deliver events again, or to skip some."""
-    async with holder(path) as other:
+    async with holder_process(path) as other:
         for number in (1, 2):
-            await other.order(f"publish {number}")
-            await other.says(f"handled {number}")
+            await other.send(f"publish {number}")
+            await other.wait_for_line(f"handled {number}")
         reset = ("subscriptions", "reset", str(path), "held", "--yes", "--to")
-        code, said = await asyncio.to_thread(run_cli, *reset, "beginning")
-        assert (code, said) == (0, "1 done; takes effect when the subscription is handled next\n")
-        await other.says("handled 1")
-        await other.says("handled 2")
-        await other.order("publish 3")
-        await other.says("handled 3")
+        code, output = await asyncio.to_thread(run_cli, *reset, "beginning")
+        assert (code, output) == (0, "1 done; takes effect when the subscription is handled next\n")
+        await other.wait_for_line("handled 1")
+        await other.wait_for_line("handled 2")
+        await other.send("publish 3")
+        await other.wait_for_line("handled 3")
 
 
-async def test_a_poisonous_event_is_skipped_from_another_process(path: Path) -> None:
+async def test_a_reset_from_another_process_skips_a_poison_event(path: Path) -> None:
     """Otherwise an operator could only watch a subscription that stands still in the application."""
-    async with holder(path) as other, open_operations(str(path)) as operations:
-        await other.order("poison 2")
+    async with holder_process(path) as other, open_operations(str(path)) as operations:
+        await other.send("poison 2")
         for number in (1, 2, 3):
-            await other.order(f"publish {number}")
-            await other.says("drained")
+            await other.send(f"publish {number}")
+            await other.wait_for_line("drained")
         await wait_for_state(operations, "halted", "held")
         result = await operations.reset("held", 2)
         assert (result.position, result.pending) == (None, True)
-        await other.says("handled 3")
+        await other.wait_for_line("handled 3")
         await wait_for_state(operations, "active", "held")
 
 
 @pytest.mark.parametrize("paused", [False, True])
-async def test_dead_letters_of_what_is_delivered_again_are_gone(path: Path, paused: bool) -> None:
+async def test_a_reset_removes_the_dead_letters_of_events_it_delivers_again(path: Path, paused: bool) -> None:
     """Their events would be handled twice: delivered from the log, and again by a retry."""
     healthy = False
 
@@ -82,7 +82,7 @@ async def test_dead_letters_of_what_is_delivered_again_are_gone(path: Path, paus
         assert left.event.number not in numbers
 
 
-async def test_a_bus_that_stands_by_has_the_holder_moved(path: Path) -> None:
+async def test_a_reset_on_a_standby_bus_moves_the_holder(path: Path) -> None:
     """A dashboard in a second process would refuse a reset that the command line can do."""
     first, idle = Recorder(), Recorder()
     async with (

@@ -26,7 +26,7 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {p.name: p.read_bytes() for p in folder.iterdir() if p.is_file() and not p.name.endswith("-shm")}
 
 
-def refused(path: Path, error: type[StorageError]) -> StorageError:
+def assert_opening_raises(path: Path, error: type[StorageError]) -> StorageError:
     """Check that opening is refused, and that no file in the folder has changed."""
     before = contents(path.parent)
     with pytest.raises(error) as caught:
@@ -41,22 +41,22 @@ async def filled(path: Path, count: int = 50) -> None:
         await storage.store_events(ticks(count))
 
 
-def test_a_file_that_is_no_database_is_refused(path: Path) -> None:
+def test_opening_a_text_file_raises_and_leaves_it_unchanged(path: Path) -> None:
     """Writing into a text file would destroy it."""
     path.write_text("symbol,price\nKRW-BTC,50000000\n" * 100)
-    refused(path, NotAPabalDatabaseError)
+    assert_opening_raises(path, NotAPabalDatabaseError)
 
 
-def test_another_programs_database_is_refused(path: Path) -> None:
+def test_opening_another_programs_database_raises_and_leaves_it_unchanged(path: Path) -> None:
     """Adding tables to another program's database would harm both."""
     connection = sqlite3.connect(path)
     connection.execute("CREATE TABLE theirs (x)")
     connection.close()
-    assert "another program" in str(refused(path, NotAPabalDatabaseError))
+    assert "another program" in str(assert_opening_raises(path, NotAPabalDatabaseError))
 
 
 @pytest.mark.parametrize("mark", [0, 0x12345678])
-def test_another_programs_database_with_a_write_ahead_log_is_left_as_it_is(
+def test_opening_another_programs_wal_database_raises_and_leaves_it_unchanged(
     path: Path, tmp_path: Path, mark: int
 ) -> None:
     """Opening it for writing and closing it would be enough to checkpoint its log into its file."""
@@ -71,7 +71,7 @@ def test_another_programs_database_with_a_write_ahead_log_is_left_as_it_is(
     for name in ("theirs.db", "theirs.db-wal"):
         (folder / name).write_bytes((tmp_path / name).read_bytes())
     connection.close()
-    refused(folder / "theirs.db", NotAPabalDatabaseError)
+    assert_opening_raises(folder / "theirs.db", NotAPabalDatabaseError)
 
 
 def test_an_empty_file_becomes_a_database(path: Path) -> None:
@@ -82,7 +82,7 @@ def test_an_empty_file_becomes_a_database(path: Path) -> None:
     assert path.read_bytes()[68:72] == schema.APPLICATION_ID.to_bytes(4, "big")
 
 
-async def test_a_file_of_a_newer_version_is_refused(path: Path) -> None:
+async def test_opening_a_file_of_a_newer_schema_raises(path: Path) -> None:
     """A newer pabal may have written data that this one would misunderstand."""
     await filled(path)
     connection = sqlite3.connect(path)
@@ -90,21 +90,21 @@ async def test_a_file_of_a_newer_version_is_refused(path: Path) -> None:
     connection.commit()
     connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     connection.close()
-    error: Any = refused(path, NewerSchemaError)
+    error: Any = assert_opening_raises(path, NewerSchemaError)
     assert (error.found, error.supported) == (schema.SCHEMA_VERSION + 1, schema.SCHEMA_VERSION)
 
 
 @pytest.mark.parametrize("left", [1, 50, 99, 100, 4096, 0.5, -1])
-async def test_a_truncated_file_is_refused(path: Path, left: float) -> None:
+async def test_opening_a_truncated_file_raises(path: Path, left: float) -> None:
     """SQLite would open it and fail later, at some page, when the bus is already running."""
     await filled(path, 500)
     whole = path.read_bytes()
     size = int(len(whole) * left) if isinstance(left, float) else left % len(whole)
     path.write_bytes(whole[:size])
-    refused(path, NotAPabalDatabaseError if size < 16 else CorruptLogError)
+    assert_opening_raises(path, NotAPabalDatabaseError if size < 16 else CorruptLogError)
 
 
-async def test_a_file_with_a_damaged_schema_page_is_refused(path: Path) -> None:
+async def test_opening_a_file_with_a_damaged_schema_page_raises_a_storage_error(path: Path) -> None:
     """The error must be pabal's own, not sqlite3's."""
     await filled(path)
     data = bytearray(path.read_bytes())
@@ -114,19 +114,19 @@ async def test_a_file_with_a_damaged_schema_page_is_refused(path: Path) -> None:
         SqliteEventStorage(path)
 
 
-def test_a_directory_in_place_of_the_file_is_refused(tmp_path: Path) -> None:
+def test_opening_a_directory_raises_an_error_that_says_so(tmp_path: Path) -> None:
     """The message must say that the path is a directory."""
-    assert "is a directory" in str(refused(tmp_path, StorageUnavailableError))
+    assert "is a directory" in str(assert_opening_raises(tmp_path, StorageUnavailableError))
 
 
-def test_a_missing_directory_is_refused_and_not_made(tmp_path: Path) -> None:
+def test_opening_in_a_missing_directory_raises_and_does_not_create_it(tmp_path: Path) -> None:
     """A typing error in a path would otherwise create an empty log somewhere else."""
     with pytest.raises(StorageUnavailableError, match="does not exist"):
         SqliteEventStorage(tmp_path / "missing" / "log.db")
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_parent_that_is_a_file_is_refused(tmp_path: Path) -> None:
+def test_opening_below_a_file_raises_storage_unavailable(tmp_path: Path) -> None:
     """The same holds for a parent that exists but is not a directory."""
     (tmp_path / "parent").write_text("a file")
     with pytest.raises(StorageUnavailableError):
@@ -134,14 +134,14 @@ def test_a_parent_that_is_a_file_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs /proc")
-def test_a_directory_where_nothing_can_be_made_is_refused() -> None:
-    """Only creating a file tells whether it is allowed; in /proc not even root may, whatever the mode."""
+def test_opening_in_a_directory_that_allows_no_new_files_raises() -> None:
+    """Only creating a file shows whether it is allowed: in /proc even root may not, whatever the mode."""
     with pytest.raises(StorageUnavailableError):
         SqliteEventStorage("/proc/self/log.db")
 
 
 @pytest.mark.parametrize("protected", ["directory", "file"])
-async def test_what_may_not_be_written_is_refused(
+async def test_opening_without_write_permission_raises(
     path: Path, monkeypatch: pytest.MonkeyPatch, protected: str
 ) -> None:
     """Without write permission, SQLite opens the file and fails at the first event."""
@@ -150,7 +150,7 @@ async def test_what_may_not_be_written_is_refused(
     real = os.access
     # Root may write everywhere, so the test gives the answer itself.
     monkeypatch.setattr(os, "access", lambda p, mode: Path(p) != forbidden and real(p, mode))
-    refused(path, StorageUnavailableError)
+    assert_opening_raises(path, StorageUnavailableError)
 
 
 @pytest.mark.parametrize(
@@ -160,7 +160,7 @@ async def test_what_may_not_be_written_is_refused(
         (lifelock, "hold"),
     ],
 )
-async def test_a_file_without_room_for_the_journal_is_refused_and_let_go(
+async def test_an_opening_that_fails_to_create_its_journal_raises_and_leaves_no_file(
     path: Path, place: object, step: str
 ) -> None:
     """Callers do not expect an OSError, and a partly opened storage must not keep its files."""
@@ -178,14 +178,14 @@ async def test_a_file_without_room_for_the_journal_is_refused_and_let_go(
         assert await storage.head() == 50
 
 
-def test_an_unknown_durability_is_refused(path: Path) -> None:
+def test_an_unknown_durability_raises_a_usage_error(path: Path) -> None:
     """A misspelt "full" must not silently become a weaker setting."""
     with pytest.raises(UsageError, match="durability"):
         SqliteEventStorage(path, "Full")  # type: ignore[arg-type]
     assert not path.exists()
 
 
-async def test_a_file_system_without_write_ahead_logging_is_refused(path: Path) -> None:
+async def test_a_database_that_cannot_use_write_ahead_logging_raises(path: Path) -> None:
     """In any other journal mode readers block the writer, which the storage does not expect."""
     connection = sqlite3.connect(":memory:")
     with pytest.raises(StorageUnavailableError, match="write-ahead"):
@@ -193,7 +193,7 @@ async def test_a_file_system_without_write_ahead_logging_is_refused(path: Path) 
     connection.close()
 
 
-async def test_a_link_to_the_file_leads_to_the_same_storage(path: Path, tmp_path: Path) -> None:
+async def test_a_symbolic_link_opens_the_same_storage(path: Path, tmp_path: Path) -> None:
     """By another name, a process would not see the other's journal, and would take its subscriptions."""
     link = tmp_path / "link.db"
     link.symlink_to(path)
@@ -204,14 +204,14 @@ async def test_a_link_to_the_file_leads_to_the_same_storage(path: Path, tmp_path
 
 
 @pytest.mark.skipif(WINDOWS, reason="links need a privilege there")
-def test_links_that_lead_to_one_another_are_refused_in_our_words(path: Path) -> None:
+def test_opening_a_symbolic_link_loop_raises_storage_unavailable(path: Path) -> None:
     """Before Python 3.13 this raises RuntimeError, which callers that catch pabal's errors do not catch."""
     path.symlink_to(path)
     with pytest.raises(StorageUnavailableError, match="symbolic links"):
         SqliteEventStorage(path)
 
 
-def test_a_name_that_the_system_does_not_even_look_up_is_refused_in_our_words(
+def test_a_path_that_the_system_cannot_resolve_raises_storage_unavailable(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Windows raises this for ``con.db``: it is a device there, whatever follows the dot."""
@@ -224,7 +224,7 @@ def test_a_name_that_the_system_does_not_even_look_up_is_refused_in_our_words(
         SqliteEventStorage(path)
 
 
-async def test_a_file_with_a_second_name_of_its_own_is_refused(path: Path, tmp_path: Path) -> None:
+async def test_opening_a_file_with_a_second_hard_link_raises(path: Path, tmp_path: Path) -> None:
     """Two processes, each using one of the names, overwrote each other's acknowledged events."""
     await filled(path)
     second = tmp_path / "second.db"
@@ -238,13 +238,15 @@ async def test_a_file_with_a_second_name_of_its_own_is_refused(path: Path, tmp_p
 
 
 @pytest.mark.parametrize("length", [240, 300])
-def test_a_name_that_is_too_long_is_refused_in_our_words(tmp_path: Path, length: int) -> None:
+def test_opening_a_file_whose_name_is_too_long_raises_storage_unavailable(
+    tmp_path: Path, length: int
+) -> None:
     """Callers do not expect an OSError, even if only the names of the files beside the log are too long."""
     with pytest.raises(StorageUnavailableError, match=None if WINDOWS else "too long"):
         SqliteEventStorage(tmp_path / ("x" * length))
 
 
-async def test_a_copy_under_a_name_that_is_too_long_is_refused_in_our_words(path: Path) -> None:
+async def test_backup_and_rebuild_under_a_too_long_name_raise_and_leave_no_file(path: Path) -> None:
     """Callers do not expect an OSError, and the failed copy must leave no file."""
     async with SqliteEventStorage(path) as storage:
         # A rebuilt log has files beside it, with longer names.
@@ -256,7 +258,7 @@ async def test_a_copy_under_a_name_that_is_too_long_is_refused_in_our_words(path
     assert [found.name for found in path.parent.iterdir()] == [path.name]
 
 
-async def test_many_processes_may_open_a_new_file_at_once(path: Path) -> None:
+async def test_many_processes_can_open_a_new_file_at_once(path: Path) -> None:
     """Promise 36 begins here: creating the schema and switching the journal mode must not conflict."""
     code = (
         "import sys, asyncio; from pabal import SqliteEventStorage; from tests.storage.events import Tick\n"
@@ -284,7 +286,7 @@ async def test_many_processes_may_open_a_new_file_at_once(path: Path) -> None:
         assert await storage.check() == []
 
 
-async def test_names_with_special_signs_are_only_names(tmp_path: Path) -> None:
+async def test_a_file_name_may_contain_characters_special_in_uris_and_patterns(tmp_path: Path) -> None:
     """Question marks, brackets and percent signs have a meaning in URIs and patterns, but not in paths."""
     path = tmp_path / ("a [b]%41 #c.db" if WINDOWS else "a [b]*?%41 #c.db")
     for expected in (1, 2):
@@ -294,7 +296,7 @@ async def test_names_with_special_signs_are_only_names(tmp_path: Path) -> None:
     assert [p.name for p in tmp_path.iterdir()] == [path.name]
 
 
-def in_another_mode(path: Path) -> sqlite3.Connection:
+def reader_in_delete_mode(path: Path) -> sqlite3.Connection:
     """Return a connection that is reading the file in another journal mode."""
     SqliteEventStorage(path).close()
     reading = sqlite3.connect(path, isolation_level=None)
@@ -304,11 +306,11 @@ def in_another_mode(path: Path) -> sqlite3.Connection:
     return reading
 
 
-def test_switching_to_the_write_ahead_log_waits_for_those_who_read(
+def test_switching_to_write_ahead_logging_waits_for_readers(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """SQLite does not wait here by itself; of processes that start together, all but one would fail."""
-    reading = in_another_mode(path)
+    reading = reader_in_delete_mode(path)
     monkeypatch.setattr(time, "sleep", lambda seconds: reading.close())
     connection = sqlite3.connect(path, isolation_level=None, timeout=0)
     schema._use_wal(connection, str(path))
@@ -316,12 +318,12 @@ def test_switching_to_the_write_ahead_log_waits_for_those_who_read(
     connection.close()
 
 
-def test_a_file_that_others_never_let_go_is_refused_in_the_end(
+def test_switching_to_write_ahead_logging_gives_up_on_a_locked_file(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """If it waited for ever, the application would neither start nor say why."""
     monkeypatch.setattr(schema, "_BUSY_MS", 0)
-    reading = in_another_mode(path)
+    reading = reader_in_delete_mode(path)
     connection = sqlite3.connect(path, isolation_level=None, timeout=0)
     with (
         pytest.raises(StorageUnavailableError, match="another process kept it locked"),
@@ -332,7 +334,7 @@ def test_a_file_that_others_never_let_go_is_refused_in_the_end(
     reading.close()
 
 
-async def test_a_table_that_is_gone_is_told_in_an_error_of_pabal(path: Path) -> None:
+async def test_a_dropped_table_raises_storage_unavailable(path: Path) -> None:
     """Readers retry after a ``StorageError``, but an error of sqlite3 would end them for good."""
     async with SqliteEventStorage(path) as storage:
         other = sqlite3.connect(path, isolation_level=None)
@@ -350,7 +352,7 @@ async def test_a_table_that_is_gone_is_told_in_an_error_of_pabal(path: Path) -> 
         ("log\ud800.db", StorageUnavailableError),
     ],
 )
-def test_what_can_be_no_file_is_refused(
+def test_an_impossible_file_name_raises_and_creates_no_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, path: str, error: type[Exception]
 ) -> None:
     """A file named ':memory:' would be created, or an error raised that is not pabal's."""
@@ -360,7 +362,7 @@ def test_what_can_be_no_file_is_refused(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_half_a_letter_is_refused_in_a_name_where_the_system_has_such_names(
+def test_a_lone_surrogate_in_a_path_raises_even_where_the_system_allows_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """SQLite would create a file of another name, which the next check would not find."""

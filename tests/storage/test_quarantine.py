@@ -17,7 +17,7 @@ from tests.storage.events import Recorder, Tick
 DEAD = "d" * 32
 
 
-async def die_in(path: Path, positions: Sequence[int], attempt: int = 1) -> None:
+async def crash_during(path: Path, positions: Sequence[int], attempt: int = 1) -> None:
     """Prepare a file as if a process had died while these positions, of ten events, were in flight."""
     async with SqliteEventStorage(path) as storage:
         if await storage.head() == 0:
@@ -33,7 +33,7 @@ async def die_in(path: Path, positions: Sequence[int], attempt: int = 1) -> None
     journal_path(path, DEAD).write_bytes(content)
 
 
-class Watched:
+class ConcurrencyRecorder:
     """A handler that records which other events were being handled at the same time."""
 
     def __init__(self) -> None:
@@ -53,32 +53,32 @@ class Watched:
         self.order.append(event.number)
 
 
-async def handled_after(path: Path, **options: Any) -> tuple[Watched, list[Any]]:
-    watched = Watched()
+async def restart_and_drain(path: Path, **options: Any) -> tuple[ConcurrencyRecorder, list[Any]]:
+    recorder = ConcurrencyRecorder()
     async with SqliteEventStorage(path) as storage, InMemoryEventBus(storage) as bus:
-        bus.subscribe(Tick, watched, name="s", start="beginning", **options)
+        bus.subscribe(Tick, recorder, name="s", start="beginning", **options)
         await bus.drain(timeout=20)
         letters = await bus.dead_letters.list()
-    return watched, letters
+    return recorder, letters
 
 
-async def test_suspects_are_made_alone_and_first(path: Path) -> None:
-    """Run together, an innocent suspect would be counted whenever the guilty one kills the process."""
-    await die_in(path, [2, 3, 5])
-    watched, letters = await handled_after(path)
-    assert sorted(watched.order) == list(range(1, 11))
-    assert set(watched.order[:3]) == {2, 3, 5}
-    assert [watched.beside[number] for number in (2, 3, 5)] == [set(), set(), set()]
-    assert [watched.attempts[number] for number in (1, 2, 3, 5)] == [1, 2, 2, 2]
+async def test_suspect_deliveries_run_first_and_alone(path: Path) -> None:
+    """Run together, an innocent suspect would lose an attempt whenever the guilty one kills the process."""
+    await crash_during(path, [2, 3, 5])
+    recorder, letters = await restart_and_drain(path)
+    assert sorted(recorder.order) == list(range(1, 11))
+    assert set(recorder.order[:3]) == {2, 3, 5}
+    assert [recorder.beside[number] for number in (2, 3, 5)] == [set(), set(), set()]
+    assert [recorder.attempts[number] for number in (1, 2, 3, 5)] == [1, 2, 2, 2]
     assert letters == []
     # Afterwards, the others run concurrently again.
-    assert any(watched.beside[number] for number in (6, 7, 8, 9, 10))
+    assert any(recorder.beside[number] for number in (6, 7, 8, 9, 10))
 
 
-async def test_a_death_that_a_delivery_survived_stays_in_its_history(path: Path) -> None:
+async def test_the_history_of_a_finished_delivery_keeps_a_process_death(path: Path) -> None:
     """Otherwise nobody could tell later in which delivery a process had died."""
-    await die_in(path, [2])
-    await handled_after(path)
+    await crash_during(path, [2])
+    await restart_and_drain(path)
     async with SqliteEventStorage(path) as storage:
         [shown] = await storage.deliveries_at(2)
         [other] = await storage.deliveries_at(3)
@@ -87,35 +87,35 @@ async def test_a_death_that_a_delivery_survived_stays_in_its_history(path: Path)
     assert (other.state, other.attempts) == ("finished", 0)
 
 
-async def test_suspects_without_an_order_are_made_alone_too(path: Path) -> None:
+async def test_suspect_deliveries_run_alone_without_ordering_too(path: Path) -> None:
     """Without ordering, they are in a lane that several workers share with other events."""
-    await die_in(path, [2, 3, 5])
-    watched, letters = await handled_after(path, ordering=None)
-    assert [watched.beside[number] for number in (2, 3, 5)] == [set(), set(), set()]
-    assert sorted(watched.order) == list(range(1, 11))
+    await crash_during(path, [2, 3, 5])
+    recorder, letters = await restart_and_drain(path, ordering=None)
+    assert [recorder.beside[number] for number in (2, 3, 5)] == [set(), set(), set()]
+    assert sorted(recorder.order) == list(range(1, 11))
     assert letters == []
 
 
-async def test_one_that_died_among_others_gets_an_attempt_to_prove_itself(path: Path) -> None:
+async def test_a_suspect_that_died_among_others_gets_one_more_attempt(path: Path) -> None:
     """Its attempts are used up, but another delivery may have caused the death."""
-    await die_in(path, [2, 3])
-    watched, letters = await handled_after(path, retry=RetryPolicy(max_attempts=1))
-    assert sorted(watched.order) == list(range(1, 11))
+    await crash_during(path, [2, 3])
+    recorder, letters = await restart_and_drain(path, retry=RetryPolicy(max_attempts=1))
+    assert sorted(recorder.order) == list(range(1, 11))
     assert letters == []
 
 
-async def test_one_that_died_alone_with_its_last_attempt_is_parked(path: Path) -> None:
+async def test_a_delivery_that_died_alone_in_its_last_attempt_is_parked(path: Path) -> None:
     """Promise 6: no other delivery can have caused the death."""
-    await die_in(path, [2])
-    watched, letters = await handled_after(path, retry=RetryPolicy(max_attempts=1))
-    assert 2 not in watched.order
+    await crash_during(path, [2])
+    recorder, letters = await restart_and_drain(path, retry=RetryPolicy(max_attempts=1))
+    assert 2 not in recorder.order
     assert [letter.position for letter in letters] == [2]
     assert [attempt.error_type for attempt in letters[0].attempts] == ["ProcessDied"]
 
 
-async def test_after_ten_seconds_everything_goes_on_beside_a_suspect(path: Path) -> None:
+async def test_the_quarantine_ends_after_ten_seconds(path: Path) -> None:
     """A suspect may wait for an event that is itself held back because of the suspect."""
-    await die_in(path, [2])
+    await crash_during(path, [2])
     clock = VirtualClock(start=time.time() + 60)  # the death is recorded in real time, so it is in the past
     begun, released = asyncio.Event(), asyncio.Event()
     seen = Recorder()
@@ -137,9 +137,9 @@ async def test_after_ten_seconds_everything_goes_on_beside_a_suspect(path: Path)
         await bus.drain(timeout=20)
 
 
-async def test_a_batch_that_used_up_its_attempts_by_dying_is_made_singly(path: Path) -> None:
+async def test_a_batch_that_died_in_its_last_attempt_is_delivered_one_by_one(path: Path) -> None:
     """Promise 6. Otherwise a batch of five hundred would be parked because of the one event that kills."""
-    await die_in(path, [1])  # a batch is recorded by its first event
+    await crash_during(path, [1])  # a batch is recorded by its first event
     batches: list[list[int]] = []
 
     async def handle(events: list[Tick]) -> None:
@@ -153,10 +153,10 @@ async def test_a_batch_that_used_up_its_attempts_by_dying_is_made_singly(path: P
     assert batches == [[1], [2], [3], [4], [5], [6, 7, 8, 9, 10]]
 
 
-async def test_an_event_given_up_for_killing_holds_up_no_one_of_a_higher_number(path: Path) -> None:
+async def test_an_event_parked_for_killing_the_process_does_not_block_lower_priorities(path: Path) -> None:
     """Promise 16. No further attempt is made on it, so no other subscription may wait for one."""
-    await die_in(path, [2])
-    first, second = Watched(), Watched()
+    await crash_during(path, [2])
+    first, second = ConcurrencyRecorder(), ConcurrencyRecorder()
     async with SqliteEventStorage(path) as storage, InMemoryEventBus(storage) as bus:
         once = RetryPolicy(max_attempts=1)
         bus.subscribe(Tick, first, name="s", start="beginning", priority=1, retry=once)
@@ -166,9 +166,9 @@ async def test_an_event_given_up_for_killing_holds_up_no_one_of_a_higher_number(
     assert sorted(second.order) == list(range(1, 11))
 
 
-async def test_the_end_of_a_quarantine_that_is_over_already_concerns_nobody(path: Path) -> None:
+async def test_the_timer_of_a_finished_quarantine_does_not_disturb_delivery(path: Path) -> None:
     """The timer outlives its quarantine; it must not end the next one."""
-    await die_in(path, [2])
+    await crash_during(path, [2])
     clock = VirtualClock(start=time.time() + 60)
     seen = Recorder()
     async with SqliteEventStorage(path) as storage, InMemoryEventBus(storage, clock=clock) as bus:

@@ -14,7 +14,7 @@ from pabal.storage.sqlite.unprocessed import UnprocessedCache
 from tests.storage.events import Note, Recorder, Tick, ticks
 
 
-async def test_an_event_is_found_by_its_id_as_it_was_stored(any_storage: Any) -> None:
+async def test_get_event_returns_the_event_with_all_its_fields(any_storage: Any) -> None:
     """All its fields must be restored, not only the payload, which is what ``==`` compares."""
     event = Tick("A", 1, "text", correlation_id="why", causation_id="by", metadata={"n": 1})
     await any_storage.store_event(event)
@@ -24,7 +24,7 @@ async def test_an_event_is_found_by_its_id_as_it_was_stored(any_storage: Any) ->
     assert await any_storage.get_event("no id at all") is None
 
 
-async def test_the_log_is_read_in_pages_by_position_and_type(any_storage: Any) -> None:
+async def test_read_pages_through_the_log_by_position_and_type(any_storage: Any) -> None:
     """No event may be skipped or repeated between two pages, even if few events match."""
     events = [Note(str(n)) if n % 7 == 0 else Tick("A", n) for n in range(600)]
     await any_storage.store_events(events)
@@ -38,7 +38,7 @@ async def test_the_log_is_read_in_pages_by_position_and_type(any_storage: Any) -
     assert [e.event async for e in any_storage.read(types=["storage-test.note"], limit=2)] == notes[:2]
 
 
-async def test_statistics_tell_totals_and_the_first_and_last_event(any_storage: Any) -> None:
+async def test_statistics_show_totals_and_the_first_and_last_event(any_storage: Any) -> None:
     """A dashboard shows these figures, even of an empty log."""
     empty = await any_storage.get_event_statistics()
     assert (empty["total_events"], empty["first_position"], empty["last_occurred_at"]) == (0, None, None)
@@ -66,7 +66,7 @@ async def test_unprocessed_events_are_those_some_subscription_has_not_finished(a
     assert [event.number for event in await any_storage.get_unprocessed_events(limit=1)] == [2]
 
 
-async def test_events_are_marked_by_hand_where_nothing_subscribes(any_storage: Any) -> None:
+async def test_an_event_marked_as_processed_is_no_longer_unprocessed(any_storage: Any) -> None:
     """Applications that dispatch events themselves, without a bus, rely on the marks."""
     events = ticks(3)
     await any_storage.store_events(events)
@@ -76,7 +76,7 @@ async def test_events_are_marked_by_hand_where_nothing_subscribes(any_storage: A
     assert await any_storage.get_unprocessed_events() == [events[0], events[2]]
 
 
-async def test_what_is_unmarked_is_known_however_one_asks_and_marks(path: Path) -> None:
+async def test_unprocessed_events_are_complete_after_any_order_of_calls_and_marks(path: Path) -> None:
     """What is remembered of the last answer must hide no event: one stored since, or left out by a limit."""
     events = ticks(6)
     async with SqliteEventStorage(path) as storage, SqliteEventStorage(path) as other:
@@ -97,10 +97,10 @@ async def test_what_is_unmarked_is_known_however_one_asks_and_marks(path: Path) 
         assert await storage.get_unprocessed_events(1) == [last]
 
 
-async def test_what_was_found_marked_is_not_looked_at_again(path: Path) -> None:
-    """Who asks for a hundred events, marks them and asks again would take hours over a million.
+async def test_get_unprocessed_events_does_not_rescan_marked_events(path: Path) -> None:
+    """A caller that fetches a hundred events, marks them and repeats would need hours for a million.
 
-    Also where the first event of all is never marked.
+    The same holds if the first event of all is never marked.
     """
     costs = []
     for count in (500, 3500):
@@ -131,7 +131,7 @@ def _steps_to_ask_again(path: Path) -> int:
     return steps
 
 
-async def test_a_backup_is_a_whole_database_of_that_moment(path: Path, tmp_path: Path) -> None:
+async def test_a_backup_is_a_complete_database_of_that_moment(path: Path, tmp_path: Path) -> None:
     """A backup can be made while publishers continue, and is opened like any other file."""
     target = tmp_path / "backup.db"
     async with SqliteEventStorage(path) as storage:
@@ -151,7 +151,7 @@ async def test_a_backup_is_a_whole_database_of_that_moment(path: Path, tmp_path:
         assert cursor.watermark == 0
 
 
-async def test_check_finds_nothing_wrong_with_a_used_file(path: Path) -> None:
+async def test_check_reports_no_problem_in_a_used_file(path: Path) -> None:
     """False alarms would teach users to ignore the check."""
     async with SqliteEventStorage(path) as storage:
         async with InMemoryEventBus(storage) as bus:

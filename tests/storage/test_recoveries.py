@@ -13,7 +13,7 @@ from pabal.ports.storage import AttemptFailure, Cursor, PendingRetry, Progress, 
 from pabal.storage.sqlite import schema
 from pabal.testing.conformance.subscriptions import failure
 from tests.storage.events import ticks
-from tests.storage.test_schema import make_old
+from tests.storage.test_schema import create_old_file
 
 FAILURES: tuple[AttemptFailure, ...] = (failure(1),)
 
@@ -33,7 +33,7 @@ async def attempts_at(storage: SqliteEventStorage, *positions: int) -> list[int]
     return [(await storage.deliveries_at(position))[0].attempts for position in positions]
 
 
-def rows(path: Path) -> int:
+def count_recoveries(path: Path) -> int:
     connection = sqlite3.connect(path)
     try:
         return int(connection.execute("SELECT count(*) FROM recoveries").fetchone()[0])
@@ -41,7 +41,7 @@ def rows(path: Path) -> int:
         connection.close()
 
 
-async def test_a_save_clears_a_retry_and_keeps_its_history_at_once_or_not_at_all(path: Path) -> None:
+async def test_clearing_a_retry_and_recording_its_history_is_atomic(path: Path) -> None:
     """A crash in between would lose the history, or show one of a delivery that is still to be retried."""
     async with SqliteEventStorage(path) as storage:
         await storage.store_events(ticks(2))
@@ -70,28 +70,28 @@ async def test_a_save_clears_a_retry_and_keeps_its_history_at_once_or_not_at_all
         assert (record.watermark, record.retries) == (2, 0)
 
 
-async def test_what_recovered_goes_with_its_event(path: Path) -> None:
+async def test_trim_deletes_the_recovery_history_of_trimmed_events(path: Path) -> None:
     """Promise 33. Otherwise a log trimmed every day would keep the errors of all past days."""
     async with SqliteEventStorage(path) as storage:
         await storage.store_events(ticks(10))
         await recover(storage, 3, 7, 8)
-        assert rows(path) == 3
+        assert count_recoveries(path) == 3
         assert (await storage.trim(max_events=3)).deleted == 7
-        assert rows(path) == 1
+        assert count_recoveries(path) == 1
         assert await attempts_at(storage, 3, 7, 8) == [0, 0, 2]
 
 
-async def test_a_dead_letter_that_outlived_its_event_leaves_nothing(path: Path) -> None:
+async def test_a_recovery_of_a_trimmed_event_is_not_recorded(path: Path) -> None:
     """Nobody could query its history, and no trim would ever delete it, because its position is trimmed."""
     async with SqliteEventStorage(path) as storage:
         await storage.store_events(ticks(10))
         await storage.trim(max_events=3)
         await recover(storage, 2, 9)
-        assert rows(path) == 1
+        assert count_recoveries(path) == 1
         assert await attempts_at(storage, 9) == [2]
 
 
-async def test_what_recovered_is_forgotten_with_its_subscription_alone(path: Path) -> None:
+async def test_forgetting_a_subscription_deletes_only_its_own_recovery_history(path: Path) -> None:
     """The rows of a renamed subscription would stay until 10,000 others replace them."""
     async with SqliteEventStorage(path) as storage:
         await storage.store_events(ticks(4))
@@ -99,12 +99,12 @@ async def test_what_recovered_is_forgotten_with_its_subscription_alone(path: Pat
             cursor = await recover(storage, 2, 3, name=name)
             await storage.release_subscription(name, cursor.epoch)
         assert await storage.forget_subscription("gone")
-        assert rows(path) == 2
+        assert count_recoveries(path) == 2
         [shown] = await storage.deliveries_at(2)
         assert (shown.subscription, shown.attempts) == ("kept", 2)
 
 
-async def test_what_recovered_is_taken_along_into_a_new_file(path: Path, tmp_path: Path) -> None:
+async def test_a_rebuild_copies_the_recovery_history(path: Path, tmp_path: Path) -> None:
     """Repairing a file would lose the history that one may want to look up."""
     async with SqliteEventStorage(path) as storage:
         await storage.store_events(ticks(4))
@@ -118,9 +118,9 @@ async def test_what_recovered_is_taken_along_into_a_new_file(path: Path, tmp_pat
         assert await attempts_at(storage, 1, 2, 3, 5) == [0, 2, 2, 2]
 
 
-async def test_a_file_of_the_first_version_keeps_what_recovers_from_now_on(path: Path) -> None:
+async def test_a_migrated_file_of_schema_1_records_recoveries(path: Path) -> None:
     """There are files that were created before this table existed."""
-    make_old(path, 1)
+    create_old_file(path, 1)
     async with SqliteEventStorage(path) as storage:
         await storage.store_events(ticks(2))
         await recover(storage, 2)

@@ -20,16 +20,16 @@ from pabal.testing import VirtualClock
 from tests.storage.events import Note, Recorder, Tick, ticks
 
 
-async def until(bus: InMemoryEventBus, condition: Callable[[], bool]) -> None:
+async def wait_until(bus: InMemoryEventBus, condition: Callable[[], bool]) -> None:
     async with asyncio.timeout(20):
         await bus._engine.background.wait_until(condition)
 
 
-def refuse(event: Any) -> None:
+def fail_permanently(event: Any) -> None:
     raise NotRetryableError("bad")
 
 
-async def test_what_was_finished_is_not_delivered_again_and_what_was_not_is(path: Path) -> None:
+async def test_a_restart_delivers_only_the_unfinished_events_again(path: Path) -> None:
     """After a restart from the cursor, no event may be skipped or repeated."""
     blocked = asyncio.Event()
     first, second = Recorder(), Recorder()
@@ -69,7 +69,7 @@ async def test_a_retry_due_in_a_minute_runs_after_a_minute_across_a_restart(path
         await bus.start()
         await bus.publish(Tick("A", 1))
         await failed.reaches(1)
-        await until(bus, lambda: bus._engine.settlement.idle)
+        await wait_until(bus, lambda: bus._engine.settlement.idle)
         await clock.advance(30)
         await bus.stop()
     later = VirtualClock(start=clock.time())
@@ -93,7 +93,7 @@ async def test_a_retry_due_in_a_minute_runs_after_a_minute_across_a_restart(path
     assert attempt == 2
 
 
-async def test_retries_of_what_a_narrowed_subscription_takes_no_more_are_forgotten(path: Path) -> None:
+async def test_a_narrowed_subscription_drops_retries_of_types_it_no_longer_takes(path: Path) -> None:
     """Otherwise they would count as retrying, and hold back ``trim`` until the next restart."""
     later = RetryPolicy(base_delay=3600, max_delay=3600)
 
@@ -120,7 +120,7 @@ async def test_retries_of_what_a_narrowed_subscription_takes_no_more_are_forgott
         assert (await storage.trim(max_events=1)).deleted == 4
 
 
-async def test_a_retry_noted_by_a_clock_a_year_ahead_waits_no_longer_than_any_other(path: Path) -> None:
+async def test_a_retry_saved_with_a_clock_a_year_ahead_runs_after_its_normal_delay(path: Path) -> None:
     """Promise 23. Once the clock is right, it and its key would wait for a year, with the health still ok."""
     policy = RetryPolicy(max_attempts=3, base_delay=60, max_delay=60)
     failed, seen = Recorder(), Recorder()
@@ -136,7 +136,7 @@ async def test_a_retry_noted_by_a_clock_a_year_ahead_waits_no_longer_than_any_ot
         await bus.start()
         await bus.publish(Tick("A", 1))
         await failed.reaches(1)
-        await until(bus, lambda: bus._engine.settlement.idle)
+        await wait_until(bus, lambda: bus._engine.settlement.idle)
         await bus.stop()
     async with SqliteEventStorage(path) as storage:
         bus = InMemoryEventBus(storage, clock=right)
@@ -150,7 +150,7 @@ async def test_a_retry_noted_by_a_clock_a_year_ahead_waits_no_longer_than_any_ot
     assert seen.numbers == [1, 2]
 
 
-async def test_an_event_scheduled_before_a_restart_comes_at_its_time(path: Path) -> None:
+async def test_an_event_scheduled_before_a_restart_is_published_on_time(path: Path) -> None:
     """A reminder scheduled for tomorrow must not be lost with today's process."""
     clock = VirtualClock()
     async with SqliteEventStorage(path) as storage, InMemoryEventBus(storage, clock=clock) as bus:
@@ -168,7 +168,7 @@ async def test_an_event_scheduled_before_a_restart_comes_at_its_time(path: Path)
         await bus.drain(timeout=60)
 
 
-async def test_scheduling_an_event_twice_changes_nothing_and_another_under_its_id_is_refused(
+async def test_rescheduling_an_event_changes_nothing_and_other_content_under_its_id_raises(
     any_storage: Any,
 ) -> None:
     """The same rule as for publishing: an id identifies one event."""
@@ -185,7 +185,7 @@ async def test_scheduling_an_event_twice_changes_nothing_and_another_under_its_i
     assert await any_storage.head() == 1
 
 
-async def test_a_scheduled_event_whose_id_was_published_otherwise_does_not_stop_the_others(
+async def test_a_scheduled_event_whose_id_was_taken_does_not_block_the_others(
     any_storage: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     """A conflict raised at every release would keep all scheduled events out of the log for ever."""
@@ -198,7 +198,7 @@ async def test_a_scheduled_event_whose_id_was_published_otherwise_does_not_stop_
     assert "is dropped" in caplog.text
 
 
-async def test_a_scheduled_event_of_an_unknown_class_enters_the_log_all_the_same(path: Path) -> None:
+async def test_a_scheduled_event_of_an_unknown_class_still_enters_the_log(path: Path) -> None:
     """Another process may have its class; this one reports it like any unknown type."""
     from pabal.domain.registry import registry
 
@@ -222,7 +222,7 @@ async def test_a_scheduled_event_of_an_unknown_class_enters_the_log_all_the_same
 
 
 @pytest.mark.parametrize("runs", [True, False])
-async def test_a_dead_letter_of_a_class_that_is_gone_keeps_no_bus_from_starting_when_it_is_retried(
+async def test_retrying_a_dead_letter_of_a_removed_class_does_not_stop_the_bus(
     path: Path, runs: bool
 ) -> None:
     """The command line can retry it without its class; that stopped its subscription, and later any start."""
@@ -234,7 +234,7 @@ async def test_a_dead_letter_of_a_class_that_is_gone_keeps_no_bus_from_starting_
             event_type = "storage-test.removed"
 
         async with SqliteEventStorage(path) as storage, InMemoryEventBus(storage) as bus:
-            bus.subscribe("*", Recorder(before=refuse), name="all", on_exhausted="park_key")
+            bus.subscribe("*", Recorder(before=fail_permanently), name="all", on_exhausted="park_key")
             await bus.publish_batch([Foreign("A", 1), Tick("A", 2)])
             await bus.drain(60)
     seen = Recorder()
@@ -260,10 +260,10 @@ async def test_a_dead_letter_of_a_class_that_is_gone_keeps_no_bus_from_starting_
     assert [type(event) for event in seen.seen] == [Note, Tick]
 
 
-async def test_a_dead_letter_survives_and_can_be_retried_after_a_restart(path: Path) -> None:
+async def test_a_dead_letter_survives_a_restart_and_can_be_retried(path: Path) -> None:
     """Its attempts and its event must be restored completely."""
     async with SqliteEventStorage(path) as storage, InMemoryEventBus(storage) as bus:
-        bus.subscribe(Tick, Recorder(before=refuse), name="s")
+        bus.subscribe(Tick, Recorder(before=fail_permanently), name="s")
         await bus.publish_batch([Tick("A", 1), Tick("A", 2)])
         await bus.drain(timeout=60)
     seen = Recorder()
@@ -281,12 +281,12 @@ async def test_a_dead_letter_survives_and_can_be_retried_after_a_restart(path: P
             await storage.get_dead_letter(second.id)
 
 
-async def test_a_subscription_that_wants_little_restarts_near_the_end(path: Path) -> None:
+async def test_parked_and_filtered_events_move_the_saved_watermark(path: Path) -> None:
     """Promise 30: parked and filtered events move the watermark, so a restart reads few events again."""
     wanted = Recorder()
     async with SqliteEventStorage(path) as storage, InMemoryEventBus(storage) as bus:
         bus.subscribe(Note, wanted, name="rare")
-        bus.subscribe(Tick, Recorder(before=refuse), name="parks")
+        bus.subscribe(Tick, Recorder(before=fail_permanently), name="parks")
         bus.subscribe(Tick, Recorder(), name="filters", where=lambda event: event.number == 999)
         for start in range(0, 3000, 1000):
             await bus.publish_batch([*ticks(999, first=start + 1), Note(f"{start}")])
@@ -300,7 +300,7 @@ async def test_a_subscription_that_wants_little_restarts_near_the_end(path: Path
 
 
 @pytest.mark.parametrize("start", ["beginning", "now", 4, "moment"])
-async def test_a_new_name_begins_where_it_says(any_storage: Any, start: Any) -> None:
+async def test_a_new_subscription_starts_where_its_start_says(any_storage: Any, start: Any) -> None:
     """Promise 31. This holds for events published while it subscribes, too."""
     await any_storage.store_events(ticks(4))
     moment = datetime.now(UTC)
@@ -318,7 +318,7 @@ async def test_a_new_name_begins_where_it_says(any_storage: Any, start: Any) -> 
     assert min(seen.numbers) >= old
 
 
-async def test_a_known_name_goes_on_and_ignores_where_new_ones_begin(any_storage: Any) -> None:
+async def test_a_known_subscription_continues_and_ignores_start(any_storage: Any) -> None:
     """``start="beginning"`` in the code must not replay everything at every start of the program."""
     for round_number in range(3):
         seen = Recorder()
@@ -329,7 +329,7 @@ async def test_a_known_name_goes_on_and_ignores_where_new_ones_begin(any_storage
         assert seen.numbers == [round_number]
 
 
-async def test_more_events_than_are_released_at_once_enter_the_log_in_the_order_of_their_times(
+async def test_scheduled_events_released_in_several_commits_keep_the_order_of_their_times(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """After a long stop all are due at once; those that do not fit into one commit must follow in order."""
@@ -338,7 +338,7 @@ async def test_more_events_than_are_released_at_once_enter_the_log_in_the_order_
         for number in (7, 3, 1, 6, 2, 5, 4):
             await storage.schedule_event(Tick("A", number), float(number))
         await storage.schedule_event(Tick("A", 8), 500.0)
-        assert await storage.release_due(100.0) == 100.0, "there is more, so whoever asks comes at once"
+        assert await storage.release_due(100.0) == 100.0, "there is more, so the next release is due at once"
         assert await storage.release_due(100.0) == 100.0
         assert await storage.release_due(100.0) == 500.0
         assert [e.event.number async for e in storage.read()] == [1, 2, 3, 4, 5, 6, 7]

@@ -44,7 +44,7 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "log.db"
 
 
-async def test_the_newest_events_stay_and_positions_go_on(path: Path) -> None:
+async def test_trim_keeps_the_newest_events_and_positions_continue(path: Path) -> None:
     """If a position were assigned twice, a subscription would skip the second event."""
     async with SqliteEventStorage(path) as storage:
         await storage.store_events(filed(30))
@@ -56,7 +56,7 @@ async def test_the_newest_events_stay_and_positions_go_on(path: Path) -> None:
         assert await storage.check() == []
 
 
-async def test_a_stream_goes_on_with_its_versions_when_all_its_events_are_gone(path: Path) -> None:
+async def test_a_stream_continues_its_versions_after_all_its_events_are_trimmed(path: Path) -> None:
     """If a version were assigned twice, two writers would both believe that they were first."""
     async with SqliteEventStorage(path) as storage:
         await storage.store_events(filed(30))
@@ -73,7 +73,7 @@ async def test_a_stream_goes_on_with_its_versions_when_all_its_events_are_gone(p
         assert await storage.check() == []
 
 
-async def test_age_decides_by_when_an_event_was_recorded(path: Path) -> None:
+async def test_max_age_is_measured_from_the_recording_time(path: Path) -> None:
     """An event of the past that was only just recorded is new to every subscription."""
     async with SqliteEventStorage(path) as storage:
         await storage.store_events(filed(10))
@@ -83,7 +83,7 @@ async def test_age_decides_by_when_an_event_was_recorded(path: Path) -> None:
         assert await storage.head() == 10
 
 
-async def test_nothing_is_deleted_above_the_slowest_watermark(path: Path) -> None:
+async def test_trim_deletes_nothing_above_the_lowest_watermark(path: Path) -> None:
     """Promise 33. An event deleted before its handler ran is lost."""
     handled: list[int] = []
 
@@ -104,7 +104,7 @@ async def test_nothing_is_deleted_above_the_slowest_watermark(path: Path) -> Non
         assert sorted(handled) == list(range(20))
 
 
-async def test_a_dry_run_says_what_the_trim_then_deletes_and_who_holds_back_the_rest(path: Path) -> None:
+async def test_a_dry_run_reports_what_trim_would_delete_and_what_holds_it_back(path: Path) -> None:
     """Operators must know how much would be deleted before they confirm."""
     async with SqliteEventStorage(path) as storage:
         assert await storage.trim(max_events=1, dry_run=True) == retention.Trimmed(0)
@@ -121,8 +121,8 @@ async def test_a_dry_run_says_what_the_trim_then_deletes_and_who_holds_back_the_
         assert await storage.trim(max_events=10, dry_run=True) == retention.Trimmed(0, ("slow",))
 
 
-async def test_what_a_reset_is_to_deliver_again_stays_until_it_is_obeyed(path: Path) -> None:
-    """The holder may obey only minutes later; the events to deliver again would be gone by then."""
+async def test_trim_keeps_the_events_of_a_pending_reset(path: Path) -> None:
+    """The holder may carry out the reset minutes later; the events to deliver again would be gone by then."""
     async with SqliteEventStorage(path) as storage:
         cursor = await storage.open_subscription("slow", "now")
         assert cursor is not None
@@ -134,7 +134,7 @@ async def test_what_a_reset_is_to_deliver_again_stays_until_it_is_obeyed(path: P
 
 
 @pytest.mark.parametrize("call", ["request_reset", "reset_subscription", "request_replay"])
-async def test_what_is_asked_for_between_two_commits_of_a_trim_stays(
+async def test_a_trim_keeps_events_requested_between_two_of_its_commits(
     path: Path, call: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The request was accepted, but the trim went on to the bound it had computed before."""
@@ -165,7 +165,7 @@ async def test_what_is_asked_for_between_two_commits_of_a_trim_stays(
         assert await numbers(storage) == list(range(5, 30))
 
 
-async def test_time_is_left_to_publishers_only_where_somebody_publishes(
+async def test_a_trim_pauses_only_while_events_are_being_published(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Otherwise a trim of an unused file would pause for three quarters of its time."""
@@ -193,7 +193,7 @@ async def test_time_is_left_to_publishers_only_where_somebody_publishes(
     assert pauses == [0.75, 0.0, 0.0, 0.75, 0.0, 0.0]
 
 
-async def test_what_queues_behind_a_parked_event_and_the_parked_payload_stay(path: Path) -> None:
+async def test_trim_keeps_events_queued_behind_a_dead_letter_and_its_payload(path: Path) -> None:
     """Promise 33. The watermark has passed these events, but they are not finished."""
     handled: list[int] = []
     broken = True
@@ -218,7 +218,7 @@ async def test_what_queues_behind_a_parked_event_and_the_parked_payload_stay(pat
         assert handled[-3:] == [3, 6, 9]
 
 
-async def test_a_long_log_goes_in_slices_and_publishers_go_on(
+async def test_a_trim_in_several_slices_deletes_exactly_the_oldest_events(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A single commit for a million events would block every publisher."""
@@ -239,7 +239,7 @@ async def entries_of_streams(storage: SqliteEventStorage) -> int:
 
 
 @pytest.mark.parametrize("gathered", [1, 8, 1000])
-async def test_the_index_of_streams_forgets_what_was_deleted(
+async def test_trim_deletes_the_stream_index_entries_of_trimmed_events(
     path: Path, monkeypatch: pytest.MonkeyPatch, gathered: int
 ) -> None:
     """Otherwise the index would grow for ever, although the log does not."""
@@ -255,7 +255,7 @@ async def test_the_index_of_streams_forgets_what_was_deleted(
         assert await entries_of_streams(storage) == 3  # the newest entry of each drawer
 
 
-async def test_a_trim_that_was_broken_off_leaves_a_whole_log(
+async def test_an_interrupted_trim_leaves_a_consistent_log(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Events are deleted before their entries in the index of streams; that must not look like damage."""
@@ -277,7 +277,7 @@ async def test_a_trim_that_was_broken_off_leaves_a_whole_log(
         assert [e.stream_version async for e in storage.read() if e.event == Filed("drawer-0", 50)] == [18]
 
 
-def test_the_size_of_a_slice_follows_the_time_that_one_takes() -> None:
+def test_the_size_of_a_trim_slice_follows_the_time_the_last_one_took() -> None:
     """Promise 33. On a slow disk, each slice of a fixed size would block publishers for long."""
     assert retention.next_size(100, 10 * retention.SLICE_SECONDS) == retention.SLICE_LEAST
     assert retention.next_size(1000, 2 * retention.SLICE_SECONDS) == 500
@@ -285,7 +285,7 @@ def test_the_size_of_a_slice_follows_the_time_that_one_takes() -> None:
     assert retention.next_size(1900, 0.0) == retention.SLICE_MOST
 
 
-async def test_an_abandoned_subscription_is_named_and_can_be_forgotten(path: Path) -> None:
+async def test_trim_names_an_abandoned_subscription_that_can_then_be_forgotten(path: Path) -> None:
     """Otherwise a handler that was removed years ago would make the log grow for ever."""
 
     async def handle(event: Filed) -> None:
@@ -308,7 +308,7 @@ async def test_an_abandoned_subscription_is_named_and_can_be_forgotten(path: Pat
 @pytest.mark.parametrize(
     "limit", [{"max_age": timedelta(days=-1)}, {"max_events": -1}, {"max_bytes": -1}], ids=str
 )
-async def test_a_trim_with_a_negative_limit_is_refused(path: Path, limit: dict[str, Any]) -> None:
+async def test_a_trim_with_a_negative_limit_raises_a_usage_error(path: Path, limit: dict[str, Any]) -> None:
     """A wrong sign would delete all events but the newest."""
     async with SqliteEventStorage(path) as storage:
         await storage.store_events(filed(3))
@@ -317,7 +317,7 @@ async def test_a_trim_with_a_negative_limit_is_refused(path: Path, limit: dict[s
         assert await numbers(storage) == [0, 1, 2]
 
 
-async def test_a_trim_without_a_limit_is_refused(path: Path) -> None:
+async def test_a_trim_without_a_limit_raises_a_usage_error(path: Path) -> None:
     """A forgotten argument must not empty the log."""
     async with SqliteEventStorage(path) as storage:
         await storage.store_events(filed(3))
@@ -327,7 +327,7 @@ async def test_a_trim_without_a_limit_is_refused(path: Path) -> None:
 
 
 @pytest.mark.parametrize("way", ["waits behind a parked event", "waits for a retry", "is to be replayed"])
-async def test_whatever_holds_trimming_back_is_named(path: Path, way: str) -> None:
+async def test_trim_names_the_subscription_that_holds_it_back(path: Path, way: str) -> None:
     """Promise 33. Otherwise the log would grow, and ``trim`` would not say what holds it back."""
 
     async def handle(event: Filed) -> None:

@@ -15,7 +15,7 @@ OLD_SCHEMAS = Path(__file__).parent / "schemas"
 """``vN.sql``: the schema script of each released version, never changed afterwards."""
 
 
-def described(path: Path) -> dict[str, object]:
+def describe(path: Path) -> dict[str, object]:
     connection = sqlite3.connect(path)
     try:
         objects = connection.execute("SELECT type, name, tbl_name, sql FROM sqlite_schema").fetchall()
@@ -30,7 +30,7 @@ def described(path: Path) -> dict[str, object]:
         connection.close()
 
 
-def make_old(path: Path, version: int) -> None:
+def create_old_file(path: Path, version: int) -> None:
     connection = sqlite3.connect(path, isolation_level=None)
     connection.executescript((OLD_SCHEMAS / f"v{version}.sql").read_text("utf-8"))
     connection.execute(f"PRAGMA application_id = {schema.APPLICATION_ID}")
@@ -42,12 +42,12 @@ def make_old(path: Path, version: int) -> None:
 def test_a_migrated_schema_equals_a_fresh_one(tmp_path: Path, version: int) -> None:
     """A column that only new files have would break every existing file."""
     SqliteEventStorage(tmp_path / "fresh.db").close()
-    make_old(tmp_path / "old.db", version)
+    create_old_file(tmp_path / "old.db", version)
     SqliteEventStorage(tmp_path / "old.db").close()
-    assert described(tmp_path / "old.db") == described(tmp_path / "fresh.db")
+    assert describe(tmp_path / "old.db") == describe(tmp_path / "fresh.db")
 
 
-def test_every_older_version_has_its_script_and_its_migration() -> None:
+def test_every_schema_version_has_its_script_and_its_migration() -> None:
     """Without a migration from the last version, users could no longer open their files."""
     assert sorted(p.name for p in OLD_SCHEMAS.iterdir()) == [
         f"v{version}.sql" for version in range(1, schema.SCHEMA_VERSION + 1)
@@ -82,7 +82,7 @@ async def test_a_failed_migration_leaves_the_file_at_its_old_version(
     """A file migrated halfway would have no valid version."""
     async with SqliteEventStorage(path) as storage:
         await storage.store_events(ticks(3))
-    before = described(path)
+    before = describe(path)
 
     def break_down(connection: sqlite3.Connection) -> None:
         connection.execute("ALTER TABLE events ADD COLUMN shard INTEGER")
@@ -93,17 +93,17 @@ async def test_a_failed_migration_leaves_the_file_at_its_old_version(
         patch.setitem(schema.MIGRATIONS, schema.SCHEMA_VERSION - 1, break_down)
         with pytest.raises(StorageError):
             SqliteEventStorage(path)
-    assert described(path) == before
+    assert describe(path) == before
     async with SqliteEventStorage(path) as storage:
         assert await storage.head() == 3
 
 
-async def test_a_migration_whose_transaction_sqlite_has_ended_says_why_it_failed(
+async def test_a_migration_that_sqlite_rolled_back_raises_the_original_error(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """On a full disk SQLite rolls back by itself; a second ROLLBACK would fail and hide the cause."""
-    make_old(path, 1)
-    before = described(path)
+    create_old_file(path, 1)
+    before = describe(path)
 
     def fill_the_disk(connection: sqlite3.Connection) -> None:
         connection.execute("ROLLBACK")
@@ -112,4 +112,4 @@ async def test_a_migration_whose_transaction_sqlite_has_ended_says_why_it_failed
     monkeypatch.setitem(schema.MIGRATIONS, 1, fill_the_disk)
     with pytest.raises(StorageError, match="disk is full"):
         SqliteEventStorage(path)
-    assert described(path) == before
+    assert describe(path) == before

@@ -11,7 +11,7 @@ from pabal.errors import UsageError
 from tests.storage.events import ticks
 
 
-async def test_a_cursor_with_unread_rows_does_not_stop_publishing(tmp_path: Path) -> None:
+async def test_a_sqlite_cursor_with_unread_rows_does_not_block_publishing(tmp_path: Path) -> None:
     """Otherwise one forgotten fetchall() fails every publish once another process has written."""
     path = tmp_path / "log.db"
     async with SqliteEventStorage(path) as mine, SqliteEventStorage(path) as other:
@@ -34,7 +34,7 @@ async def test_a_cursor_with_unread_rows_does_not_stop_publishing(tmp_path: Path
         "\ufeffPRAGMA'main'.query_only=1",
     ],
 )
-async def test_a_transaction_sets_no_pragma_that_pabal_relies_on(tmp_path: Path, sql: str) -> None:
+async def test_transact_rejects_a_pragma_that_changes_settings(tmp_path: Path, sql: str) -> None:
     """Otherwise one function could fail all later writes of the process, or make the file unusable."""
     async with SqliteEventStorage(tmp_path / "log.db") as storage:
         with pytest.raises(UsageError, match="settings"):
@@ -56,7 +56,7 @@ async def test_a_transaction_sets_no_pragma_that_pabal_relies_on(tmp_path: Path,
         "ATTACH ':memory:' AS x",
     ],
 )
-async def test_a_query_leaves_the_reading_connection_as_it_was(tmp_path: Path, sql: str) -> None:
+async def test_query_rejects_anything_but_a_select(tmp_path: Path, sql: str) -> None:
     """Otherwise a later query could delete the log, or reads would see no new events."""
     async with SqliteEventStorage(tmp_path / "log.db") as storage:
         with pytest.raises(UsageError, match="one SELECT"):
@@ -68,13 +68,15 @@ async def test_a_query_leaves_the_reading_connection_as_it_was(tmp_path: Path, s
         assert await storage.query("WITH a AS (SELECT 1) SELECT * FROM a") == [(1,)]
 
 
-async def test_a_query_with_many_comments_is_looked_at_once(tmp_path: Path) -> None:
+async def test_a_query_with_many_comments_is_parsed_quickly(tmp_path: Path) -> None:
     """Each comment doubled the time, so a generated statement with thirty comments took hours."""
     async with SqliteEventStorage(tmp_path / "log.db") as storage:
         assert await storage.query("/* a */ -- b\n" * 200 + "SELECT 1") == [(1,)]
 
 
-async def test_a_backup_is_a_file_whatever_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_backup_named_like_sqlites_memory_database_is_a_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Otherwise a backup is reported as done that nobody can restore."""
     monkeypatch.chdir(tmp_path)
     async with SqliteEventStorage("log.db") as storage:
@@ -84,7 +86,7 @@ async def test_a_backup_is_a_file_whatever_its_name(tmp_path: Path, monkeypatch:
         assert await copy.head() == 2
 
 
-async def test_a_rebuilt_log_is_a_file_whatever_its_name(
+async def test_a_rebuilt_log_named_like_sqlites_memory_database_is_a_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Otherwise the error blames the file system, although SQLite has interpreted the name in its own way."""

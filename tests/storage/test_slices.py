@@ -24,7 +24,7 @@ async def warm_up(bus: InMemoryEventBus) -> None:
     await bus.drain(60)
 
 
-async def test_what_is_finished_is_saved_while_a_later_key_of_the_slice_waits(
+async def test_finished_deliveries_are_saved_while_a_later_key_of_the_slice_waits(
     storage: SqliteEventStorage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Promise 4. Otherwise a crash would repeat events handled long before, and figures would lag."""
@@ -58,7 +58,9 @@ async def test_what_is_finished_is_saved_while_a_later_key_of_the_slice_waits(
         assert statistics_of(bus, "s")["handled"] == WARM + 5
 
 
-async def test_a_key_that_waits_leaves_the_rest_of_the_slice_to_others(storage: SqliteEventStorage) -> None:
+async def test_other_workers_take_over_the_rest_of_a_slice_blocked_by_one_key(
+    storage: SqliteEventStorage,
+) -> None:
     """Promise 13. Otherwise the worker that waits would keep the rest of its slice from the others."""
     gate = asyncio.Event()
     done: Recorder[str] = Recorder()
@@ -80,7 +82,9 @@ async def test_a_key_that_waits_leaves_the_rest_of_the_slice_to_others(storage: 
         assert done[-1] == "slow"
 
 
-async def test_a_failure_in_the_middle_of_a_slice_concerns_its_own_key(storage: SqliteEventStorage) -> None:
+async def test_a_failure_in_the_middle_of_a_slice_parks_only_its_own_event(
+    storage: SqliteEventStorage,
+) -> None:
     """Promise 26. Otherwise the dead letter would be of another event, or a neighbour be handled twice."""
     seen: list[str] = []
 
@@ -102,7 +106,7 @@ async def test_a_failure_in_the_middle_of_a_slice_concerns_its_own_key(storage: 
     assert (record.watermark, record.parked) == (WARM + 20, 1)
 
 
-async def test_handlers_that_keep_the_loop_give_it_back_after_each_delivery_from_the_first_on(
+async def test_blocking_handlers_yield_to_the_event_loop_after_every_delivery(
     storage: SqliteEventStorage,
 ) -> None:
     """Promise 44. Long first slices in each partition delayed heartbeats for most of a lease."""

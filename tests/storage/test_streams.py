@@ -43,7 +43,7 @@ class Untyped(DomainEvent):
         return self.key
 
 
-async def test_the_empty_type_means_aggregates_that_have_none(any_storage: Any) -> None:
+async def test_an_empty_aggregate_type_selects_events_without_a_type(any_storage: Any) -> None:
     """Streams listed without a type could be read from a file, but not from memory."""
     await any_storage.store_events([*ticks(1, "A"), Untyped("A")])
     assert await any_storage.get_events_by_aggregate("A", "") == [Untyped("A")]
@@ -59,7 +59,9 @@ async def test_an_append_at_the_expected_version_succeeds(any_storage: Any) -> N
     assert await versions(any_storage, "A") == [1, 2, 3, 4]
 
 
-async def test_an_append_at_another_version_says_which_one(any_storage: Any) -> None:
+async def test_an_append_at_the_wrong_version_raises_an_error_with_the_actual_version(
+    any_storage: Any,
+) -> None:
     """The caller loads and decides again, and needs to know how far it was behind."""
     await any_storage.append("symbol", "A", ticks(3, "A"), expected_version=0)
     for expected in (0, 2, 4):
@@ -71,7 +73,7 @@ async def test_an_append_at_another_version_says_which_one(any_storage: Any) -> 
     assert await numbers(any_storage, "A") == [1, 2, 3]
 
 
-async def test_an_event_of_another_stream_is_refused(any_storage: Any) -> None:
+async def test_append_rejects_an_event_of_another_stream(any_storage: Any) -> None:
     """It would get a version of a stream to which it does not belong."""
     for stray in (Tick("B"), Note("no aggregate")):
         with pytest.raises(InvalidEventError, match="belongs to"):
@@ -86,7 +88,7 @@ async def test_an_empty_append_changes_nothing(any_storage: Any) -> None:
     assert await any_storage.head() == 0
 
 
-async def test_of_writers_that_race_for_a_version_exactly_one_wins(any_storage: Any) -> None:
+async def test_exactly_one_of_several_concurrent_appends_at_a_version_succeeds(any_storage: Any) -> None:
     """Two winners would each have decided on a state that the other has changed."""
     for version in range(10):
         results = await asyncio.gather(
@@ -98,7 +100,7 @@ async def test_of_writers_that_race_for_a_version_exactly_one_wins(any_storage: 
     assert await versions(any_storage, "A") == list(range(1, 11))
 
 
-async def test_streams_of_one_id_and_different_types_are_apart(any_storage: Any) -> None:
+async def test_streams_with_one_id_and_different_types_are_separate(any_storage: Any) -> None:
     """An order and an invoice may both be number 7."""
 
     class Other(Tick):
@@ -112,7 +114,7 @@ async def test_streams_of_one_id_and_different_types_are_apart(any_storage: Any)
     assert [e.stream_version async for e in any_storage.read()] == [1, 1, 2]
 
 
-async def test_versions_and_reads_are_right_whatever_part_is_indexed(path: Path, slices: int) -> None:
+async def test_versions_and_reads_are_correct_at_any_state_of_the_index(path: Path, slices: int) -> None:
     """The index lags behind the log; a version computed from it alone would be assigned twice."""
     chance = random.Random(slices)
     expected: dict[str, list[int]] = {symbol: [] for symbol in "ABCDE"}
@@ -158,7 +160,7 @@ async def test_two_storages_on_one_file_agree_on_versions(path: Path, slices: in
         assert await one.check() == []
 
 
-async def test_the_stream_can_be_read_while_a_slice_is_being_indexed(
+async def test_a_stream_read_during_indexing_returns_each_event_once(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """After the commit of an index slice, a row is also in the map for a moment; it must be read once."""
@@ -185,7 +187,7 @@ async def test_the_stream_can_be_read_while_a_slice_is_being_indexed(
         assert sum(len(reading) == 10 for reading in seen) >= 3
 
 
-async def test_rows_of_many_streams_are_indexed_less_often_than_rows_of_few(
+async def test_events_of_many_streams_are_indexed_in_larger_slices(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A slice with one row for each of 10,000 aggregates writes 10,000 pages, and so does the next."""
@@ -204,7 +206,7 @@ async def test_rows_of_many_streams_are_indexed_less_often_than_rows_of_few(
         assert await indexed_upto() == 40
 
 
-async def test_an_index_that_cannot_be_built_does_not_stop_the_log(
+async def test_a_failure_to_extend_the_index_does_not_stop_appends(
     path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """The index only saves time; events and versions must go on without it."""
@@ -232,7 +234,7 @@ async def test_an_index_that_cannot_be_built_does_not_stop_the_log(
         assert await numbers(storage, "A") == list(range(1, 13))
 
 
-async def test_more_streams_than_the_map_of_heads_holds_keep_their_versions(
+async def test_versions_stay_correct_when_the_cache_of_stream_heads_overflows(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The map is cleared when it is full; what the current transaction added must survive that."""

@@ -44,7 +44,7 @@ async def test_rows_and_events_commit_together(accounts: SqliteEventStorage) -> 
     ] == [(1, 3)]
 
 
-async def test_whatever_the_function_raises_undoes_all_of_it(accounts: SqliteEventStorage) -> None:
+async def test_an_exception_in_the_function_rolls_back_rows_and_events(accounts: SqliteEventStorage) -> None:
     """An exception between the row and the event must leave neither."""
     heard: list[Any] = []
     accounts.add_listener(heard.append)
@@ -62,7 +62,7 @@ async def test_whatever_the_function_raises_undoes_all_of_it(accounts: SqliteEve
     assert await accounts.append("symbol", "kim", [Tick("kim", 2)], expected_version=0) == [1]
 
 
-async def test_a_conflicting_event_undoes_the_rows(accounts: SqliteEventStorage) -> None:
+async def test_a_duplicate_event_rolls_back_the_rows(accounts: SqliteEventStorage) -> None:
     """If the event is refused, the row that belongs to it must not stay."""
     stored = Tick("kim", 1)
     await accounts.store_event(stored)
@@ -76,7 +76,7 @@ async def test_a_conflicting_event_undoes_the_rows(accounts: SqliteEventStorage)
     assert await balances(accounts) == []
 
 
-async def test_an_error_in_the_users_sql_fails_only_that_call(accounts: SqliteEventStorage) -> None:
+async def test_an_sql_error_fails_only_its_own_transact_call(accounts: SqliteEventStorage) -> None:
     """Other callers in the same commit must not be affected."""
     results = await asyncio.gather(
         accounts.store_event(Tick("A")),
@@ -105,18 +105,18 @@ async def test_an_error_in_the_users_sql_fails_only_that_call(accounts: SqliteEv
         "; RELEASE part",
     ],
 )
-async def test_statements_that_end_the_transaction_are_refused(
+async def test_transact_rejects_transaction_control_statements(
     accounts: SqliteEventStorage, sql: str
 ) -> None:
     """COMMIT would make half a group durable, and the rest would run outside of any transaction."""
 
-    def meddle(tx: Any) -> None:
+    def end_transaction(tx: Any) -> None:
         tx.execute("INSERT INTO accounts VALUES ('kim', 1)")
         tx.execute(sql)
 
     results = await asyncio.gather(
         accounts.store_event(Tick("A", 1)),
-        accounts.transact(meddle),
+        accounts.transact(end_transaction),
         accounts.store_event(Tick("A", 2)),
         return_exceptions=True,
     )
@@ -138,7 +138,7 @@ def roll_back_behind_the_scenes(tx: Any) -> None:
     ("function", "error"),
     [(roll_back_by_conflict, sqlite3.IntegrityError), (roll_back_behind_the_scenes, UsageError)],
 )
-async def test_a_function_that_rolls_everything_back_fails_alone(
+async def test_a_function_that_rolls_back_the_whole_group_fails_alone(
     accounts: SqliteEventStorage, function: Callable[[Any], None], error: type[Exception]
 ) -> None:
     """The other jobs of its group are rolled back with it; they must be written again, in order."""
@@ -159,7 +159,7 @@ async def test_a_function_that_rolls_everything_back_fails_alone(
     assert [event.number for batch in heard for event in batch.events] == [1, 2, 3, 4]
 
 
-async def test_a_stop_iteration_reaches_its_caller(accounts: SqliteEventStorage) -> None:
+async def test_a_stop_iteration_in_the_function_raises_a_runtime_error(accounts: SqliteEventStorage) -> None:
     """A future does not accept StopIteration; the error would leave the rest of the group unanswered."""
     results = await asyncio.gather(
         accounts.transact(lambda tx: next(tx.execute("SELECT * FROM accounts"))),
@@ -170,7 +170,7 @@ async def test_a_stop_iteration_reaches_its_caller(accounts: SqliteEventStorage)
     assert results[1] == 1
 
 
-async def test_a_transaction_is_of_no_use_after_its_function(accounts: SqliteEventStorage) -> None:
+async def test_using_a_transaction_after_its_function_raises(accounts: SqliteEventStorage) -> None:
     """A ``tx`` kept for later would write into another transaction, or outside of any."""
     kept = await accounts.transact(lambda tx: tx)
     for use in (
@@ -182,7 +182,7 @@ async def test_a_transaction_is_of_no_use_after_its_function(accounts: SqliteEve
             use()
 
 
-async def test_a_failed_statement_inside_leaves_what_the_function_caught(
+async def test_a_function_that_catches_an_sql_error_keeps_its_other_changes(
     accounts: SqliteEventStorage,
 ) -> None:
     """A function may catch an error and continue: only an error it raises undoes its changes."""
@@ -201,7 +201,7 @@ async def test_a_failed_statement_inside_leaves_what_the_function_caught(
     assert await accounts.head() == 1
 
 
-async def test_what_was_committed_together_is_there_after_a_restart(path: Path) -> None:
+async def test_rows_and_events_of_a_transaction_survive_a_restart(path: Path) -> None:
     """Rows and events must be together on disk, not only in memory."""
     async with SqliteEventStorage(path) as storage:
         await storage.transact(lambda tx: tx.execute("CREATE TABLE sums (total INT)"))
@@ -216,7 +216,7 @@ async def test_what_was_committed_together_is_there_after_a_restart(path: Path) 
         assert [event.number for event in await storage.get_events_by_aggregate("A", "symbol")] == [41]
 
 
-async def test_an_async_function_is_refused_by_transact(storage: SqliteEventStorage) -> None:
+async def test_transact_rejects_an_async_function(storage: SqliteEventStorage) -> None:
     """Calling an async function runs nothing: an empty transaction would be committed, like a success."""
 
     async def deposit(tx: Any) -> None:
@@ -241,7 +241,7 @@ async def test_an_async_function_is_refused_by_transact(storage: SqliteEventStor
         ("INSERT INTO accounts VALUES ('trigger', 0)", "events"),
     ],
 )
-async def test_what_would_change_a_table_of_pabals_is_refused(
+async def test_transact_rejects_changes_to_pabals_own_tables(
     accounts: SqliteEventStorage, sql: str, table: str
 ) -> None:
     """Acknowledged events would be lost or altered, and only a backup could bring them back."""
@@ -258,7 +258,9 @@ async def test_what_would_change_a_table_of_pabals_is_refused(
     assert await balances(accounts) == []
 
 
-async def test_own_tables_may_be_anything_beside_pabals(accounts: SqliteEventStorage) -> None:
+async def test_transact_allows_reading_the_log_and_changing_application_tables(
+    accounts: SqliteEventStorage,
+) -> None:
     """Reading the log is harmless, and so are columns, indexes and other databases with the same names."""
 
     def act(tx: Any) -> list[int]:

@@ -27,7 +27,7 @@ def replace(path: Path) -> None:
 
 
 @pytest.mark.parametrize("vanish", [delete, replace])
-async def test_what_cannot_be_found_again_is_not_acknowledged(
+async def test_publishing_to_a_deleted_or_replaced_file_raises(
     path: Path, vanish: Callable[[Path], None]
 ) -> None:
     """The events would be written into a file without a name, and be lost when the process ends."""
@@ -45,7 +45,7 @@ async def test_what_cannot_be_found_again_is_not_acknowledged(
         assert await storage.store_event(Tick("A", 9)) == 1
 
 
-async def test_readers_make_no_empty_log_in_the_place_of_one_that_is_gone(path: Path) -> None:
+async def test_reading_a_deleted_file_raises_and_does_not_create_it_again(path: Path) -> None:
     """The log would seem to be empty, and the next start would silently begin a new one."""
     async with SqliteEventStorage(path) as storage:
         await storage.store_events(ticks(3))
@@ -55,7 +55,7 @@ async def test_readers_make_no_empty_log_in_the_place_of_one_that_is_gone(path: 
         assert not path.exists()
 
 
-async def test_a_file_that_is_put_back_is_gone_on_with(path: Path, tmp_path: Path) -> None:
+async def test_publishing_continues_after_a_moved_file_is_put_back(path: Path, tmp_path: Path) -> None:
     """A mount that is gone for a moment must not require a restart, or lose acknowledged events."""
     seen = Recorder()
     away = tmp_path / "away"

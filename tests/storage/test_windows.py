@@ -21,7 +21,7 @@ from tests.storage.events import Tick
 
 @pytest.fixture
 def windows(monkeypatch: pytest.MonkeyPatch) -> None:
-    on_windows.pretend(monkeypatch)
+    on_windows.imitate_windows(monkeypatch)
 
 
 @pytest.fixture
@@ -34,15 +34,15 @@ def journal(path: Path, windows: None) -> Iterator[MappedJournal]:
     made.close()
 
 
-def die(journal: MappedJournal) -> None:
+def simulate_death(journal: MappedJournal) -> None:
     """Release the lock but leave the journal, as the death of a process does."""
     journal.path.with_name("copy").write_bytes(journal.path.read_bytes())
     journal.close()
     journal.path.with_name("copy").rename(journal.path)
 
 
-@on_windows.needed
-async def test_a_file_is_opened_and_closed_where_nothing_open_can_be_renamed_or_removed(
+@on_windows.needs_linux
+async def test_a_file_opens_and_closes_without_renaming_or_deleting_open_files(
     path: Path, windows: None
 ) -> None:
     """On Windows no storage could be opened at all, because its journal was renamed while open."""
@@ -54,24 +54,22 @@ async def test_a_file_is_opened_and_closed_where_nothing_open_can_be_renamed_or_
     assert [found.name for found in path.parent.iterdir()] == [path.name]
 
 
-@on_windows.needed
-def test_the_death_of_a_process_shows_in_its_lock_and_its_attempts_are_read(
-    path: Path, journal: MappedJournal
-) -> None:
+@on_windows.needs_linux
+def test_the_journal_of_a_dead_process_is_found_with_its_attempts(path: Path, journal: MappedJournal) -> None:
     """Promises 6 and 36. Otherwise others wait for its lease, and the event that killed it kills them all."""
     assert is_alive(path, "owner")
     assert list(dead_journals(path, "other")) == []
-    die(journal)
+    simulate_death(journal)
     assert not is_alive(path, "owner")
     assert list(dead_journals(path, "other")) == [("owner", journal.path, [Attempt(7, 7, 1, 1)])]
 
 
-@on_windows.needed
-def test_two_who_look_at_once_do_not_take_one_another_for_the_owner(
+@on_windows.needs_linux
+def test_concurrent_checks_of_a_dead_journal_lock_different_bytes(
     path: Path, journal: MappedJournal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """These locks cannot be shared; two checks at once would never count the dead process's attempts."""
-    die(journal)
+    simulate_death(journal)
     offsets = iter((0, 1))
     monkeypatch.setattr(random, "randrange", lambda count: next(offsets))
     with open(journal.path, "r+b", buffering=0) as other:
@@ -81,23 +79,23 @@ def test_two_who_look_at_once_do_not_take_one_another_for_the_owner(
         assert not is_alive(path, "owner"), "another byte"
 
 
-@on_windows.needed
-def test_whoever_starts_waits_for_those_who_look_at_its_journal_first(
+@on_windows.needs_linux
+def test_opening_a_journal_waits_for_a_process_that_is_checking_it(
     path: Path, windows: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """On Windows the journal has its name before it is locked, so another process may check it in between."""
-    looks = open(journal_path(path, "owner"), "w+b", buffering=0)  # noqa: SIM115 - closed in between
-    looks.seek((1 << 30) + 5)
-    lifelock.msvcrt.locking(looks.fileno(), lifelock.msvcrt.LK_NBLCK, 1)
-    monkeypatch.setattr(time, "sleep", lambda seconds: looks.close())
+    checker = open(journal_path(path, "owner"), "w+b", buffering=0)  # noqa: SIM115 - closed in between
+    checker.seek((1 << 30) + 5)
+    lifelock.msvcrt.locking(checker.fileno(), lifelock.msvcrt.LK_NBLCK, 1)
+    monkeypatch.setattr(time, "sleep", lambda seconds: checker.close())
     made = MappedJournal(path, "owner")
-    assert looks.closed
+    assert checker.closed
     assert is_alive(path, "owner")
     made.close()
 
 
-@on_windows.needed
-async def test_a_journal_that_cannot_be_locked_is_refused_in_our_words(
+@on_windows.needs_linux
+async def test_opening_with_a_journal_that_cannot_be_locked_raises_storage_unavailable(
     path: Path, windows: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Unlocked, it would count as a dead process's, and its process would lose its subscriptions."""
@@ -115,8 +113,8 @@ async def test_a_journal_that_cannot_be_locked_is_refused_in_our_words(
     assert [found.name for found in path.parent.iterdir()] == [path.name]
 
 
-@on_windows.needed
-def test_a_journal_that_somebody_reads_at_its_end_stays_but_says_nothing(
+@on_windows.needs_linux
+def test_a_journal_closed_while_it_is_read_remains_without_attempts(
     path: Path, journal: MappedJournal
 ) -> None:
     """While it is read it cannot be removed; attempts left in it would count as the cause of a death."""
@@ -135,6 +133,6 @@ def test_a_journal_that_somebody_reads_at_its_end_stays_but_says_nothing(
         (PureWindowsPath("\\\\?\\C:\\long\\log.db"), "file:////%3F/C%3A/long/log.db"),
     ],
 )
-def test_a_file_has_one_uri_on_every_system(path: PurePosixPath | PureWindowsPath, uri: str) -> None:
+def test_file_uri_escapes_posix_and_windows_paths(path: PurePosixPath | PureWindowsPath, uri: str) -> None:
     """SQLite rejects the host in a Windows URI such as ``file://server/share``."""
     assert file_uri(path, "ro") == f"{uri}?mode=ro"

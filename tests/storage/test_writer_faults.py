@@ -25,22 +25,22 @@ def full_disk() -> sqlite3.OperationalError:
     return error
 
 
-async def queued_together(tracer: Tracer, storage: SqliteEventStorage, *work: Any) -> list[Any]:
+async def run_in_one_group(tracer: Tracer, storage: SqliteEventStorage, *work: Any) -> list[Any]:
     """Run several calls in one group of the writer, and return their results or errors."""
     (connection,) = tracer.connections
-    trouble, gate = connection.before, Gate("COMMIT")
+    hook, gate = connection.before, Gate("COMMIT")
     connection.before = gate
     first = asyncio.ensure_future(storage.store_event(Tick("first")))
     await asyncio.to_thread(gate.wait_until_reached)
     tasks = [asyncio.ensure_future(one) for one in work]
     await asyncio.sleep(0)  # each runs up to its await, so all wait behind the first commit
-    connection.before = trouble
+    connection.before = hook
     gate.open()
     await first
     return await asyncio.gather(*tasks, return_exceptions=True)
 
 
-def fails_at(beginning: str, skip: int = 0) -> Callable[[str], None]:
+def fail_at(beginning: str, skip: int = 0) -> Callable[[str], None]:
     """Return a hook that raises "disk full" at such a statement, after ``skip`` of them succeeded."""
     left = skip
 
@@ -55,7 +55,7 @@ def fails_at(beginning: str, skip: int = 0) -> Callable[[str], None]:
 
 
 @pytest.mark.parametrize("careful", [False, True])
-async def test_a_disk_that_fails_while_a_group_is_written_fails_all_of_it(
+async def test_a_disk_error_while_a_group_is_written_fails_the_whole_group(
     path: Path, monkeypatch: pytest.MonkeyPatch, careful: bool
 ) -> None:
     """Promise 37. After a fault, nothing that SQLite reported about the other jobs can be trusted."""
@@ -65,30 +65,30 @@ async def test_a_disk_that_fails_while_a_group_is_written_fails_all_of_it(
         if careful:
             # A function given to transact() must run only once, so its group has savepoints from the start.
             work.append(storage.transact(lambda tx: tx.store_event(Tick("C"))))
-        tracer.connections[0].before = fails_at("INSERT INTO events", skip=int(careful))
-        results = await queued_together(tracer, storage, *work)
+        tracer.connections[0].before = fail_at("INSERT INTO events", skip=int(careful))
+        results = await run_in_one_group(tracer, storage, *work)
         assert {type(result) for result in results} == {StorageUnavailableError}
         tracer.connections[0].before = lambda sql: None
         assert await storage.store_event(Tick("D")) == 2, "of the group nothing was stored"
         assert [e.stream_version async for e in storage.read()] == [1, 1]
 
 
-async def test_whoever_was_refused_keeps_his_own_reason_though_the_commit_fails(
+async def test_a_rejected_append_keeps_its_own_error_when_the_commit_fails(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """If told of a full disk instead of the conflict, the caller would retry the same append later."""
+    """If the error were a full disk instead of the conflict, the caller would retry the same append later."""
     tracer = Tracer(monkeypatch)
     async with SqliteEventStorage(path) as storage:
         work = (
             storage.store_event(Tick("A")),
             storage.append("symbol", "B", [Tick("B")], expected_version=7),
         )
-        tracer.connections[0].before = fails_at("COMMIT")
-        stored, refused = await queued_together(tracer, storage, *work)
+        tracer.connections[0].before = fail_at("COMMIT")
+        stored, refused = await run_in_one_group(tracer, storage, *work)
         assert (type(stored), type(refused)) == (StorageUnavailableError, ConcurrencyError)
 
 
-async def test_a_part_that_is_undone_leaves_the_versions_of_its_neighbours(
+async def test_a_rolled_back_transaction_leaves_no_gap_in_the_versions_of_its_group(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A version computed from the undone job would leave a hole in the stream for ever."""
@@ -99,7 +99,7 @@ async def test_a_part_that_is_undone_leaves_the_versions_of_its_neighbours(
         raise ValueError("not after all")
 
     async with SqliteEventStorage(path) as storage:
-        results = await queued_together(
+        results = await run_in_one_group(
             tracer,
             storage,
             storage.append("symbol", "A", [Tick("A", 1)], expected_version=0),
@@ -113,7 +113,7 @@ async def test_a_part_that_is_undone_leaves_the_versions_of_its_neighbours(
         assert [row.stream_version for row in history] == [1, 2]
 
 
-async def test_a_file_that_stays_locked_is_reported_and_written_once_it_is_free(
+async def test_storing_into_a_locked_file_raises_and_succeeds_once_it_is_free(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Promise 36. A process that hangs while it holds the lock must not hang all others."""
@@ -128,7 +128,7 @@ async def test_a_file_that_stays_locked_is_reported_and_written_once_it_is_free(
         assert await storage.store_event(Tick("A")) == 1
 
 
-async def test_bookkeeping_that_another_program_damages_stops_the_writing_until_it_is_mended(
+async def test_deleted_bookkeeping_stops_writes_until_it_is_restored(
     path: Path,
 ) -> None:
     """Guessed versions would stay wrong in the log for ever."""
@@ -146,14 +146,14 @@ async def test_bookkeeping_that_another_program_damages_stops_the_writing_until_
         assert await storage.append("symbol", "A", [Tick("A")], expected_version=1) == [2]
 
 
-async def test_large_batches_do_not_keep_a_small_one_from_its_commit(
+async def test_large_batches_are_committed_in_separate_groups(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """If a group took the whole queue, a publisher would wait for the end of another one's import."""
     monkeypatch.setattr(writer, "_GROUP_ROWS", 20)
     tracer = Tracer(monkeypatch)
     async with SqliteEventStorage(path) as storage:
-        results = await queued_together(
+        results = await run_in_one_group(
             tracer, storage, *(storage.store_events(ticks(500, symbol)) for symbol in "ABC")
         )
         assert [len(result) for result in results] == [500] * 3
@@ -163,7 +163,7 @@ async def test_large_batches_do_not_keep_a_small_one_from_its_commit(
 # -- closing ------------------------------------------------------------------------------------------------
 
 
-async def test_closing_in_the_same_turn_stores_what_was_accepted_before(path: Path) -> None:
+async def test_close_stores_an_event_accepted_in_the_same_loop_iteration(path: Path) -> None:
     """Jobs of one loop iteration go to the writer together; those not handed over yet would be lost."""
     storage = SqliteEventStorage(path)
     await asyncio.gather(*(storage.store_event(tick) for tick in ticks(3)))
@@ -173,7 +173,7 @@ async def test_closing_in_the_same_turn_stores_what_was_accepted_before(path: Pa
     assert await publishing == 4
 
 
-async def test_a_publisher_that_loses_the_race_against_closing_is_told(path: Path) -> None:
+async def test_a_publisher_that_loses_the_race_against_close_raises_storage_closed(path: Path) -> None:
     """A job queued after the thread's end would never be answered, and its publisher would hang."""
     storage = SqliteEventStorage(path)
 
@@ -200,16 +200,16 @@ async def test_a_publisher_that_loses_the_race_against_closing_is_told(path: Pat
         assert await again.head() == 0
 
 
-async def test_a_storage_cannot_be_closed_from_within_its_own_writing(
+async def test_closing_a_storage_from_its_writer_thread_raises(
     path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """The writer thread would wait for its own end, and no caller would get an answer any more."""
     storage = SqliteEventStorage(path)
 
-    def close_when_told(batch: Committed) -> None:
+    def close_on_commit(batch: Committed) -> None:
         storage.close()
 
-    remove = storage.add_listener(close_when_told)
+    remove = storage.add_listener(close_on_commit)
     with pytest.raises(UsageError, match="close"):
         await storage.transact(lambda tx: storage.close())
     assert await storage.store_event(Tick("A")) == 1
