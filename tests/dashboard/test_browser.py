@@ -207,6 +207,20 @@ def test_the_filter_lives_in_the_address(chromium: Browser, base: str) -> None:
         expect(page.locator(".blank")).to_contain_text("Nothing matches")
 
 
+@pytest.mark.parametrize(
+    ("language", "sentence"),
+    [("en", "There is no such stream in this log"), ("ko", "이 로그에 그런 스트림이 없습니다")],
+)
+def test_the_page_of_an_unknown_stream_says_that_there_is_none(
+    chromium: Browser, base: str, language: str, sentence: str
+) -> None:
+    """A mistyped address would show an empty page, as if the aggregate had no events."""
+    with opened(chromium, base, language=language) as window:
+        page = window.open("streams/order/no-such-order")
+        expect(page.locator("main")).to_contain_text(sentence)
+        window.faults.clear()  # the browser reports the 404
+
+
 def test_everything_can_be_reached_by_keyboard(chromium: Browser, base: str) -> None:
     """The dashboard would be unusable without a mouse."""
     with opened(chromium, base) as window:

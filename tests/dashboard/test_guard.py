@@ -207,6 +207,8 @@ async def test_every_answer_carries_the_policy() -> None:
         ("/api/events?since=2026-01-02&until=2026-01-01", 400, "filter"),
         ("/api/dead-letters?after=-1", 400, "filter"),
         ("/api/events/no-such-event", 404, "no_event"),
+        ("/api/streams/order/no-such-order", 404, "no_stream"),
+        ("/api/streams/-/no-such-order", 404, "no_stream"),
         ("/api/dead-letters/77", 404, "gone"),
         ("/api/nothing", 404, "no_path"),
         ("/api/dead-letters/retry", 405, "method"),

@@ -159,6 +159,21 @@ async def test_streams_are_found_by_prefix_and_read_in_order(bus: InMemoryEventB
         assert history["version"] == 2
 
 
+async def test_an_unknown_stream_is_answered_with_404_and_a_sentence(bus: InMemoryEventBus) -> None:
+    """A mistyped address would look like an aggregate that has no events."""
+    async with client(bus) as http:
+        unknown = await http.get("/api/streams/parcel/p-77")
+        wrong_type = await http.get("/api/streams/order/p-1")
+        beyond_the_end = await http.get("/api/streams/parcel/p-1", params={"after": 2})
+    assert (unknown.status_code, wrong_type.status_code) == (404, 404)
+    assert unknown.json()["error"] == {
+        "code": "no_stream",
+        "message": "there is no stream 'parcel/p-77' in this log; check its type and id",
+        "message_ko": "이 로그에 'parcel/p-77' 스트림이 없습니다. 타입과 ID를 확인하세요",
+    }
+    assert (beyond_the_end.status_code, beyond_the_end.json()["version"]) == (200, 2)
+
+
 async def test_dead_letters_are_grouped_and_listed(bus: InMemoryEventBus) -> None:
     """Two hundred dead letters with one cause would look like two hundred causes."""
     async with client(bus) as http:

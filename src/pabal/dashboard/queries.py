@@ -115,14 +115,18 @@ async def streams(context: Context, request: Request) -> Any:
 
 
 async def stream(context: Context, request: Request) -> Any:
-    """Return a page of one aggregate's history; the type ``-`` means none."""
+    """Return a page of one aggregate's history; the type ``-`` means none. An unknown one is a 404."""
     kind, identity = request.path_params["kind"], request.path_params["identity"]
     kind = "" if kind == "-" else kind
     after = _int_parameter(request, "after") or 0
     found = await context.operations.stream(identity, kind, after_version=after, limit=_PAGE + 1)
     items = [event_row(one) for one in found[:_PAGE]]
     more = items[-1]["stream_version"] if len(found) > _PAGE else None
-    return {"items": items, "next": more, "version": await _version_of(context, identity, kind)}
+    version = await _version_of(context, identity, kind)
+    if not items and not version:
+        what = f"{kind}/{identity}" if kind else identity
+        raise Problem(404, "no_stream", f"there is no stream {what!r} in this log; check its type and id")
+    return {"items": items, "next": more, "version": version}
 
 
 async def _version_of(context: Context, identity: str, kind: str) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 _TARGETS = {
+    "there is no stream {stream} in this log; check its type and id": "이 로그에 {stream} 스트림이 없습니다. 타입과 ID를 확인하세요",
     "there is no such file": "그런 파일이 없습니다",
     "{url} is not the URL of a bus; use memory://, sqlite:/// or redis://": "{url}: 버스의 URL이 아닙니다. memory://, sqlite:///, redis:// 가운데 하나로 시작합니다",
     "a {scheme}:// URL has no log; name a file, sqlite:///trading.db, or redis://host:6379/0": "{scheme}:// URL에는 로그가 없습니다. 파일, sqlite:///trading.db, redis://host:6379/0 가운데 하나를 쓰세요",

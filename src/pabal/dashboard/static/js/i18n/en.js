@@ -335,6 +335,7 @@ export const en = {
   "error.retrying": "A retry of this dead letter is already in progress.",
   "error.gone": "This dead letter is gone: it was retried or discarded in the meantime.",
   "error.no_event": "There is no such event in this log.",
+  "error.no_stream": "There is no such stream in this log. Check its type and id.",
   "error.no_login": "This dashboard has no token to log in with.",
   "error.cross_site": "The server takes this page for one of another site, so nothing was done. A proxy in between must pass the Host header on.",
   "error.start": "Start at the beginning, now, a position, or a time.",
