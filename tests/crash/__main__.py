@@ -47,12 +47,12 @@ async def kill_publishers(folder: Path, mode: str, counts: Counts) -> tuple[Labo
     while laboratory.rounds < counts.rounds or acked < counts.acked:
         await laboratory.kill_at_random(within)
         if laboratory.rounds % 25 == 0:
-            findings = await asyncio.to_thread(laboratory.look)
+            findings = await asyncio.to_thread(laboratory.check_acks)
             acked = findings.acked
             print(f"{mode}: {laboratory.rounds} rounds, {acked} acked", file=sys.stderr, flush=True)
             if findings.wrong:
                 break
-    return laboratory, await asyncio.to_thread(laboratory.judge)
+    return laboratory, await asyncio.to_thread(laboratory.check_all)
 
 
 async def kill_consumers(folder: Path, mode: str, counts: Counts) -> tuple[Laboratory, Findings]:
@@ -65,7 +65,7 @@ async def kill_consumers(folder: Path, mode: str, counts: Counts) -> tuple[Labor
             await laboratory.kill_at_point(point, nth=laboratory.chance.randrange(1, 40))
             await laboratory.kill_at_random(within=0.3)
     await laboratory.finish()
-    return laboratory, await asyncio.to_thread(laboratory.judge)
+    return laboratory, await asyncio.to_thread(laboratory.check_all)
 
 
 async def cut_power(library: Path, folder: Path, mode: str, counts: Counts) -> PowerReport:
@@ -87,7 +87,7 @@ async def run(counts: Counts, folder: Path) -> Report:
     report.table(
         columns,
         [
-            [mode, lab.rounds, lab.kills, found.acked, found.stored, *report.judge(mode, found)[:5]]
+            [mode, lab.rounds, lab.kills, found.acked, found.stored, *report.add_findings(mode, found)[:5]]
             for mode, (lab, found) in zip(MODES, results, strict=True)
         ],
     )
@@ -100,7 +100,14 @@ async def run(counts: Counts, folder: Path) -> Report:
     report.table(
         ("durability", "kills", "acked", "handled", "again", *WORDS),
         [
-            [mode, lab.kills, found.acked, found.handled, found.redelivered, *report.judge(mode, found)]
+            [
+                mode,
+                lab.kills,
+                found.acked,
+                found.handled,
+                found.redelivered,
+                *report.add_findings(mode, found),
+            ]
             for mode, (lab, found) in zip(MODES, results, strict=True)
         ],
     )
@@ -121,25 +128,25 @@ async def run(counts: Counts, folder: Path) -> Report:
                 p.torn,
                 p.opened,
                 p.most_lost,
-                *report.judge("power", p.findings)[:5],
+                *report.add_findings("power", p.findings)[:5],
             ]
             for p in powers
         ],
     )
-    await _share(report, folder, counts)
-    await _hold(report, folder, counts)
-    await _follow(report, folder, counts)
+    await _share_file(report, folder, counts)
+    await _hold_snapshot(report, folder, counts)
+    await _read_along(report, folder, counts)
     await _stop(report, folder, counts)
     return report
 
 
-async def _share(report: Report, folder: Path, counts: Counts) -> None:
+async def _share_file(report: Report, folder: Path, counts: Counts) -> None:
     accounts, wrong = await share_a_file(folder / "shared.db", 8, counts.shared_seconds)
     longest = max(account.longest_wait for account in accounts)
     if longest > 2.0:
-        wrong.append(f"somebody waited {longest:.2f} s")
+        wrong.append(f"a publisher waited {longest:.2f} s")
     for what in wrong:
-        report.failed(f"shared file: {what}")
+        report.add_failure(f"shared file: {what}")
     published = sum(account.published for account in accounts)
     report.section(
         "Eight processes publishing into one file",
@@ -158,11 +165,11 @@ async def _share(report: Report, folder: Path, counts: Counts) -> None:
     )
 
 
-async def _hold(report: Report, folder: Path, counts: Counts) -> None:
+async def _hold_snapshot(report: Report, folder: Path, counts: Counts) -> None:
     held = await hold_a_snapshot(folder / "snapshot.db", counts.snapshot_seconds)
-    if held.cut_after is None:
-        report.failed("the write-ahead log was not cut within a minute of the reader's end")
-    after = "not within 60 s" if held.cut_after is None else f"{held.cut_after:.1f} s later"
+    if held.truncated_after is None:
+        report.add_failure("the write-ahead log was not truncated within a minute of the reader's end")
+    after = "not within 60 s" if held.truncated_after is None else f"{held.truncated_after:.1f} s later"
     report.section(
         "A reader that holds a snapshot",
         f"Promise 35, for {counts.snapshot_seconds:.0f} s under load, `full`: {held.published:,} events were "
@@ -172,10 +179,10 @@ async def _hold(report: Report, folder: Path, counts: Counts) -> None:
     )
 
 
-async def _follow(report: Report, folder: Path, counts: Counts) -> None:
+async def _read_along(report: Report, folder: Path, counts: Counts) -> None:
     wrong = await read_while_publishing(folder / "positions.db", counts.positions)
     for what in wrong:
-        report.failed(f"positions: {what}")
+        report.add_failure(f"positions: {what}")
     report.section(
         "A reader that follows the log",
         f"Promise 15: {counts.positions:,} events by {PUBLISHERS} publishers, read meanwhile through another "
@@ -197,13 +204,13 @@ async def _stop(report: Report, folder: Path, counts: Counts) -> None:
     if late > 0.5:
         stopped.wrong.append(f"it took {late:.2f} s longer than its budget")
     for what in (*wrong, *stopped.wrong):
-        report.failed(f"stop: {what}")
+        report.add_failure(f"stop: {what}")
     report.section(
         "A stop in the middle of everything",
         f"Promise 8: {IN_FLIGHT:,} handlers under way, half of which never end, and a publisher at work. "
         f"With a budget of {counts.budget:g} s the stop returned after {stopped.seconds:.2f} s; "
-        f"{stopped.finished} handlers had ended and were saved, {stopped.again} deliveries came again after "
-        "the next start.",
+        f"{stopped.finished} handlers had ended and were saved, {stopped.redelivered} deliveries came again "
+        "after the next start.",
     )
 
 

@@ -79,7 +79,7 @@ def _check_order(stored: Stored, findings: Findings) -> None:
 
 
 def check_acked(stored: Stored, record: Iterable[Line], findings: Findings) -> None:
-    """Check that every acked event is stored, at the position its publisher was told. Promise 1."""
+    """Check that every acked event is stored, at the position its publisher got. Promise 1."""
     acked: set[int] = set()
     for line in record:
         if line.kind != ACKED:

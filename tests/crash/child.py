@@ -56,19 +56,19 @@ class Consumer:
         self._chance = random.Random(settings.seed)
 
     async def handle(self, event: Step, context: DeliveryContext) -> None:
-        said = (context.position, event.key, event.number, context.attempt)
+        fields = (context.position, event.key, event.number, context.attempt)
         self._countdown.reached("before a handler")
-        self._record.note(BEGUN, *said)
+        self._record.note(BEGUN, *fields)
         self._countdown.reached("in a handler")
         if event.number == self._settings.poison:
             die()
         await asyncio.sleep(0)
         if self._chance.random() < self._settings.failing:
-            self._record.note(FAILED, *said)
+            self._record.note(FAILED, *fields)
             raise ConnectionError("the exchange did not answer")
         if self._settings.project:
             await self._storage.transact(lambda tx: _add(tx, context.position, event.number))
-        self._record.note(DONE, *said)
+        self._record.note(DONE, *fields)
         self._countdown.reached("after a handler")
 
 

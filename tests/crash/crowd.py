@@ -134,7 +134,7 @@ async def measure_delay(path: Path, seconds: float) -> list[float]:
     # The listener starts first, so that it holds the subscription.
     process = asyncio.ensure_future(gather_crowd([listener]))
     async with SqliteEventStorage(path) as storage:
-        await _held(storage)
+        await _wait_for_holder(storage)
         end = time.monotonic() + seconds * 0.8
         number = 0
         while time.monotonic() < end:
@@ -145,7 +145,7 @@ async def measure_delay(path: Path, seconds: float) -> list[float]:
     return sorted(account.delays)
 
 
-async def _held(storage: SqliteEventStorage) -> None:
+async def _wait_for_holder(storage: SqliteEventStorage) -> None:
     async with asyncio.timeout(30):
         # This waits for another process.
         while not any(record.owner for record in await storage.list_subscriptions()):  # noqa: ASYNC110

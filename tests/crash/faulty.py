@@ -16,7 +16,7 @@ from pabal.storage.sqlite import appender
 from tests.crash.disk.faults import OPEN, READ, SYNC, TRUNCATE, WRITE, Faults
 from tests.crash.events import Step
 
-WAYS = {
+FAULTS = {
     "full disk": (errno.ENOSPC, WRITE | TRUNCATE, False),
     "full disk in the middle of a page": (errno.ENOSPC, WRITE | TRUNCATE, True),
     "error while writing": (errno.EIO, WRITE | TRUNCATE, False),
@@ -38,8 +38,8 @@ async def publishing(path: Path, faults: Faults) -> None:
     """Each failure, at each of a commit's first writes: a typed error, nothing visible, then success."""
     published = 0
     async with SqliteEventStorage(path) as storage:
-        for error, calls, partial in WAYS.values():
-            met = 0
+        for error, calls, partial in FAULTS.values():
+            failed_commits = 0
             for skip in range(12):
                 batch = [Step("a", published + n, "x" * 3000) for n in range(5)]
                 with faults.failing(error, calls, skip=skip, partial=partial):
@@ -48,10 +48,10 @@ async def publishing(path: Path, faults: Faults) -> None:
                     )
                 failed = [result for result in results if isinstance(result, BaseException)]
                 if failed:
-                    met += 1
+                    failed_commits += 1
                     assert faults.hits, failed
                     assert {type(one) for one in failed} == {StorageUnavailableError}, failed
-                    assert len(failed) == 6, "part of a group was told that it is stored"
+                    assert len(failed) == 6, "part of a group was reported as stored"
                     assert visible(path) == list(range(published)), "a part of the failed batch is visible"
                 # Publish the same events again: they are stored once, after the earlier ones.
                 positions = await storage.store_events(batch)
@@ -59,7 +59,7 @@ async def publishing(path: Path, faults: Faults) -> None:
                 published += 5
                 assert visible(path) == list(range(published))
             # A commit writes several times, and syncs once.
-            assert met >= (1 if calls == SYNC else 3), f"only {met} commits failed"
+            assert failed_commits >= (1 if calls == SYNC else 3), f"only {failed_commits} commits failed"
         stream = await storage.get_events_by_aggregate("a", "walk")
         assert [event.number for event in stream] == list(range(published))
         assert await storage.check() == []
@@ -178,7 +178,7 @@ async def lagging(path: Path, faults: Faults) -> None:
 
 async def opening(path: Path, faults: Faults) -> None:
     """A file that cannot be opened or created on this disk is refused, and leaves no other files."""
-    for error, calls, _ in WAYS.values():
+    for error, calls, _ in FAULTS.values():
         for skip in range(6):
             try:
                 with faults.failing(error, calls, skip=skip):

@@ -72,7 +72,7 @@ CHANGES = st.lists(
 PAGE = 4096
 
 
-def write_whole(folder: Path) -> Path:
+def write_crashed_log(folder: Path) -> Path:
     """Create a file whose newest events are still in the write-ahead log, as after a crash."""
     path = folder / "log.db"
 
@@ -156,11 +156,11 @@ async def read_everything(path: Path, counts: Counter[str]) -> None:
                 continue
 
 
-def open_anything(whole: Path, name: str, changes: list[Any], counts: Counter[str]) -> None:
+def open_anything(crashed_log: Path, name: str, changes: list[Any], counts: Counter[str]) -> None:
     """Damage a copy of the files, and open it."""
     with tempfile.TemporaryDirectory(prefix="pabal-fuzz-") as folder:
         copy = Path(folder)
-        for source in whole.iterdir():
+        for source in crashed_log.iterdir():
             shutil.copy(source, copy / source.name)
         content = bytearray((copy / name).read_bytes())
         for what, place, more in changes:
@@ -172,7 +172,7 @@ def open_anything(whole: Path, name: str, changes: list[Any], counts: Counter[st
             counts[f"refused: {type(error).__name__}"] += 1
 
 
-def fuzz(whole: Path, rounds: int, decoded: Counter[str], opened: Counter[str]) -> None:
+def fuzz(crashed_log: Path, rounds: int, decoded: Counter[str], opened: Counter[str]) -> None:
     """Try ``rounds`` files and twenty times as many records; every call generates new ones."""
     relaxed = settings(
         max_examples=rounds,
@@ -190,13 +190,13 @@ def fuzz(whole: Path, rounds: int, decoded: Counter[str], opened: Counter[str]) 
     @relaxed
     @given(st.sampled_from(["log.db", "log.db-wal"]), CHANGES)
     def files(name: str, changes: list[Any]) -> None:
-        open_anything(whole, name, changes, opened)
+        open_anything(crashed_log, name, changes, opened)
 
     records()
     files()
 
 
-def told(seconds: float, decoded: Counter[str], opened: Counter[str]) -> str:
+def result_as_markdown(seconds: float, decoded: Counter[str], opened: Counter[str]) -> str:
     """Return the result of a run in Markdown."""
     records, files = (
         "\n".join(f"| {what} | {count:,} |" for what, count in counts.most_common())
@@ -223,10 +223,10 @@ def main() -> int:
     opened: Counter[str] = Counter()
     begun = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="pabal-fuzz-") as folder:
-        whole = write_whole(Path(folder))
+        crashed_log = write_crashed_log(Path(folder))
         while time.monotonic() - begun < options.seconds:
-            fuzz(whole, 50, decoded, opened)
-    text = told(time.monotonic() - begun, decoded, opened)
+            fuzz(crashed_log, 50, decoded, opened)
+    text = result_as_markdown(time.monotonic() - begun, decoded, opened)
     print(text)
     if options.report is not None:
         put_section(options.report, FUZZED, text)

@@ -53,13 +53,13 @@ class Child:
             )
         )
 
-    async def said(self, text: str) -> bool:
+    async def next_line_is(self, text: str) -> bool:
         """Return whether the next line the process prints is ``text``; False if it ends first."""
         assert self.process.stdout is not None
         async with asyncio.timeout(60):
             return (await self.process.stdout.readline()).decode().strip() == text
 
-    async def ended(self, timeout: float = 120) -> int:
+    async def wait_for_exit(self, timeout: float = 120) -> int:
         """Wait for the end and return the exit code (-9 if killed); fail if the process itself failed."""
         async with asyncio.timeout(timeout):
             _, errors = await self.process.communicate()
@@ -93,33 +93,33 @@ class Laboratory:
     async def kill_at_random(self, within: float) -> None:
         """Run a process and kill it at a random instant up to ``within`` seconds after its first ack."""
         child = await Child.start(self.next_settings())
-        if await child.said("published"):
+        if await child.next_line_is("published"):
             await asyncio.sleep(self.chance.uniform(0, within))
         child.process.send_signal(signal.SIGKILL)
-        await self._count(child)
+        await self._count_kill(child)
 
     async def kill_at_point(self, point: str, nth: int, **changes: Any) -> None:
         """Run a process that kills itself when it reaches a named point for the nth time."""
         child = await Child.start(self.next_settings(point=point, nth=nth, **changes))
-        await self._count(child)
+        await self._count_kill(child)
 
-    async def _count(self, child: Child) -> None:
-        if await child.ended() == -signal.SIGKILL:
+    async def _count_kill(self, child: Child) -> None:
+        if await child.wait_for_exit() == -signal.SIGKILL:
             self.kills += 1
 
     async def finish(self, **changes: Any) -> None:
         """Run a process that publishes nothing, handles all remaining events, and ends by itself."""
         child = await Child.start(self.next_settings(publishers=0, **changes))
-        assert await child.ended() == 0
+        assert await child.wait_for_exit() == 0
 
-    def look(self) -> Findings:
+    def check_acks(self) -> Findings:
         """Check the log against the acks, between two rounds."""
         findings = Findings()
         stored = read_log(self.path, findings, full=False)
         check_acked(stored, lines(self.record), findings)
         return findings
 
-    def judge(self) -> Findings:
+    def check_all(self) -> Findings:
         """Check everything, after ``finish``."""
         findings = Findings()
         stored = read_log(self.path, findings)

@@ -81,13 +81,13 @@ def watch_statements(countdown: Countdown) -> None:
     side, beginning = STATEMENTS[countdown.point]
     point = countdown.point
 
-    def look(sql: str) -> None:
+    def check_statement(sql: str) -> None:
         if sql.startswith(beginning):
             countdown.reached(point)
 
     def connect_traced(path: Path, *, durability: str) -> Any:
         connection = TracedConnection(connect(path, durability=durability))
-        hook: Callable[[str], None] = look
+        hook: Callable[[str], None] = check_statement
         setattr(connection, side, hook)
         return connection
 

@@ -52,7 +52,7 @@ async def read_while_publishing(path: Path, events: int) -> list[str]:
         done = True
         await reading
     if committed != list(range(1, events + 1)):
-        wrong.append("listeners were told of other positions, or in another order")
+        wrong.append("listeners got other positions, or in another order")
     if [position for position, _, _ in seen] != committed:
         wrong.append("the reader saw other positions than were committed, or in another order")
     wrong += [

@@ -53,7 +53,7 @@ async def run_on_simulated_disk(
         seed=seed,
     )
     child = await Child.start(settings, preload=library, DISK_ROOT=str(disk), DISK_LOG=str(log))
-    assert await child.ended() == 0
+    assert await child.wait_for_exit() == 0
     return log, disk / "log.db"
 
 
@@ -69,7 +69,7 @@ class PowerCuts:
         self._chance = random.Random(seed)
         self._expected = _positions(database)
         self._acked: set[int] = set()
-        self._looked_at = (-1, -1)
+        self._last_checked = (-1, -1)
 
     async def all(
         self, *, between: float = 0.02, torn: float = 0.1, open_every: int = 50, most: int | None = None
@@ -89,7 +89,7 @@ class PowerCuts:
             acked = False
             if entry.kind == WRITTEN and entry.file in records:
                 *lines, rest = (rest + entry.data).split(b"\n")
-                acked = self._note_acks(lines)
+                acked = self._record_acks(lines)
             if acked or self._chance.random() < between:
                 await self._cut(disk, torn, open_every)
             if self.report.cuts == most:
@@ -98,24 +98,24 @@ class PowerCuts:
         self.report.acked = len(self._acked)
         return self.report
 
-    def _note_acks(self, lines: list[bytes]) -> bool:
+    def _record_acks(self, lines: list[bytes]) -> bool:
         acks = [line.split()[1] for line in lines if line.startswith(ACKED.encode() + b" ")]
         self._acked.update(map(int, acks))
         return bool(acks)
 
     async def _cut(self, disk: Disk, torn: float, open_every: int) -> None:
         self.report.cuts += 1
-        if self._looked_at != (disk.changes, len(self._acked)):
+        if self._last_checked != (disk.changes, len(self._acked)):
             # If nothing was synced or acked since the last image, it would be the same.
-            self._looked_at = (disk.changes, len(self._acked))
+            self._last_checked = (disk.changes, len(self._acked))
             self.report.images += 1
-            await self._look(disk.after_power_cut(), open_it=self.report.images % open_every == 0)
+            await self._check_image(disk.after_power_cut(), open_it=self.report.images % open_every == 0)
         if self._chance.random() < torn:
             self.report.torn += 1
             image = disk.after_power_cut(self._chance)
-            await self._look(image, open_it=self.report.torn % open_every == 0)
+            await self._check_image(image, open_it=self.report.torn % open_every == 0)
 
-    async def _look(self, image: Image, *, open_it: bool) -> None:
+    async def _check_image(self, image: Image, *, open_it: bool) -> None:
         for old in self._folder.iterdir():
             old.unlink()
         for name, content in image.items():

@@ -51,14 +51,14 @@ class Report:
         self._parts.append("\n".join(lines))
         print("\n".join(lines), flush=True)
 
-    def failed(self, what: str) -> None:
+    def add_failure(self, what: str) -> None:
         self.failures.append(what)
         print(f"FAILED: {what}", flush=True)
 
-    def judge(self, name: str, findings: Findings) -> list[object]:
+    def add_findings(self, name: str, findings: Findings) -> list[object]:
         """Record what was found wrong, and return its counts as the columns of WORDS."""
         if findings.wrong:
-            self.failed(f"{name}: {findings}")
+            self.add_failure(f"{name}: {findings}")
         return [findings.wrong[word] for word in WORDS]
 
     def text(self, folder: Path, seconds: float) -> str:

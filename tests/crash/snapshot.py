@@ -18,7 +18,7 @@ AT_ONCE = 20
 FILLER = "x" * 400
 
 
-class Held(NamedTuple):
+class SnapshotResult(NamedTuple):
     """What happened while the snapshot was held, and afterwards."""
 
     published: int
@@ -26,11 +26,11 @@ class Held(NamedTuple):
     """The longest time that a publisher waited, in seconds."""
     largest: int
     """Size of the write-ahead log in bytes when the reader released its snapshot."""
-    cut_after: float | None
+    truncated_after: float | None
     """Seconds from then until the log was below its limit; None if that took more than a minute."""
 
 
-async def hold_a_snapshot(path: Path, seconds: float) -> Held:
+async def hold_a_snapshot(path: Path, seconds: float) -> SnapshotResult:
     """Publish and handle while a reader has an open transaction, and then until the log is truncated."""
     bus, storage = EventBusFactory.create_complete_event_system(path)
     handled = published = 0
@@ -64,11 +64,11 @@ async def hold_a_snapshot(path: Path, seconds: float) -> Held:
         assert _count(reader) == before, "the snapshot moved"
         largest, while_held, wait = _size(path), published, longest
         reader.close()
-        cut_after = await _cut(path)
+        truncated_after = await _wait_for_truncation(path)
         done = True
     await storage.aclose()
     assert handled == published + 1, f"handled {handled} of {published + 1}"
-    return Held(while_held, wait, largest, cut_after)
+    return SnapshotResult(while_held, wait, largest, truncated_after)
 
 
 def _count(reader: sqlite3.Connection) -> int:
@@ -79,7 +79,7 @@ def _size(path: Path) -> int:
     return os.stat(f"{path}-wal").st_size
 
 
-async def _cut(path: Path) -> float | None:
+async def _wait_for_truncation(path: Path) -> float | None:
     begun = time.monotonic()
     while time.monotonic() - begun < 60:
         if _size(path) < LIMIT:

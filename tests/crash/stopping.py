@@ -19,7 +19,7 @@ AT_ONCE = 20
 LATE = -1
 
 
-def _held(folder: Path) -> tuple[int, int, list[str]]:
+def _open_resources(folder: Path) -> tuple[int, int, list[str]]:
     """Return the number of tasks and threads, and the files of a folder that this process has open."""
     gc.collect()
     threads = sum("pabal" in thread.name for thread in threading.enumerate())
@@ -38,7 +38,7 @@ async def start_and_stop(path: Path, cycles: int) -> tuple[int, list[str]]:
         await asyncio.sleep(0)
         handled[event.event_id] += 1
 
-    before = _held(path.parent)
+    before = _open_resources(path.parent)
     for cycle in range(cycles + 1):
         async with SqliteEventStorage(path, durability="normal") as storage:
             bus = InMemoryEventBus(storage, worker_count=2)
@@ -51,7 +51,7 @@ async def start_and_stop(path: Path, cycles: int) -> tuple[int, list[str]]:
             else:
                 await bus.drain(60)
             await bus.stop(timeout=5)
-    after = _held(path.parent)
+    after = _open_resources(path.parent)
     wrong = [f"left running or open: {after}, before {before}"] if after != before else []
     wrong += [
         f"{event_id} was handled {handled[event_id]} times" for event_id in acked if handled[event_id] != 1
@@ -59,23 +59,23 @@ async def start_and_stop(path: Path, cycles: int) -> tuple[int, list[str]]:
     return len(acked), wrong
 
 
-class Stopped(NamedTuple):
+class StopResult(NamedTuple):
     """The result of a stop."""
 
     seconds: float
     finished: int
     """Number of handlers that ended within the budget."""
-    again: int
+    redelivered: int
     """Number of deliveries that were made again after the next start."""
     wrong: list[str]
 
 
-async def stop_in_flight(path: Path, budget: float) -> Stopped:
+async def stop_in_flight(path: Path, budget: float) -> StopResult:
     """Stop with a thousand handlers running, of which half never end, and a publisher. Promise 8."""
     entered = asyncio.Semaphore(0)
     release, never = asyncio.Event(), asyncio.Event()
     finished: list[int] = []
-    again: list[int] = []
+    redelivered: list[int] = []
     published: list[int] = []
 
     async def handle(event: Step) -> None:
@@ -84,9 +84,9 @@ async def stop_in_flight(path: Path, budget: float) -> Stopped:
         finished.append(event.number)
 
     async def handle_again(event: Step) -> None:
-        again.append(event.number)
+        redelivered.append(event.number)
 
-    async def go_on(bus: InMemoryEventBus) -> None:
+    async def publish_forever(bus: InMemoryEventBus) -> None:
         while True:
             await bus.publish(Step("late", LATE))
             published.append(LATE)
@@ -98,26 +98,26 @@ async def stop_in_flight(path: Path, budget: float) -> Stopped:
         await bus.publish_batch([Step(f"key-{number}", number) for number in range(IN_FLIGHT)])
         for _ in range(IN_FLIGHT):
             await entered.acquire()
-        publisher = asyncio.ensure_future(go_on(bus))
+        publisher = asyncio.ensure_future(publish_forever(bus))
         asyncio.get_running_loop().call_later(budget / 2, release.set)
         begun = time.monotonic()
         await bus.stop(timeout=budget)
         seconds = time.monotonic() - begun
         await bus.stop(timeout=budget)
         wrong = []
-        (refusal,) = await asyncio.gather(publisher, return_exceptions=True)
-        if type(refusal).__name__ != "BusNotRunningError":
-            wrong.append(f"the publisher ended with {refusal!r}")
+        (error,) = await asyncio.gather(publisher, return_exceptions=True)
+        if type(error).__name__ != "BusNotRunningError":
+            wrong.append(f"the publisher ended with {error!r}")
         bus = InMemoryEventBus(storage)
         bus.subscribe(Step, handle_again, name="handler")
         async with bus:
             await bus.drain(60)
-    late = [number for number in again if number == LATE]
-    again = [number for number in again if number != LATE]
+    late = [number for number in redelivered if number == LATE]
+    redelivered = [number for number in redelivered if number != LATE]
     if sorted(finished) != list(range(1, IN_FLIGHT, 2)):
         wrong.append(f"{len(finished)} handlers ended, {IN_FLIGHT // 2} could")
-    if sorted(again) != list(range(0, IN_FLIGHT, 2)):
-        wrong.append(f"{len(again)} came again, {IN_FLIGHT // 2} had not ended")
+    if sorted(redelivered) != list(range(0, IN_FLIGHT, 2)):
+        wrong.append(f"{len(redelivered)} came again, {IN_FLIGHT // 2} had not ended")
     if len(late) < len(published):
         wrong.append(f"{len(published)} were acked during the stop, {len(late)} came")
-    return Stopped(seconds, len(finished), len(again), wrong)
+    return StopResult(seconds, len(finished), len(redelivered), wrong)

@@ -20,7 +20,7 @@ COUNT = 120
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def crashed_log(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a log whose newest events are still in the write-ahead log, as after a crash."""
     folder = tmp_path_factory.mktemp("whole")
     path = folder / "log.db"
@@ -42,11 +42,11 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 async def read_all(path: Path) -> list[Any]:
     """Read the log in every way, and return the envelopes that were read."""
-    served: list[Any] = []
+    envelopes: list[Any] = []
     async with SqliteEventStorage(path) as storage:
         try:
             async for envelope in storage.read():
-                served.append(envelope)  # noqa: PERF401 - what came before an error counts
+                envelopes.append(envelope)  # noqa: PERF401 - what came before an error counts
         except StorageError:
             pass
         try:
@@ -61,7 +61,7 @@ async def read_all(path: Path) -> list[Any]:
             except StorageError:
                 continue
             assert [row.stream_version for row in rows] in ([], [position])
-    return served
+    return envelopes
 
 
 def check_stream(stream: list[Any]) -> None:
@@ -69,27 +69,27 @@ def check_stream(stream: list[Any]) -> None:
     assert [event.number for event in stream] == list(range(len(stream)))
 
 
-def check_served(served: list[Any]) -> None:
+def check_prefix(envelopes: list[Any]) -> None:
     """Check that the envelopes are a prefix of what was written."""
-    for index, envelope in enumerate(served):
+    for index, envelope in enumerate(envelopes):
         assert (envelope.position, envelope.stream_version) == (index + 1, index + 1)
         assert envelope.event == Step("a", index, "x" * (index % 50))
 
 
-def look(whole: Path, name: str, change: Any) -> None:
+def damage_and_read(crashed_log: Path, name: str, change: Any) -> None:
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(folder)
-        for source in whole.iterdir():
+        for source in crashed_log.iterdir():
             shutil.copy(source, copy / source.name)
         damaged = copy / name
         content = bytearray(damaged.read_bytes())
         change(content)
         damaged.write_bytes(content)
         try:
-            served = asyncio.run(read_all(copy / "log.db"))
+            envelopes = asyncio.run(read_all(copy / "log.db"))
         except StorageError:
-            return  # refused with a typed error
-        check_served(served)
+            return  # a typed error is fine
+        check_prefix(envelopes)
 
 
 relaxed = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -100,25 +100,27 @@ relaxed = settings(max_examples=60, deadline=None, suppress_health_check=[Health
     name=st.sampled_from(["log.db", "log.db-wal"]),
     flips=st.lists(st.tuples(st.floats(0, 1, exclude_max=True), st.integers(0, 7)), min_size=1, max_size=3),
 )
-def test_flipped_bits_never_alter_an_event(whole: Path, name: str, flips: list[tuple[float, int]]) -> None:
+def test_flipped_bits_never_alter_an_event(
+    crashed_log: Path, name: str, flips: list[tuple[float, int]]
+) -> None:
     """Promise 38: SQLite's pages have no checksums; without our own, a flipped bit would go unnoticed."""
 
     def flip(content: bytearray) -> None:
         for place, bit in flips:
             content[int(place * len(content))] ^= 1 << bit
 
-    look(whole, name, flip)
+    damage_and_read(crashed_log, name, flip)
 
 
 @relaxed
 @given(name=st.sampled_from(["log.db", "log.db-wal"]), share=st.floats(0, 1))
-def test_a_lost_end_leaves_a_prefix_or_an_error(whole: Path, name: str, share: float) -> None:
+def test_a_truncated_file_yields_a_prefix_or_an_error(crashed_log: Path, name: str, share: float) -> None:
     """Promise 38: events may be lost at the end, but what is returned must have no hole."""
 
     def cut(content: bytearray) -> None:
         del content[int(share * len(content)) :]
 
-    look(whole, name, cut)
+    damage_and_read(crashed_log, name, cut)
 
 
 @settings(relaxed, max_examples=30)
@@ -127,8 +129,8 @@ def test_a_lost_end_leaves_a_prefix_or_an_error(whole: Path, name: str, share: f
     place=st.floats(0, 1, exclude_max=True),
     junk=st.binary(min_size=1, max_size=512),
 )
-def test_overwritten_stretches_never_alter_an_event(
-    whole: Path, name: str, place: float, junk: bytes
+def test_overwritten_bytes_never_alter_an_event(
+    crashed_log: Path, name: str, place: float, junk: bytes
 ) -> None:
     """Promise 38, for sectors overwritten with other bytes."""
 
@@ -136,4 +138,4 @@ def test_overwritten_stretches_never_alter_an_event(
         at = int(place * len(content))
         content[at : at + len(junk)] = junk[: len(content) - at]
 
-    look(whole, name, overwrite)
+    damage_and_read(crashed_log, name, overwrite)

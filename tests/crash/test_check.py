@@ -20,7 +20,7 @@ Lines = list[Line]
 
 
 @pytest.fixture
-async def whole(tmp_path: Path) -> tuple[Path, Lines]:
+async def correct_log(tmp_path: Path) -> tuple[Path, Lines]:
     """A correct log of six steps that a consumer has handled, and its record."""
     path = tmp_path / "log.db"
     events = [Step(key, number) for key, number in STEPS]
@@ -35,12 +35,12 @@ async def whole(tmp_path: Path) -> tuple[Path, Lines]:
     for position, event in enumerate(events, start=1):
         record.append(Line(ACKED, (str(position), event.event_id, event.key, str(event.number))))
     for position, event in enumerate(events, start=1):
-        said = (str(position), event.key, str(event.number), "1")
-        record += [Line(BEGUN, said), Line(DONE, said), Line(SAVING, ()), Line(SAVED, ())]
+        fields = (str(position), event.key, str(event.number), "1")
+        record += [Line(BEGUN, fields), Line(DONE, fields), Line(SAVING, ()), Line(SAVED, ())]
     return path, record
 
 
-def judge(path: Path, record: Lines) -> Findings:
+def check(path: Path, record: Lines) -> Findings:
     findings = Findings()
     stored = read_log(path, findings)
     check_acked(stored, record, findings)
@@ -66,20 +66,22 @@ def without(record: Lines, position: int) -> Lines:
     return [line for line in record if line.kind not in (BEGUN, DONE) or line.fields[0] != str(position)]
 
 
-def test_where_nothing_is_wrong_nothing_is_found(whole: tuple[Path, Lines]) -> None:
+def test_the_checker_finds_nothing_wrong_in_a_correct_log(correct_log: tuple[Path, Lines]) -> None:
     """Nobody would believe a checker that always reports problems."""
-    findings = judge(*whole)
+    findings = check(*correct_log)
     assert not findings.wrong, findings
     assert (findings.acked, findings.stored, findings.handled, findings.redelivered) == (6, 6, 6, 0)
 
 
-def test_what_a_crash_may_cost_is_counted_and_not_blamed(whole: tuple[Path, Lines]) -> None:
+def test_the_checker_counts_redeliveries_and_lost_acks_without_reporting_them(
+    correct_log: tuple[Path, Lines],
+) -> None:
     """A failed or unsaved attempt is made again, and an ack may be lost with its process: both are fine."""
-    path, record = whole
+    path, record = correct_log
     *before, _, _ = without(record, 6)  # the last save covered it
     before += [*handled(6, BEGUN + FAILED), *handled(6), *handled(6, BEGUN)]
     unacked = [line for line in before if line.kind != ACKED or line.fields[0] != "6"]
-    findings = judge(path, [*unacked, Line(STARTED, ("2",)), *handled(6)])
+    findings = check(path, [*unacked, Line(STARTED, ("2",)), *handled(6)])
     assert not findings.wrong, findings
     assert (findings.redelivered, findings.unacked) == (1, 1)
 
@@ -101,12 +103,14 @@ ALTERED_LOGS = {
 
 
 @pytest.mark.parametrize("word", ALTERED_LOGS)
-def test_what_is_wrong_with_a_log_is_found(whole: tuple[Path, Lines], tmp_path: Path, word: str) -> None:
+def test_the_checker_finds_each_kind_of_damage_to_a_log(
+    correct_log: tuple[Path, Lines], tmp_path: Path, word: str
+) -> None:
     """Otherwise every round with a loss would pass."""
-    path, record = whole
+    path, record = correct_log
     copy = Path(shutil.copy(path, tmp_path / "copy.db"))
     alter(copy, ALTERED_LOGS[word])
-    assert judge(copy, record).wrong[word] >= 1
+    assert check(copy, record).wrong[word] >= 1
 
 
 ALTERED_RECORDS: dict[str, Callable[[Lines], Lines]] = {
@@ -125,8 +129,8 @@ ALTERED_RECORDS: dict[str, Callable[[Lines], Lines]] = {
 
 
 @pytest.mark.parametrize("word", ALTERED_RECORDS)
-def test_what_is_wrong_with_deliveries_is_found(whole: tuple[Path, Lines], word: str) -> None:
+def test_the_checker_finds_each_kind_of_wrong_delivery(correct_log: tuple[Path, Lines], word: str) -> None:
     """Otherwise events handled never, twice or out of order would pass."""
-    path, record = whole
-    wrong: Any = judge(path, ALTERED_RECORDS[word](record)).wrong
+    path, record = correct_log
+    wrong: Any = check(path, ALTERED_RECORDS[word](record)).wrong
     assert wrong == {word: 1}

@@ -11,7 +11,9 @@ from tests.crash.crowd import share_a_file
 pytestmark = pytest.mark.crash
 
 
-async def test_processes_that_share_a_file_neither_fail_nor_handle_twice(tmp_path: Path) -> None:
+async def test_processes_sharing_a_file_get_no_lock_error_and_never_handle_concurrently(
+    tmp_path: Path,
+) -> None:
     """Promise 36, a short run without timings: no "database is locked" errors, one holder at a time."""
     accounts, wrong = await share_a_file(tmp_path / "shared.db", processes=8, seconds=2)
     assert not wrong, wrong[:10]

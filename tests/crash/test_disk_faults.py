@@ -16,7 +16,9 @@ pytestmark = pytest.mark.crash
 
 
 @pytest.mark.parametrize("scenario", SCENARIOS)
-async def test_on_a_failing_disk(tmp_path: Path, disk_library: Path, scenario: str) -> None:
+async def test_a_storage_recovers_from_a_failing_disk(
+    tmp_path: Path, disk_library: Path, scenario: str
+) -> None:
     """Promise 37. Each scenario is described in ``faulty``, and runs on the simulated disk."""
     folder = tmp_path / "disk"
     folder.mkdir()
@@ -36,5 +38,5 @@ async def test_on_a_failing_disk(tmp_path: Path, disk_library: Path, scenario: s
         },
     )
     async with asyncio.timeout(60):
-        said, _ = await process.communicate()
-    assert process.returncode == 0, said.decode()
+        output, _ = await process.communicate()
+    assert process.returncode == 0, output.decode()

@@ -21,27 +21,27 @@ pytestmark = pytest.mark.crash
 DURABILITIES = ("full", "normal")
 
 
-async def test_killed_at_random_nothing_acked_is_lost_and_nothing_is_skipped(tmp_path: Path) -> None:
+async def test_kills_at_random_instants_lose_no_acked_event_and_skip_none(tmp_path: Path) -> None:
     """Promises 1 and 4, a short run: 20 rounds of publishing and handling for each durability."""
 
-    async def kill_again_and_again(durability: str) -> tuple[Laboratory, Findings]:
+    async def kill_repeatedly(durability: str) -> tuple[Laboratory, Findings]:
         laboratory = Laboratory(tmp_path, durability, seed=1)
         for number in range(20):
             await laboratory.kill_at_random(within=0.25)
             if number % 5 == 0:
-                findings = laboratory.look()
+                findings = laboratory.check_acks()
                 assert not findings.wrong, findings
         await laboratory.finish()
-        return laboratory, laboratory.judge()
+        return laboratory, laboratory.check_all()
 
-    for laboratory, findings in await asyncio.gather(*map(kill_again_and_again, DURABILITIES)):
+    for laboratory, findings in await asyncio.gather(*map(kill_repeatedly, DURABILITIES)):
         assert not findings.wrong, findings
         assert laboratory.kills == 20
         assert findings.acked > 200
         assert findings.handled == findings.stored
 
 
-async def test_killed_at_every_named_point_nothing_is_lost(tmp_path: Path) -> None:
+async def test_a_kill_at_any_named_point_loses_no_acked_event(tmp_path: Path) -> None:
     """Promises 1, 4 and 5, at the instants that a random kill seldom hits."""
 
     async def kill_at_each(durability: str) -> tuple[Laboratory, Findings]:
@@ -49,14 +49,14 @@ async def test_killed_at_every_named_point_nothing_is_lost(tmp_path: Path) -> No
         for point in POINTS:
             await laboratory.kill_at_point(point, nth=laboratory.chance.randrange(2, 6))
         await laboratory.finish()
-        return laboratory, laboratory.judge()
+        return laboratory, laboratory.check_all()
 
     for laboratory, findings in await asyncio.gather(*map(kill_at_each, DURABILITIES)):
         assert laboratory.kills == len(POINTS)
         assert not findings.wrong, findings
 
 
-async def test_killed_in_the_middle_of_a_handler_its_event_is_delivered_again(tmp_path: Path) -> None:
+async def test_an_event_whose_handler_was_killed_is_delivered_again(tmp_path: Path) -> None:
     """Promise 4: only events that were in flight are delivered again."""
     laboratory = Laboratory(tmp_path, "full", seed=3, failing=0.0)
     await laboratory.kill_at_point("in a handler", nth=25)
@@ -67,11 +67,11 @@ async def test_killed_in_the_middle_of_a_handler_its_event_is_delivered_again(tm
     ]
     # It is attempt 2, because the first attempt was counted before it ran.
     assert [fields[-1] for fields in again] == ["1", "2"]
-    findings = laboratory.judge()
+    findings = laboratory.check_all()
     assert not findings.wrong, findings
 
 
-async def test_killed_before_the_save_a_projection_shows_its_effect_once(tmp_path: Path) -> None:
+async def test_a_projection_applies_an_event_once_despite_kills_before_the_save(tmp_path: Path) -> None:
     """Promise 5: the handler runs again, but the sum in the same transaction does not change again."""
     laboratory = Laboratory(tmp_path, "full", seed=4, project=True)
     for point, nth in (
@@ -82,7 +82,7 @@ async def test_killed_before_the_save_a_projection_shows_its_effect_once(tmp_pat
     ):
         await laboratory.kill_at_point(point, nth)
     await laboratory.finish()
-    findings = laboratory.judge()
+    findings = laboratory.check_all()
     assert not findings.wrong, findings
     assert findings.redelivered > 0
     connection = sqlite3.connect(laboratory.path)
@@ -97,14 +97,16 @@ async def test_an_event_that_kills_the_process_is_parked_after_its_last_attempt(
     laboratory = Laboratory(tmp_path, "full", seed=5, failing=0.0, publishers=3)
     poison = (1 << 20) + 4
     publishing = await Child.start(laboratory.next_settings(consume=False, per_publisher=10))
-    assert await publishing.ended() == 0
+    assert await publishing.wait_for_exit() == 0
     # Each of the three keys has this number, so three events kill three processes each.
     deaths = -1
     code = -signal.SIGKILL
     while code == -signal.SIGKILL:
         deaths += 1
-        assert deaths <= 9, "it dies for ever"
-        code = await (await Child.start(laboratory.next_settings(publishers=0, poison=poison))).ended()
+        assert deaths <= 9, "the process is killed again and again"
+        code = await (
+            await Child.start(laboratory.next_settings(publishers=0, poison=poison))
+        ).wait_for_exit()
     assert deaths == 9
     async with SqliteEventStorage(laboratory.path) as storage:
         letters = await storage.list_dead_letters()
@@ -126,14 +128,14 @@ async def test_an_event_that_kills_the_process_is_parked_after_its_last_attempt(
     }
 
 
-async def test_two_processes_killed_by_turns_lose_nothing(tmp_path: Path) -> None:
+async def test_two_processes_killed_in_turns_lose_no_event(tmp_path: Path) -> None:
     """A standby takes over the killed process's subscription while it publishes into the same file."""
     laboratory = Laboratory(tmp_path, "full", seed=6)
     survivor = await Child.start(laboratory.next_settings(prefix="q"))
-    assert await survivor.said("published")
+    assert await survivor.next_line_is("published")
     for turn in range(4):
         newcomer = await Child.start(laboratory.next_settings(prefix=f"r{turn}-"))
-        assert await newcomer.said("published")
+        assert await newcomer.next_line_is("published")
         await asyncio.sleep(laboratory.chance.uniform(0, 0.2))
         await survivor.kill()
         survivor = newcomer

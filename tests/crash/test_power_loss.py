@@ -11,7 +11,9 @@ from tests.crash.power import PowerCuts, run_on_simulated_disk
 pytestmark = pytest.mark.crash
 
 
-async def test_after_a_power_cut_full_durability_has_lost_nothing(tmp_path: Path, disk_library: Path) -> None:
+async def test_a_power_cut_loses_no_acked_event_with_full_durability(
+    tmp_path: Path, disk_library: Path
+) -> None:
     """Promises 2 and 3: an acked event is synced, so no power cut can lose it."""
     log, database = await run_on_simulated_disk(disk_library, tmp_path, "full", acks=400)
     report = await PowerCuts(tmp_path, log, database, "full").all()
@@ -22,7 +24,7 @@ async def test_after_a_power_cut_full_durability_has_lost_nothing(tmp_path: Path
     assert report.most_lost == 0
 
 
-async def test_after_a_power_cut_normal_durability_has_lost_at_most_a_suffix(
+async def test_a_power_cut_loses_at_most_a_suffix_with_normal_durability(
     tmp_path: Path, disk_library: Path
 ) -> None:
     """Promise 3: the newest events may be lost, but without a hole, damage, or a cursor beyond the log."""

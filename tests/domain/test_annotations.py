@@ -40,7 +40,7 @@ def module(source: str) -> dict[str, Any]:
     return names
 
 
-def test_the_state_of_a_process_is_stored() -> None:
+def test_a_process_manager_field_without_a_future_import_is_stored_as_state() -> None:
     """Each step would begin with the defaults, and the process would forget its state."""
     made = module("""
 class Fulfilment(ProcessManager):
@@ -55,7 +55,7 @@ class Fulfilment(ProcessManager):
     given(process, made["Placed"]("o-1")).then_state(count=1)
 
 
-def test_each_aggregate_has_its_own_list() -> None:
+def test_each_aggregate_gets_its_own_copy_of_a_list_default() -> None:
     """The lines of one order would appear in every order."""
     order = module("""
 class Order(Aggregate):
@@ -69,13 +69,13 @@ class Order(Aggregate):
 
 
 @pytest.mark.parametrize("field", ["event_id: int", "event_type: str", "schema_version: int = 2"])
-def test_a_field_that_belongs_to_every_event_is_refused(field: str) -> None:
+def test_redefining_a_field_of_every_event_raises(field: str) -> None:
     """The field's value would replace the event's id or type."""
     with pytest.raises(EventDefinitionError):
         module(f"class Wrong(DomainEvent):\n    {field}\n")
 
 
-async def test_annotations_that_name_what_is_not_there_are_in_nobodys_way() -> None:
+async def test_handlers_with_unresolvable_annotations_can_be_registered_and_run() -> None:
     """A handler could not be subscribed or registered if its module imports types only for type checkers."""
     made = module(f"""
 class Pay(Command[int]):

@@ -20,7 +20,7 @@ from pabal.errors import CorruptLogError
 from tests.domain.support import encode, row_of
 
 
-class Noted(DomainEvent):
+class NoteWritten(DomainEvent):
     event_type: ClassVar[str] = "checksum-test.noted"
     aggregate_type: ClassVar[str] = "note"
     note_id: str
@@ -31,7 +31,7 @@ class Noted(DomainEvent):
         return self.note_id
 
 
-EVENT = Noted("n-1", "hello", metadata={"desk": "A"}, correlation_id="c-1", causation_id="c-0")
+EVENT = NoteWritten("n-1", "hello", metadata={"desk": "A"}, correlation_id="c-1", causation_id="c-0")
 ROW = row_of(encode(EVENT), position=7, stream_version=3, recorded_at=1_700_000_000_000_000)
 COLUMNS = StoredRecord._fields
 
@@ -54,7 +54,7 @@ def altered(row: StoredRecord, column: str, value: Any) -> StoredRecord:
     return row._replace(**{column: value})
 
 
-def refused(row: Any) -> bool:
+def fails_verification(row: Any) -> bool:
     try:
         verify(row, "test.db")
     except CorruptLogError:
@@ -62,41 +62,41 @@ def refused(row: Any) -> bool:
     return False
 
 
-def test_what_was_written_is_served() -> None:
+def test_an_unaltered_row_passes_verification_and_decodes() -> None:
     """Every event would be refused."""
     verify(ROW, "test.db")
     envelope = to_envelope(ROW)
     assert envelope.event == EVENT
     assert (envelope.position, envelope.stream_version) == (7, 3)
     assert envelope.recorded_at == datetime.fromtimestamp(1_700_000_000, UTC)
-    assert (envelope.event_id, envelope.event_type) == (EVENT.event_id, Noted.event_type)
+    assert (envelope.event_id, envelope.event_type) == (EVENT.event_id, NoteWritten.event_type)
 
 
 @given(st.sampled_from(COLUMNS), st.data())
-def test_another_value_in_any_column_is_noticed(column: str, data: st.DataObject) -> None:
+def test_a_changed_value_in_any_column_fails_verification(column: str, data: st.DataObject) -> None:
     """An altered event would be handled as if it had happened."""
     other = data.draw(_OTHER[column])
     assume(other != getattr(ROW, column))
-    assert refused(altered(ROW, column, other))
+    assert fails_verification(altered(ROW, column, other))
 
 
 @given(st.sampled_from(("event_id", "metadata", "payload")), st.data())
-def test_a_flipped_bit_is_noticed(column: str, data: st.DataObject) -> None:
+def test_a_flipped_bit_fails_verification(column: str, data: st.DataObject) -> None:
     """A bad sector, or a bad memory cell, would change an amount."""
     value = bytearray(getattr(ROW, column))
     bit = data.draw(st.integers(0, len(value) * 8 - 1))
     value[bit // 8] ^= 1 << bit % 8
-    assert refused(altered(ROW, column, bytes(value)))
+    assert fails_verification(altered(ROW, column, bytes(value)))
 
 
 @given(st.sampled_from(COLUMNS), st.sampled_from(("", "x", b"", b"x", 0, 1, 1.5, None)))
-def test_a_value_of_another_kind_is_noticed_and_breaks_nothing(column: str, other: Any) -> None:
+def test_a_value_of_another_type_raises_a_corrupt_log_error(column: str, other: Any) -> None:
     """A hand-made row would raise a TypeError in the reader instead of an error that names the position."""
     assume(other != getattr(ROW, column) or type(other) is not type(getattr(ROW, column)))
-    assert refused(altered(ROW, column, other))
+    assert fails_verification(altered(ROW, column, other))
 
 
-def test_nothing_can_move_from_one_column_into_the_next() -> None:
+def test_bytes_moved_between_columns_fail_verification() -> None:
     """With plain concatenation, ("ab", "c") and ("a", "bc") would have one checksum, and None and "None"."""
     moved = [
         ROW._replace(correlation_id="c-", causation_id="1c-0"),
@@ -105,25 +105,25 @@ def test_nothing_can_move_from_one_column_into_the_next() -> None:
         ROW._replace(payload=ROW.payload + (ROW.metadata or b""), metadata=None),
         ROW._replace(payload=ROW.payload[:-1], metadata=ROW.payload[-1:] + (ROW.metadata or b"")),
     ]
-    assert all(map(refused, moved))
-    bare = row_of(encode(Noted("n-1", "hello")))
+    assert all(map(fails_verification, moved))
+    bare = row_of(encode(NoteWritten("n-1", "hello")))
     for column in ("correlation_id", "causation_id", "metadata"):
         empty: Any = b"" if column == "metadata" else ""
-        assert refused(altered(bare, column, empty))
-        assert refused(altered(bare, column, b"None" if column == "metadata" else "None"))
+        assert fails_verification(altered(bare, column, empty))
+        assert fails_verification(altered(bare, column, b"None" if column == "metadata" else "None"))
 
 
-def test_a_row_is_bound_to_its_place() -> None:
+def test_a_row_at_another_position_or_version_fails_verification() -> None:
     """Rows could be swapped, or copied over each other, with valid checksums."""
     record = encode(EVENT)
     first, second = row_of(record, 1, 1), row_of(record, 2, 2)
-    assert refused(first._replace(position=2))
-    assert refused(first._replace(position=2, checksum=second.checksum))
-    assert not refused(first._replace(position=2, stream_version=2, checksum=second.checksum))
-    assert refused(row_of(record, 1, None)._replace(stream_version=0))
+    assert fails_verification(first._replace(position=2))
+    assert fails_verification(first._replace(position=2, checksum=second.checksum))
+    assert not fails_verification(first._replace(position=2, stream_version=2, checksum=second.checksum))
+    assert fails_verification(row_of(record, 1, None)._replace(stream_version=0))
 
 
-def test_the_error_names_file_position_and_way_out() -> None:
+def test_the_error_names_the_file_the_position_and_a_remedy() -> None:
     """An operator would have to search the log by hand."""
     with pytest.raises(CorruptLogError, match=r"test\.db.*position 7.*backup") as caught:
         verify(ROW._replace(payload=b"{}"), "test.db")
@@ -131,11 +131,11 @@ def test_the_error_names_file_position_and_way_out() -> None:
 
 
 @given(st.datetimes(timezones=st.just(UTC)))
-def test_times_go_to_microseconds_and_back(moment: datetime) -> None:
+def test_times_round_trip_through_microseconds(moment: datetime) -> None:
     """``occurred_at`` would come back rounded."""
     assert from_microseconds(to_microseconds(moment)) == moment
 
 
-def test_the_id_of_a_row_is_shown_as_text() -> None:
+def test_id_text_of_a_row_is_the_event_id() -> None:
     """Reports would show sixteen bytes."""
     assert ROW.id_text == str(UUID(bytes=ROW.event_id)) == EVENT.event_id

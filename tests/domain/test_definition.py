@@ -66,7 +66,7 @@ def test_aggregate_type_id_and_version_are_inherited() -> None:
     assert stored_and_read(Shipped("o-1", "post")) == Shipped("o-1", "post")
 
 
-def test_an_event_of_no_aggregate_has_none() -> None:
+def test_an_event_without_an_aggregate_has_no_aggregate_type_or_id() -> None:
     """Every event would have to belong to a stream."""
 
     class Ticked(DomainEvent):
@@ -76,7 +76,7 @@ def test_an_event_of_no_aggregate_has_none() -> None:
     assert (record.aggregate_type, record.aggregate_id) == (None, None)
 
 
-def test_classes_of_no_field_and_of_one_field_round_trip() -> None:
+def test_events_with_no_field_and_with_one_field_round_trip() -> None:
     """The getter for a single attribute does not return a tuple, and there is none for no attributes."""
 
     class Nothing(DomainEvent):
@@ -125,7 +125,7 @@ def test_a_keyword_only_class_round_trips() -> None:
     assert stored_and_read(Configured(name="x")) == Configured(name="x", depth=3)
 
 
-def test_a_generic_base_fills_in_its_type_variables() -> None:
+def test_a_field_of_a_generic_base_takes_the_type_argument() -> None:
     """A field of a generic base would accept any value, because ``T`` says nothing."""
 
     class Measured(DomainEvent, Generic[T]):
@@ -140,7 +140,7 @@ def test_a_generic_base_fills_in_its_type_variables() -> None:
         encode(Weighed("heavy"))  # type: ignore[arg-type]
 
 
-def test_a_plain_mixin_may_lend_its_methods() -> None:
+def test_an_event_can_inherit_methods_from_a_plain_mixin() -> None:
     """On its own, msgspec refuses a base with an instance dictionary if garbage collection is off."""
 
     class Labelled:
@@ -160,7 +160,7 @@ def test_a_plain_mixin_may_lend_its_methods() -> None:
 # -- __post_init__ -----------------------------------------------------------------------------------------
 
 
-def test_a_class_may_check_itself_and_the_common_fields_are_still_brought_into_shape() -> None:
+def test_a_custom_post_init_does_not_disable_the_checks_of_common_fields() -> None:
     """A class's own ``__post_init__`` would replace the one that makes metadata read-only."""
 
     class Priced(DomainEvent):
@@ -179,7 +179,7 @@ def test_a_class_may_check_itself_and_the_common_fields_are_still_brought_into_s
         Priced(-1)
 
 
-def test_a_check_sees_the_common_fields_in_their_shape() -> None:
+def test_a_custom_post_init_sees_occurred_at_in_utc() -> None:
     """A class that checks ``occurred_at`` would see the caller's time zone."""
     seen: list[Any] = []
 
@@ -191,7 +191,7 @@ def test_a_check_sees_the_common_fields_in_their_shape() -> None:
     assert [offset.total_seconds() for offset in seen] == [0.0]
 
 
-def test_checks_follow_the_usual_rules_of_inheritance() -> None:
+def test_post_init_follows_the_usual_rules_of_inheritance() -> None:
     """A subclass's check would run its parent's check twice, or never."""
     ran: list[str] = []
 
@@ -216,7 +216,7 @@ def test_checks_follow_the_usual_rules_of_inheritance() -> None:
     assert ran == ["parent", "parent", "parent", "calling", "replacing"]
 
 
-def test_a_mixins_check_does_not_hide_the_one_of_every_event() -> None:
+def test_a_mixins_post_init_does_not_disable_the_checks_of_common_fields() -> None:
     """A mixin before the event base would let naive times through."""
 
     class Checked:
@@ -238,21 +238,21 @@ def test_a_mixins_check_does_not_hide_the_one_of_every_event() -> None:
 
 
 @pytest.mark.parametrize("name", ["event_type", "aggregate_type", "schema_version", "to_dict"])
-def test_what_belongs_to_the_class_cannot_be_a_field(name: str) -> None:
+def test_a_class_attribute_cannot_be_declared_as_a_field(name: str) -> None:
     """``event_type: str = "order.placed"`` without ClassVar would become a field of every event."""
     with pytest.raises(EventDefinitionError, match="ClassVar"):
         EventMeta("Wrong", (DomainEvent,), {"__annotations__": {name: str}, "__qualname__": "Wrong"})
 
 
 @pytest.mark.parametrize("name", ["event_id", "occurred_at", "correlation_id", "causation_id", "metadata"])
-def test_common_fields_cannot_be_defined_again(name: str) -> None:
+def test_common_fields_cannot_be_redefined(name: str) -> None:
     """A payload field of that name would be taken for the header field and vanish from the log."""
     for body in ({"__annotations__": {name: str}}, {name: property(lambda self: "x")}):
         with pytest.raises(EventDefinitionError, match=name):
             EventMeta("Wrong", (DomainEvent,), {**body, "__qualname__": "Wrong"})
 
 
-def test_a_class_cannot_be_mutable() -> None:
+def test_an_event_class_cannot_be_mutable() -> None:
     """One handler of an event could change what the other handlers see."""
     with pytest.raises(EventDefinitionError, match="frozen"):
 
@@ -260,7 +260,7 @@ def test_a_class_cannot_be_mutable() -> None:
             x: int
 
 
-def test_a_required_field_after_an_optional_one_is_explained() -> None:
+def test_a_required_field_after_an_optional_one_raises_an_error_that_suggests_kw_only() -> None:
     """The author would get msgspec's TypeError instead of an error that names the class."""
     with pytest.raises(EventDefinitionError, match=r"Wrong cannot be defined.*kw_only"):
 
@@ -282,7 +282,7 @@ def test_a_required_field_after_an_optional_one_is_explained() -> None:
         ("schema_version", True),
     ],
 )
-def test_nonsense_in_the_class_attributes_is_refused(attribute: str, value: Any) -> None:
+def test_invalid_class_attributes_raise_and_register_nothing(attribute: str, value: Any) -> None:
     """The first event of the class would fail at publish, or worse, be stored."""
     with pytest.raises(EventDefinitionError, match=attribute):
         EventMeta("Wrong", (DomainEvent,), {attribute: value})
@@ -313,7 +313,7 @@ def test_nonsense_in_the_class_attributes_is_refused(attribute: str, value: Any)
     ],
     ids=str,
 )
-def test_a_field_type_without_a_json_form_is_refused_with_its_name(annotation: Any) -> None:
+def test_a_field_type_that_cannot_be_stored_raises_an_error_that_names_the_field(annotation: Any) -> None:
     """The first publish in production would fail, instead of the import in development."""
     with pytest.raises(UnsupportedFieldError) as caught:
         define(annotation)
@@ -322,7 +322,7 @@ def test_a_field_type_without_a_json_form_is_refused_with_its_name(annotation: A
     assert registry.class_named("Defined") is None
 
 
-def test_the_field_at_fault_is_named_among_others() -> None:
+def test_the_error_names_the_unsupported_field_among_several() -> None:
     """The author of a class with twenty fields would have to guess."""
     with pytest.raises(UnsupportedFieldError) as caught:
 
@@ -334,7 +334,7 @@ def test_the_field_at_fault_is_named_among_others() -> None:
     assert caught.value.field == "bad"
 
 
-def test_an_unsupported_field_of_a_nested_struct_is_found() -> None:
+def test_an_unsupported_field_of_a_nested_struct_raises() -> None:
     """A type refused at the top level would be accepted one level deeper."""
 
     class Inner(msgspec.Struct, frozen=True):
@@ -373,7 +373,7 @@ class Tree(msgspec.Struct, frozen=True):
     ],
     ids=str,
 )
-def test_it_is_known_which_events_hold_something_mutable(annotation: Any, mutable: bool) -> None:
+def test_a_schema_is_mutable_if_a_field_can_hold_a_mutable_value(annotation: Any, mutable: bool) -> None:
     """Promise 20: a mutable event is copied for each handler, so that none can change what another sees."""
     assert registry.schema_of(define(annotation)).mutable is mutable
 

@@ -57,14 +57,14 @@ def drawn_tree() -> dict[str, str | None]:
     return drawn
 
 
-def test_the_drawn_tree_is_the_real_one() -> None:
+def test_the_documented_error_tree_matches_the_classes() -> None:
     """Readers would catch a base class that does not cover the documented errors."""
     real = {cls.__name__: None if cls is PabalError else cls.__mro__[1].__name__ for cls in all_errors()}
     assert drawn_tree() == real
 
 
 @pytest.mark.parametrize("cls", all_errors())
-def test_the_message_is_made_from_the_fields(cls: type[PabalError]) -> None:
+def test_an_error_message_contains_its_fields(cls: type[PabalError]) -> None:
     """A message would show a placeholder, or omit a field."""
     error = sample(cls)
     for name in fields_of(cls):
@@ -87,28 +87,28 @@ def test_errors_survive_pickling(cls: type[PabalError]) -> None:
 
 
 @pytest.mark.parametrize("cls", [cls for cls in all_errors() if fields_of(cls)])
-def test_the_docstring_names_the_fields(cls: type[PabalError]) -> None:
+def test_an_errors_docstring_names_its_fields(cls: type[PabalError]) -> None:
     """A caller would have to read the source to learn which fields an error has."""
     documented = re.search(r"Fields?:\s+``([\w, ]+)``", cls.__doc__ or "")
     assert documented is not None
     assert sorted(documented[1].split(", ")) == fields_of(cls)
 
 
-def test_every_template_names_only_fields_that_exist() -> None:
+def test_every_message_template_uses_only_existing_fields() -> None:
     """Raising the error would raise a KeyError."""
     for cls in all_errors():
         named = set(re.findall(r"{(\w+)", cls.template)) - {"detail"}
         assert named <= set(fields_of(cls)), cls
 
 
-def test_a_free_text_is_kept_as_the_message() -> None:
+def test_a_detail_text_with_braces_is_kept_as_the_message() -> None:
     """``NotRetryableError("the exchange does not list it")`` would lose its reason."""
     error = errors.NotRetryableError("the {symbol} is not listed")
     assert str(error) == "the {symbol} is not listed"
     assert error.fields == {"detail": "the {symbol} is not listed"}
 
 
-def test_errors_are_also_what_python_calls_them() -> None:
+def test_errors_inherit_from_the_matching_builtin_errors() -> None:
     """``except TimeoutError`` around ``drain`` would not catch its timeout."""
     assert issubclass(errors.DrainTimeoutError, TimeoutError)
     assert issubclass(errors.MissingExtraError, ImportError)

@@ -44,7 +44,7 @@ class Remark(DomainEvent):
     tags: list[str] = msgspec.field(default_factory=list)
 
 
-def test_fields_are_positional_or_keyword_as_the_class_lists_them() -> None:
+def test_fields_can_be_given_by_position_or_by_keyword() -> None:
     """The README's first line would not run."""
     positional = Placed("o-1", "KRW-BTC", Decimal("0.5"))
     keyword = Placed(order_id="o-1", symbol="KRW-BTC", quantity=Decimal("0.5"), price=None)
@@ -58,7 +58,7 @@ def test_common_fields_are_keyword_only() -> None:
         Placed("o-1", "KRW-BTC", Decimal(1), Decimal(2), "0190a0a0-0000-7000-8000-000000000000")  # type: ignore[call-arg]
 
 
-def test_a_new_event_has_an_id_a_time_and_nothing_else() -> None:
+def test_a_new_event_has_only_an_id_and_a_time() -> None:
     """Fields that were not given would be stored as if they had been."""
     before = datetime.now(UTC)
     event = Remark("hello")
@@ -68,7 +68,7 @@ def test_a_new_event_has_an_id_a_time_and_nothing_else() -> None:
     assert (event.correlation_id, event.causation_id, dict(event.metadata)) == (None, None, {})
 
 
-def test_an_event_cannot_be_changed() -> None:
+def test_an_event_is_immutable() -> None:
     """A handler could change what the next handler sees."""
     event = Placed("o-1", "KRW-BTC", Decimal(1), metadata={"desk": "A"})
     for name, value in (("order_id", "o-2"), ("event_id", "x"), ("metadata", {})):
@@ -78,7 +78,7 @@ def test_an_event_cannot_be_changed() -> None:
         event.metadata["desk"] = "B"  # type: ignore[index]
 
 
-def test_equality_and_hash_look_at_type_and_payload_only() -> None:
+def test_equality_and_hash_compare_only_type_and_payload() -> None:
     """A test could not compare events, because their ids and times differ."""
     one = Placed("o-1", "KRW-BTC", Decimal("0.5"), metadata={"desk": "A"}, correlation_id="c")
     same = Placed("o-1", "KRW-BTC", Decimal("0.5"), occurred_at=datetime(2020, 1, 1, tzinfo=UTC))
@@ -90,7 +90,7 @@ def test_equality_and_hash_look_at_type_and_payload_only() -> None:
     assert one != "o-1"
 
 
-def test_an_event_of_another_class_with_equal_fields_is_another_event() -> None:
+def test_events_of_different_classes_with_equal_fields_are_unequal() -> None:
     """``OrderCancelled("o-1")`` would satisfy a test that waits for ``OrderPlaced("o-1")``."""
 
     class Bought(DomainEvent):
@@ -106,7 +106,7 @@ def test_an_event_of_another_class_with_equal_fields_is_another_event() -> None:
     assert Bought("x") != BoughtAgain("x")
 
 
-def test_a_naive_occurred_at_is_refused() -> None:
+def test_a_naive_occurred_at_raises_a_naive_datetime_error() -> None:
     """A time without an offset would be stored as some other time."""
     with pytest.raises(NaiveDatetimeError) as caught:
         Remark("x", occurred_at=datetime(2020, 1, 1))
@@ -114,13 +114,13 @@ def test_a_naive_occurred_at_is_refused() -> None:
 
 
 @pytest.mark.parametrize("wrong", ["2020-01-01", None, date(2020, 1, 1), 5])
-def test_an_occurred_at_that_is_no_datetime_is_refused(wrong: Any) -> None:
+def test_an_occurred_at_that_is_not_a_datetime_raises(wrong: Any) -> None:
     """The mistake would surface as an AttributeError deep inside the storage."""
     with pytest.raises(InvalidEventError, match="occurred_at"):
         Remark("x", occurred_at=wrong)
 
 
-def test_occurred_at_becomes_utc_and_names_the_same_instant() -> None:
+def test_occurred_at_is_converted_to_utc() -> None:
     """Events from two time zones could not be compared as text or by the stored number."""
     event = Remark("x", occurred_at=datetime(2020, 1, 1, 9, tzinfo=SEOUL))
     assert event.occurred_at == datetime(2020, 1, 1, tzinfo=UTC)
@@ -136,7 +136,7 @@ def test_metadata_is_a_read_only_copy() -> None:
     assert dict(first.metadata) == dict(second.metadata) == {"desk": "A"}
 
 
-def test_empty_metadata_is_no_metadata() -> None:
+def test_empty_metadata_is_stored_as_no_metadata() -> None:
     """An empty dictionary would take up a column in every row."""
     assert Remark("x", metadata={}).metadata is NO_METADATA
 
@@ -145,20 +145,20 @@ def test_empty_metadata_is_no_metadata() -> None:
     "wrong",
     [{1: "x"}, {"x": object()}, {"x": [1]}, {"x": Decimal(1)}, {"x": float("nan")}, {"x": float("inf")}],
 )
-def test_metadata_of_other_than_plain_values_is_refused(wrong: Any) -> None:
+def test_metadata_rejects_all_but_plain_finite_values(wrong: Any) -> None:
     """Metadata would come back changed, for example NaN as None."""
     with pytest.raises(InvalidEventError, match="metadata"):
         Remark("x", metadata=wrong)
 
 
 @pytest.mark.parametrize("wrong", [None, "text", ["a"], 5])
-def test_metadata_that_is_no_mapping_is_refused(wrong: Any) -> None:
+def test_metadata_that_is_not_a_mapping_raises(wrong: Any) -> None:
     """The mistake would surface as an AttributeError about ``items``."""
     with pytest.raises(InvalidEventError, match="must be a mapping"):
         Remark("x", metadata=wrong)
 
 
-def test_metadata_and_ids_survive_storing() -> None:
+def test_metadata_and_ids_round_trip() -> None:
     """The link between an event and its request would be lost at a restart."""
     metadata = {"user": "kim", "try": 3, "share": 0.25, "dry_run": False, "note": None}
     event = Remark("x", metadata=metadata, correlation_id="c-1", causation_id="c-0")
@@ -167,7 +167,7 @@ def test_metadata_and_ids_survive_storing() -> None:
     assert (again.correlation_id, again.causation_id, dict(again.metadata)) == ("c-1", "c-0", metadata)
 
 
-def test_to_dict_is_ready_for_json() -> None:
+def test_to_dict_returns_json_serializable_values() -> None:
     """A log line or HTTP reply made from an event would raise TypeError."""
 
     class Everything(DomainEvent):
@@ -218,7 +218,7 @@ def test_to_dict_is_ready_for_json() -> None:
 
 @pytest.mark.parametrize("metadata", [{}, {"desk": "A"}])
 @pytest.mark.parametrize("duplicate", [copy.copy, copy.deepcopy, lambda e: pickle.loads(pickle.dumps(e))])
-def test_events_can_be_copied_and_pickled_whole(duplicate: Any, metadata: dict[str, Any]) -> None:
+def test_copying_and_pickling_an_event_keeps_all_its_fields(duplicate: Any, metadata: dict[str, Any]) -> None:
     """An event could not be sent to a worker process: its read-only mapping cannot be pickled."""
     event = Placed("o-1", "KRW-BTC", Decimal(1), metadata=metadata, correlation_id="c")
     again = duplicate(event)
@@ -227,7 +227,7 @@ def test_events_can_be_copied_and_pickled_whole(duplicate: Any, metadata: dict[s
     assert type(again.metadata) is type(event.metadata)
 
 
-def test_a_caused_event_names_its_cause_and_joins_its_correlation() -> None:
+def test_caused_by_sets_the_causation_id_and_inherits_the_correlation_id() -> None:
     """The consequences of a request could not be traced."""
     root = Placed("o-1", "KRW-BTC", Decimal(1))
     child = caused_by(Remark("x"), root)
@@ -236,7 +236,7 @@ def test_a_caused_event_names_its_cause_and_joins_its_correlation() -> None:
     assert (grandchild.correlation_id, grandchild.causation_id) == (root.event_id, child.event_id)
 
 
-def test_ids_that_the_caller_set_are_kept_when_a_cause_is_known() -> None:
+def test_caused_by_keeps_ids_set_by_the_caller() -> None:
     """An application's own request id would be overwritten."""
     root = Placed("o-1", "KRW-BTC", Decimal(1))
     own = Remark("x", correlation_id="request-7")
@@ -246,7 +246,7 @@ def test_ids_that_the_caller_set_are_kept_when_a_cause_is_known() -> None:
     assert caused_by(both, root) is both
 
 
-def test_an_adopted_dataclass_shows_the_same_surface_as_an_event() -> None:
+def test_an_adopted_dataclass_has_the_attributes_of_an_event() -> None:
     """Middleware and statistics would have to know two kinds of events."""
     from dataclasses import dataclass
 
@@ -267,7 +267,7 @@ def test_an_adopted_dataclass_shows_the_same_surface_as_an_event() -> None:
     assert event.to_dict()["payload"] == {"symbol": "BTC", "price": 5}
 
 
-def test_a_private_copy_shares_nothing_that_can_be_changed() -> None:
+def test_a_private_copy_shares_no_mutable_value() -> None:
     """Promise 20: if one handler sorted a list, the next handler would see it sorted."""
     from dataclasses import dataclass
 
@@ -286,14 +286,14 @@ def test_a_private_copy_shares_nothing_that_can_be_changed() -> None:
     assert second.event_id == adopted.event_id
 
 
-def test_a_receipt_is_true_and_says_where_the_event_is() -> None:
+def test_a_receipt_is_truthy_at_position_0() -> None:
     """``if await bus.publish(event)`` would treat the first event of a log as refused."""
     receipt = Receipt("0190a0a0-0000-7000-8000-000000000000", 0)
     assert receipt
     assert (receipt.position, receipt.sequence) == (0, 0)
 
 
-def test_adopting_something_unregistered_is_refused() -> None:
+def test_adopting_an_unregistered_object_raises() -> None:
     """Publishing a dictionary, or a class instead of an instance, would fail somewhere later."""
     with pytest.raises(UnregisteredEventError, match="dict"):
         adopt({"type": "order.placed"})

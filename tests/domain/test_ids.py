@@ -14,7 +14,7 @@ from pabal.domain import ids, new_event_id
 FORM = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}")
 
 
-def test_an_id_is_a_uuid_of_version_7_and_tells_when_it_was_made() -> None:
+def test_an_id_is_a_version_7_uuid_with_its_creation_time() -> None:
     """Other programs could not parse the ids, and rows would not be in order of time."""
     before = time.time_ns() // 1_000_000
     text = new_event_id()
@@ -24,14 +24,14 @@ def test_an_id_is_a_uuid_of_version_7_and_tells_when_it_was_made() -> None:
     assert before <= int(text.replace("-", "")[:12], 16) <= after
 
 
-def test_ids_of_one_thread_ascend() -> None:
+def test_ids_of_one_thread_are_ascending() -> None:
     """Two events of one millisecond would enter the index out of order, at half the speed."""
     made = [new_event_id() for _ in range(50_000)]
     assert made == sorted(made)
     assert len(set(made)) == len(made)
 
 
-def test_ids_ascend_though_the_clock_steps_back(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ids_keep_ascending_when_the_clock_goes_back(monkeypatch: pytest.MonkeyPatch) -> None:
     """A correction of the system clock would put new events before old ones."""
     first = new_event_id()
     monkeypatch.setattr(ids, "time_ns", lambda: time.time_ns() - 3_600_000_000_000)
@@ -39,7 +39,7 @@ def test_ids_ascend_though_the_clock_steps_back(monkeypatch: pytest.MonkeyPatch)
     assert [first, *later] == sorted([first, *later])
 
 
-def test_ids_of_many_threads_are_distinct_and_ascend_in_each() -> None:
+def test_ids_are_unique_across_threads_and_ascending_in_each() -> None:
     """Two threads that begin a millisecond at once could each continue below the other's ids."""
     made: list[list[str]] = [[] for _ in range(8)]
     together = threading.Barrier(len(made))
@@ -66,7 +66,7 @@ def test_only_one_thread_begins_a_new_millisecond(monkeypatch: pytest.MonkeyPatc
     assert ids._advance(1002) is not winner
 
 
-def test_a_forked_child_makes_ids_of_its_own_and_never_waits_for_the_parents_threads() -> None:
+def test_a_forked_child_creates_unique_ids_without_waiting_for_the_parents_lock() -> None:
     """A child would repeat its parent's ids, or hang on a lock held by a thread of the parent."""
     script = """
 import os, signal

@@ -11,7 +11,7 @@ from pabal.errors import EventDefinitionError, UnsupportedFieldError
 from tests.domain.support import encode, stored_and_read
 
 
-def test_a_frozen_dataclass_round_trips_once_registered() -> None:
+def test_a_registered_frozen_dataclass_round_trips() -> None:
     """A domain layer that does not know pabal could not use the bus."""
 
     @dataclass(frozen=True)
@@ -25,7 +25,7 @@ def test_a_frozen_dataclass_round_trips_once_registered() -> None:
     assert stored_and_read(PriceSeen("BTC", Decimal("1.50"))) == PriceSeen("BTC", Decimal("1.50"))
 
 
-def test_the_aggregate_id_of_a_dataclass_may_be_computed() -> None:
+def test_the_aggregate_id_of_a_dataclass_can_be_computed_by_a_function() -> None:
     """An id made of two fields could not be used."""
 
     @dataclass(frozen=True)
@@ -41,7 +41,7 @@ def test_the_aggregate_id_of_a_dataclass_may_be_computed() -> None:
     assert record.schema_version == 2
 
 
-def test_a_property_may_name_the_aggregate_id_of_a_dataclass() -> None:
+def test_the_aggregate_id_of_a_dataclass_can_be_a_property() -> None:
     """Only fields would be accepted, although the class already computes the id."""
 
     @dataclass(frozen=True)
@@ -56,7 +56,7 @@ def test_a_property_may_name_the_aggregate_id_of_a_dataclass() -> None:
     assert encode(Moved("7")).aggregate_id == "board-7"
 
 
-def test_computed_fields_of_a_dataclass_survive() -> None:
+def test_computed_fields_of_a_dataclass_round_trip() -> None:
     """A field set by ``__post_init__`` would be missing when the event is read back."""
 
     @dataclass(frozen=True)
@@ -71,7 +71,7 @@ def test_computed_fields_of_a_dataclass_survive() -> None:
     assert stored_and_read(Squared(3)) == Squared(3)
 
 
-def test_what_is_no_frozen_dataclass_cannot_be_registered() -> None:
+def test_registering_anything_but_a_frozen_dataclass_raises() -> None:
     """Handlers would share a mutable object."""
 
     @dataclass
@@ -86,7 +86,7 @@ def test_what_is_no_frozen_dataclass_cannot_be_registered() -> None:
             register_event(cls)
 
 
-def test_an_aggregate_id_that_is_no_field_is_refused() -> None:
+def test_an_aggregate_id_that_names_no_field_raises() -> None:
     """A misspelt name would fail at the first publish."""
 
     @dataclass(frozen=True)
@@ -97,7 +97,7 @@ def test_an_aggregate_id_that_is_no_field_is_refused() -> None:
         register_event(PriceSeen, aggregate_id="symbl")
 
 
-def test_a_dataclass_field_that_cannot_be_stored_is_refused() -> None:
+def test_a_dataclass_field_that_cannot_be_stored_raises() -> None:
     """Registered classes would be checked less than subclasses of DomainEvent."""
 
     @dataclass(frozen=True)
@@ -115,7 +115,7 @@ def test_a_dataclass_field_that_cannot_be_stored_is_refused() -> None:
         register_event(Seeded)
 
 
-def test_a_dataclass_may_name_a_class_defined_further_down(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_dataclass_can_refer_to_a_class_defined_later(monkeypatch: pytest.MonkeyPatch) -> None:
     """Two dataclasses in one module that refer to each other could not be registered."""
 
     @dataclass(frozen=True)

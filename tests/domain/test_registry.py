@@ -33,7 +33,7 @@ def test_two_classes_cannot_share_a_type_name() -> None:
     assert registry.class_named("shelf.filled") is first
 
 
-def test_classes_of_one_name_in_two_modules_collide_unless_they_say_otherwise() -> None:
+def test_classes_of_one_name_in_two_modules_collide_without_an_explicit_event_type() -> None:
     """``sales.ShelfFilled`` and ``warehouse.ShelfFilled`` would silently be mixed up."""
     define("ShelfFilled", module="sales")
     with pytest.raises(DuplicateEventTypeError, match=r"sales\.ShelfFilled.*warehouse\.ShelfFilled"):
@@ -41,7 +41,7 @@ def test_classes_of_one_name_in_two_modules_collide_unless_they_say_otherwise() 
     assert define("ShelfFilled", module="warehouse", event_type="warehouse.shelf_filled") is not None
 
 
-def test_defining_a_class_again_replaces_it() -> None:
+def test_redefining_a_class_replaces_it() -> None:
     """A notebook cell could run only once, and a module could not be reloaded."""
     old = define("Cell", __annotations__={"x": int})
     new = define("Cell", __annotations__={"x": int, "y": int}, y=0)
@@ -54,13 +54,13 @@ def test_defining_a_class_again_replaces_it() -> None:
 def test_a_class_that_cannot_be_registered_leaves_the_name_free() -> None:
     """After a mistake in a notebook, the corrected class would be refused as a duplicate."""
     with pytest.raises(UnsupportedFieldError):
-        define("Mended", event_type="thing.mended", __annotations__={"x": object})
-    assert registry.class_named("thing.mended") is None
+        define("Fixed", event_type="thing.fixed", __annotations__={"x": object})
+    assert registry.class_named("thing.fixed") is None
     with pytest.raises(UnknownEventTypeError):
-        registry.schema_named("thing.mended")
+        registry.schema_named("thing.fixed")
 
 
-def test_unknown_names_and_classes_are_errors_that_say_what_to_do() -> None:
+def test_looking_up_an_unknown_name_or_class_raises_an_error_with_a_remedy() -> None:
     """A log with events of a module that was not imported would raise KeyError."""
     with pytest.raises(UnknownEventTypeError, match="import the module") as unknown:
         registry.schema_named("no.such.event", position=17)
@@ -69,7 +69,7 @@ def test_unknown_names_and_classes_are_errors_that_say_what_to_do() -> None:
         registry.schema_of(int)
 
 
-def test_a_stored_name_never_imports_anything(tmp_path: Path) -> None:
+def test_decoding_an_unknown_event_type_imports_nothing(tmp_path: Path) -> None:
     """Anyone who can write a row could run code in the process that reads it."""
     trap = tmp_path / "trap.py"
     trap.write_text("raise SystemExit('imported')")
@@ -92,7 +92,7 @@ def test_a_stored_name_never_imports_anything(tmp_path: Path) -> None:
     assert (done.returncode, done.stderr) == (0, "")
 
 
-def test_an_annotation_may_name_a_class_defined_further_down() -> None:
+def test_an_annotation_can_refer_to_a_class_defined_later() -> None:
     """Two classes in one module could not refer to each other."""
     event = Envelope_(Content(3))
     assert stored_and_read(event) == event
@@ -110,14 +110,14 @@ class Content(msgspec.Struct, frozen=True):
     size: int
 
 
-def test_an_annotation_that_never_resolves_is_explained_at_first_use() -> None:
+def test_an_unresolvable_annotation_raises_an_explanation_at_first_use() -> None:
     """At the first publish, the author would see a NameError from msgspec."""
     cls = define("Dangling", __annotations__={"x": "NowhereDefined"})
     with pytest.raises(UnsupportedFieldError, match=r"NowhereDefined.*module level"):
         encode(cls(1))
 
 
-def test_a_forward_reference_is_resolved_once_it_can_be(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_forward_reference_is_resolved_once_its_class_exists(monkeypatch: pytest.MonkeyPatch) -> None:
     """Looking up the class too early would spoil it for good."""
     cls = define("Patient", __annotations__={"x": "Later"})
     with pytest.raises(UnsupportedFieldError):
@@ -126,7 +126,7 @@ def test_a_forward_reference_is_resolved_once_it_can_be(monkeypatch: pytest.Monk
     assert stored_and_read(cls(5)) == cls(5)
 
 
-def test_isolated_forgets_what_was_registered_inside() -> None:
+def test_isolated_unregisters_classes_defined_inside_it() -> None:
     """Event classes of one test would collide with those of the next."""
     outer = define("Outer")
     with registry.isolated() as inside:
@@ -142,7 +142,7 @@ def test_isolated_forgets_what_was_registered_inside() -> None:
         registry.schema_of(inner)
 
 
-def test_isolated_forgets_also_when_the_block_fails() -> None:
+def test_isolated_unregisters_classes_when_its_block_raises() -> None:
     """One failing test would make the next ones fail."""
 
     def fail_inside() -> None:

@@ -38,7 +38,7 @@ def _chain() -> None:
 
 
 @pytest.mark.usefixtures("chain")
-def test_a_log_of_mixed_versions_gives_identical_objects() -> None:
+def test_rows_of_all_versions_decode_to_identical_events() -> None:
     """Promise 34: a chain from version 1 to 3 gives exactly what version 3 itself writes, type by type."""
     rows = [
         stored_as(Paid, b'{"won":1500}', 1),
@@ -50,18 +50,18 @@ def test_a_log_of_mixed_versions_gives_identical_objects() -> None:
     assert {repr(event.amount) for event in events} == {"Decimal('1500')"}  # type: ignore[attr-defined]
 
 
-def test_new_events_are_stored_in_the_present_version() -> None:
+def test_new_events_are_stored_in_the_current_version() -> None:
     """A new event would be upcast when it is read, and come out wrong."""
     record = encode(Paid(Decimal(1), "KRW"))
     assert (record.schema_version, record.payload) == (3, b'{"amount":"1","currency":"KRW"}')
 
 
-def test_an_upcaster_is_returned_unchanged_by_its_decorator() -> None:
+def test_the_upcaster_decorator_returns_the_function_unchanged() -> None:
     """The function could not be tested by itself."""
     assert upcaster("some.event", from_version=1)(rename) is rename
 
 
-def test_a_missing_step_is_named() -> None:
+def test_a_missing_upcaster_raises_an_error_that_names_its_versions() -> None:
     """Promise 24: the event is parked with its bytes, and the reason names the missing upcaster."""
     upcaster(Paid.event_type, from_version=1)(rename)
     with pytest.raises(DecodeError, match="no upcaster from version 2 to 3") as caught:
@@ -69,7 +69,7 @@ def test_a_missing_step_is_named() -> None:
     assert (caught.value.event_type, caught.value.position) == (Paid.event_type, 17)
 
 
-def test_a_step_that_raises_is_named_with_its_error() -> None:
+def test_an_upcaster_that_raises_causes_a_decode_error_that_names_it() -> None:
     """Promise 24: a KeyError in an upcaster would look like a handler's failure and be retried."""
     upcaster(Paid.event_type, from_version=1)(rename)
     with pytest.raises(DecodeError, match=r"upcaster from version 1 failed: KeyError\('won'\)") as caught:
@@ -77,7 +77,7 @@ def test_a_step_that_raises_is_named_with_its_error() -> None:
     assert isinstance(caught.value.__cause__, KeyError)
 
 
-def test_a_step_that_returns_no_mapping_is_named() -> None:
+def test_an_upcaster_that_returns_no_mapping_causes_a_decode_error() -> None:
     """Forgetting ``return`` would give a payload of None."""
 
     @upcaster(Paid.event_type, from_version=2)
@@ -89,7 +89,7 @@ def test_a_step_that_returns_no_mapping_is_named() -> None:
 
 
 @pytest.mark.parametrize("bad", [object(), float, "\ud800", {"deep": {(3, "\ud800")}}], ids=label)
-def test_a_step_that_returns_what_no_json_can_hold_is_a_decode_error(bad: Any) -> None:
+def test_an_upcaster_that_returns_a_value_without_json_form_causes_a_decode_error(bad: Any) -> None:
     """Promise 24: reading the whole log would end there."""
     upcaster(Paid.event_type, from_version=2)(lambda payload: {**payload, "currency": bad})
     with pytest.raises(DecodeError):
@@ -97,7 +97,7 @@ def test_a_step_that_returns_what_no_json_can_hold_is_a_decode_error(bad: Any) -
 
 
 @pytest.mark.usefixtures("chain")
-def test_an_upcast_payload_that_does_not_fit_the_class_is_a_decode_error() -> None:
+def test_an_upcast_payload_that_does_not_fit_the_class_raises_a_decode_error() -> None:
     """Promise 24: a payload that is wrong after the last step would reach the handler."""
     with pytest.raises(DecodeError, match="amount"):
         decode_event(stored_as(Paid, b'{"won":"much"}', 1))
@@ -105,7 +105,9 @@ def test_an_upcast_payload_that_does_not_fit_the_class_is_a_decode_error() -> No
 
 @pytest.mark.parametrize("payload", [b"", b"{", b"\xff", b'{"won":'])
 @pytest.mark.parametrize("version", [1, 3])
-def test_bytes_that_are_no_json_are_a_decode_error_in_every_version(payload: bytes, version: int) -> None:
+def test_a_payload_that_is_not_json_raises_a_decode_error_in_every_version(
+    payload: bytes, version: int
+) -> None:
     """Promise 24: old and current versions are decoded in different places, and must fail alike."""
     upcaster(Paid.event_type, from_version=1)(rename)
     upcaster(Paid.event_type, from_version=2)(add_currency)
@@ -113,7 +115,7 @@ def test_bytes_that_are_no_json_are_a_decode_error_in_every_version(payload: byt
         decode_event(stored_as(Paid, payload, version))
 
 
-def test_an_event_of_a_newer_program_is_a_decode_error() -> None:
+def test_an_event_of_a_newer_schema_version_raises_a_decode_error() -> None:
     """A program that was rolled back would read fields whose meaning it does not know."""
     with pytest.raises(
         DecodeError, match="stored as version 4, the class knows versions up to 3: a newer release wrote it"
@@ -121,14 +123,14 @@ def test_an_event_of_a_newer_program_is_a_decode_error() -> None:
         decode_event(stored_as(Paid, b'{"amount":"1","currency":"KRW"}', 4))
 
 
-def test_an_unknown_type_is_a_decode_error_of_its_own_kind() -> None:
+def test_an_unknown_event_type_raises_an_unknown_event_type_error() -> None:
     """Promise 34: a live subscription skips and reports it, so it must differ from damage."""
     with pytest.raises(UnknownEventTypeError, match=r"renamed, set its event_type = 'upcasting-test\.gone'"):
         decode_event(stored_as(Paid, b"{}", 1)._replace(event_type="upcasting-test.gone"))
     assert issubclass(UnknownEventTypeError, DecodeError)
 
 
-def test_a_class_that_refuses_its_own_past_is_a_decode_error() -> None:
+def test_a_stored_event_that_fails_its_post_init_raises_a_decode_error() -> None:
     """Promise 24: a check added later would make old events fail in the middle of a replay."""
 
     class Strict(DomainEvent):
@@ -156,21 +158,21 @@ def test_fields_with_defaults_need_no_upcaster() -> None:
 
 
 @pytest.mark.parametrize("metadata", [b"{", b"[]", b'{"a":[1]}', b'{"a":1e999}'])
-def test_metadata_that_cannot_be_read_is_a_decode_error(metadata: bytes) -> None:
+def test_unreadable_metadata_raises_a_decode_error(metadata: bytes) -> None:
     """A hand-written row with a valid checksum would end the reading of the whole log."""
 
     @dataclass(frozen=True)
-    class Noted:
+    class Empty:
         pass
 
     row = stored_as(Paid, b'{"amount":"1","currency":"KRW"}', 3)._replace(metadata=metadata)
-    adopted = row_of(encode(register_event(Noted)()))._replace(metadata=metadata)
+    adopted = row_of(encode(register_event(Empty)()))._replace(metadata=metadata)
     for damaged in (row, adopted):
         with pytest.raises(DecodeError):
             decode_event(damaged)
 
 
-def test_one_step_has_one_upcaster() -> None:
+def test_a_second_upcaster_for_the_same_step_raises() -> None:
     """Which of the two runs would depend on the order of imports."""
     upcaster("some.event", from_version=1)(rename)
     upcaster("some.event", from_version=1)(rename)  # the same again, as in a reloaded module
@@ -179,13 +181,13 @@ def test_one_step_has_one_upcaster() -> None:
     assert (caught.value.event_type, caught.value.from_version) == ("some.event", 1)
 
 
-def test_versions_start_at_one() -> None:
+def test_an_upcaster_from_version_0_raises() -> None:
     """An upcaster from version 0 would never run."""
     with pytest.raises(UpcasterError, match="start at 1"):
         upcaster("some.event", from_version=0)(rename)
 
 
-def test_an_upcaster_that_can_be_paused_is_refused() -> None:
+def test_an_async_upcaster_raises() -> None:
     """The schema check would pass, but reading each stored event would fail."""
 
     async def later(payload: object) -> object:
@@ -195,7 +197,7 @@ def test_an_upcaster_that_can_be_paused_is_refused() -> None:
         upcaster("some.event", from_version=1)(later)  # type: ignore[arg-type]
 
 
-def test_upcasters_are_forgotten_with_the_classes_of_a_test() -> None:
+def test_isolated_unregisters_upcasters() -> None:
     """One test's upcaster would change the payloads of the next."""
     with registry.isolated():
         upcaster("some.event", from_version=1)(rename)
