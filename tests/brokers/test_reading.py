@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 
 import pytest
 
 from pabal.brokers.redis import pages
+from pabal.brokers.redis.wire import Entry
 from tests.brokers.events import Moved, Recorder, until
 from tests.brokers.server import Server
 from tests.brokers.support import make_bus
+
+
+def has_number(number: int, event: Moved) -> bool:
+    """Return whether an event has a number."""
+    return event.number == number
 
 
 async def test_wait_for_since_a_trimmed_receipt_returns_the_next_event(
@@ -26,6 +33,33 @@ async def test_wait_for_since_a_trimmed_receipt_returns_the_next_event(
         while not waiting.done():
             await bus.publish(Moved("b", 2))
         assert (await waiting).number == 2
+
+
+async def test_calls_that_wait_share_the_reads_of_the_server(
+    shared_server: Server, namespace: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A hundred waiting requests would ask the server a hundred times as often as one."""
+    async with make_bus(shared_server, namespace, partitions=2) as bus:
+        reads, read_entries = 0, bus._log.read_entries
+
+        async def count_reads(partition: int, after: int, limit: int) -> list[Entry]:
+            nonlocal reads
+            reads += 1
+            return await read_entries(partition, after, limit)
+
+        monkeypatch.setattr(bus._log, "read_entries", count_reads)
+        waiting = [
+            asyncio.ensure_future(bus.wait_for(Moved, where=partial(has_number, n), timeout=30))
+            for n in range(100)
+        ]
+        watch = bus._watch
+        assert watch is not None
+        await until(lambda: len(watch._calls) == 100)
+        reads = 0
+        for n in range(100):
+            await bus.publish(Moved(str(n), n))
+        assert [event.number for event in await asyncio.gather(*waiting)] == list(range(100))
+        assert reads < 100 * 100
 
 
 async def test_large_events_are_not_buffered_without_limit(

@@ -8,8 +8,8 @@ from typing import Any
 from pabal.bus.base import BaseEventBus
 from pabal.bus.draining import wait_until_drained
 from pabal.bus.intake import Backpressure
+from pabal.bus.log_watch import LocalSource, LogWatch
 from pabal.bus.statistics import Health, collect, judge
-from pabal.bus.waiting import first_in_log
 from pabal.delivery.engine import Engine
 from pabal.delivery.shutdown import wait_until_idle
 from pabal.domain.envelope import Receipt
@@ -48,6 +48,7 @@ class InMemoryEventBus(BaseEventBus):
         engine = Engine(worker_count=at_least_one("worker_count", worker_count), clock=clock, seed=seed)
         super().__init__(engine, event_storage, max_queue_size=max_queue_size, backpressure=backpressure)
         self._storage, self._owns_storage = event_storage, owns_storage
+        self._watch: LogWatch | None = None
 
     def __repr__(self) -> str:
         """Show the state of the bus and the path of its log."""
@@ -68,6 +69,8 @@ class InMemoryEventBus(BaseEventBus):
         if self._storage is not None and self._owns_storage:
             await asyncio.to_thread(self._storage.open)  # a stop() has closed it
         await self._engine.start(self._storage)
+        if self._storage is not None:
+            self._watch = LogWatch(LocalSource(self._engine, self._storage))
 
     async def _end(self, deadline: float) -> None:
         self._intake.is_open = False
@@ -78,6 +81,8 @@ class InMemoryEventBus(BaseEventBus):
         self._inbox.close()
         self._loop = None
         self._expectations.stop()
+        if self._watch is not None:
+            await self._watch.stop()
         if self._storage is not None and self._owns_storage:
             await self._storage.aclose()
         self._state = "stopped"
@@ -97,8 +102,10 @@ class InMemoryEventBus(BaseEventBus):
         await wait_until_drained(self._engine, self._inbox, self._intake, timeout, retries)
 
     async def _first(self, event_type: Any, where: Any, since: Receipt | None) -> Any:
-        if self._storage is not None:
-            return await first_in_log(self._engine, self._storage, event_type, where, since)
+        feed = self._engine.feed
+        if self._watch is not None and feed is not None:
+            after = feed.head if since is None or since.position is None else since.position
+            return await self._watch.first(event_type, where, [after], has_earlier=after < feed.head)
         return await self._expectations.wait(event_type, where, since)
 
     # -- looking --------------------------------------------------------------------------------------

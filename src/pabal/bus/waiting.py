@@ -12,13 +12,11 @@ from pabal.delivery.engine import Engine
 from pabal.delivery.handler import plain_result
 from pabal.delivery.matching import EventMatcher
 from pabal.delivery.shutdown import is_dead
-from pabal.domain.envelope import Receipt, StoredRecord, decode_event
+from pabal.domain.envelope import Receipt
 from pabal.domain.event import DomainEvent, body_of, copy_if_mutable, kind_of
-from pabal.errors import BusNotRunningError, DecodeError, UsageError
-from pabal.ports.storage import EventLog
+from pabal.errors import BusNotRunningError, UsageError
 
 _REMEMBERED = 1024
-_PAGE = 256
 
 
 @asynccontextmanager
@@ -67,7 +65,7 @@ class Expectations:
                     future.set_result(body_of(copy_if_mutable(event)))  # a copy, hidden from handlers
                     continue
             except Exception as error:  # ``where`` raised: tell its caller, not the publisher
-                future.set_exception(_as_settable_error(error))
+                future.set_exception(as_settable_error(error))
                 continue
             remaining.append((matches, future))
         self.waiting[:] = remaining
@@ -95,42 +93,6 @@ class Expectations:
             self._engine.router.watch(bool(self.waiting))
 
 
-async def first_in_log(
-    engine: Engine,
-    storage: EventLog,
-    event_type: Any,
-    where: Callable[[Any], bool] | None,
-    since: Receipt | None,
-) -> Any:
-    """Return the first match in the log after ``since``, or the next one."""
-    matcher = EventMatcher(event_type)
-    matches = condition(matcher, where)
-    feed = engine.feed
-    assert feed is not None
-    after = feed.head
-    if since is not None and since.position is not None:
-        after = since.position
-    while True:
-        page = await storage.read_page(after, limit=_PAGE)
-        for row in page.rows:
-            event = decode_if_matching(row, matcher)
-            if event is not None and matches(event):
-                return body_of(event)
-        if page.upto == after:
-            await feed.wait_for_growth(after)
-        after = page.upto
-
-
-def decode_if_matching(row: StoredRecord, matcher: EventMatcher) -> DomainEvent | None:
-    """Return the event of a row, or None if its type is not waited for or it cannot be decoded."""
-    if not matcher.matches_name(row.event_type):
-        return None
-    try:
-        return decode_event(row)
-    except DecodeError:
-        return None  # its subscriptions park and report it
-
-
 def condition(matcher: EventMatcher, where: Callable[[Any], bool] | None) -> Callable[[DomainEvent], bool]:
     """Return a function that tells whether an event matches; it raises what ``where`` raises."""
 
@@ -142,5 +104,6 @@ def condition(matcher: EventMatcher, where: Callable[[Any], bool] | None) -> Cal
     return matches
 
 
-def _as_settable_error(error: Exception) -> Exception:
+def as_settable_error(error: Exception) -> Exception:
+    """Return an error that a future accepts: StopIteration it does not."""
     return RuntimeError("where= raised StopIteration") if isinstance(error, StopIteration) else error

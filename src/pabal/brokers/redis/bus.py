@@ -21,11 +21,12 @@ from pabal.brokers.redis.notes import NoteConnection
 from pabal.brokers.redis.reports import ConnectionLost
 from pabal.brokers.redis.subscriptions import GroupSubscriptions
 from pabal.brokers.redis.tail import Tail
-from pabal.brokers.redis.waiting import first_match, whole_group_drained
+from pabal.brokers.redis.waiting import GroupSource, places_after, whole_group_drained
 from pabal.brokers.redis.wire import PartitionKey, aggregate_key
 from pabal.bus.base import BaseEventBus
 from pabal.bus.draining import drain_timeout_error
 from pabal.bus.intake import Backpressure
+from pabal.bus.log_watch import LogWatch
 from pabal.bus.statistics import Health
 from pabal.domain.counting import counted
 from pabal.domain.envelope import Receipt
@@ -122,6 +123,7 @@ class RedisEventBus(BaseEventBus):
         )
         self._coordinator: Coordinator | None = None
         self._tail: Tail | None = None
+        self._watch: LogWatch | None = None
         self._appended_upto: dict[int, int] = {}
         """The last position this process appended in each partition, in this incarnation of the log."""
         self._log.on_loss = self._connection_lost
@@ -156,6 +158,7 @@ class RedisEventBus(BaseEventBus):
 
     async def _begin(self) -> None:
         await self._log.open()
+        self._watch = LogWatch(GroupSource(self._log))
         await self._group_engine.start(None)
         self._tail = Tail(
             self._url, self._log.link, self._log.keys.log, self._note_head, patience=self._patience
@@ -190,6 +193,8 @@ class RedisEventBus(BaseEventBus):
             await self._tail.stop()
         self._inbox.close()
         self._expectations.stop()
+        if self._watch is not None:
+            await self._watch.stop()
         await self._log.close(seconds_left(deadline, engine.clock))
         self._loop = None
         self._tail = self._coordinator = None
@@ -244,7 +249,9 @@ class RedisEventBus(BaseEventBus):
 
     async def _first(self, event_type: Any, where: Any, since: Receipt | None) -> Any:
         async with self._convert_closed_error("wait_for"):
-            return await first_match(self._log, event_type, where, since)
+            assert self._watch is not None
+            places = await places_after(self._log, since)
+            return await self._watch.first(event_type, where, places, has_earlier=since is not None)
 
     @asynccontextmanager
     async def _convert_closed_error(self, action: str) -> AsyncIterator[None]:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from functools import partial
-from typing import Any
 
 from pabal.brokers.redis.coordinator import Coordinator
 from pabal.brokers.redis.extent import measure_extents
@@ -13,53 +13,71 @@ from pabal.brokers.redis.group import GroupEngine, Running
 from pabal.brokers.redis.log import RedisLog
 from pabal.bus.draining import is_idle
 from pabal.bus.inbox import Inbox
-from pabal.bus.waiting import condition, decode_if_matching
+from pabal.bus.log_watch import Found
 from pabal.delivery.consumer import HALTED
 from pabal.delivery.engine import Engine
-from pabal.delivery.matching import EventMatcher
 from pabal.domain.envelope import Receipt
-from pabal.domain.event import body_of
 
 _PAUSE = 0.02
 _LONGEST_PAUSE = 0.25
 _ENTRIES = 64
 
 
-async def first_match(
-    log: RedisLog, event_type: Any, where: Callable[[Any], bool] | None, since: Receipt | None
-) -> Any:
-    """Return the first event that matches, after a receipt or from now on.
+class GroupSource:
+    """A log on a server, for ``LogWatch``: it is asked again and again, less often while nothing comes.
 
     Events of different partitions are ordered only by time; of several new matches, any may be returned.
     """
-    matcher = EventMatcher(event_type)
-    matches = condition(matcher, where)
-    places = await log.heads(range(log.partitions))
-    if since is not None and since.position is not None:
-        # In other partitions, positions do not tell which events came after the receipt; their times do.
-        partition, position = log.place_of(since.position)
-        entries = await log.read_entries(partition, position - 1, 1)
-        if entries:  # otherwise the event was trimmed, and none followed it in its partition
-            moment = entries[0].rows[0].recorded_at
-            extents = await measure_extents(log.link, log.keys, range(log.partitions), moment)
-            places = [extent.below for extent in extents]
-        places[partition] = position
-    pause = _PAUSE
-    while True:
-        found = await asyncio.gather(
-            *(log.read_entries(part, after, _ENTRIES) for part, after in enumerate(places))
+
+    def __init__(self, log: RedisLog) -> None:
+        self._log = log
+        self._pause = _PAUSE
+        self._asked = asyncio.Event()
+
+    async def read(self, places: list[int]) -> Found:
+        """Read some entries of each partition."""
+        answers = await asyncio.gather(
+            *(self._log.read_entries(part, after, _ENTRIES) for part, after in enumerate(places))
         )
-        for part, entries in enumerate(found):
-            for entry in entries:
-                for row in entry.rows:
-                    event = decode_if_matching(row, matcher) if row.position > places[part] else None
-                    if event is not None and matches(event):
-                        return body_of(event)
-                places[part] = entry.last
-        if any(found):
-            pause = _PAUSE
-        await asyncio.sleep(pause)
-        pause = min(_LONGEST_PAUSE, pause * 1.5)
+        if any(answers):
+            self._pause = _PAUSE
+        rows = [
+            (part, row)
+            for part, entries in enumerate(answers)
+            for entry in entries
+            for row in entry.rows
+            if row.position > places[part]
+        ]
+        reached = [entries[-1].last if entries else places[part] for part, entries in enumerate(answers)]
+        return Found(rows, reached, all(len(entries) < _ENTRIES for entries in answers))
+
+    async def wait(self, places: list[int]) -> None:
+        """Pause, for longer each time nothing was found."""
+        self._asked.clear()
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._asked.wait(), self._pause)
+        self._pause = min(_LONGEST_PAUSE, self._pause * 1.5)
+
+    def look(self) -> None:
+        """Ask the server at once, and often for a while."""
+        self._pause = _PAUSE
+        self._asked.set()
+
+
+async def places_after(log: RedisLog, since: Receipt | None) -> list[int]:
+    """Return the places in all partitions that a receipt stands for; without one, their heads."""
+    places = await log.heads(range(log.partitions))
+    if since is None or since.position is None:
+        return places
+    # In other partitions, positions do not tell which events came after the receipt; their times do.
+    partition, position = log.place_of(since.position)
+    entries = await log.read_entries(partition, position - 1, 1)
+    if entries:  # otherwise the event was trimmed, and none followed it in its partition
+        moment = entries[0].rows[0].recorded_at
+        extents = await measure_extents(log.link, log.keys, range(log.partitions), moment)
+        places = [extent.below for extent in extents]
+    places[partition] = position
+    return places
 
 
 async def whole_group_drained(
