@@ -64,7 +64,7 @@ class _Commands(Group):
     type=click.Choice(language.LANGUAGES),
     is_eager=True,
     expose_value=False,
-    help="Language of the output; by default that of the locale.",
+    help="Output language; defaults to that of the locale.",
 )
 def commands() -> None:
     """Run pabal, a durable event bus that lives inside a Python application.
@@ -76,7 +76,7 @@ def commands() -> None:
 @commands.command()
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
 def completion(shell: str) -> None:
-    """Print the script that makes a shell complete pabal's commands.
+    """Print the script that enables shell completion for pabal's commands.
 
     Example: pabal completion bash >> ~/.bashrc
     """

@@ -18,12 +18,12 @@ from pabal.integrations.asyncapi import asyncapi_document
 @click.argument("application", metavar="MODULE[:BUS]")
 @click.option("--title", default=None, help="Title of the document; the module's name by default.")
 @click.option("--version", default="1.0.0", show_default=True, help="Version of the application.")
-@click.option("--types", default="", help="Only event types whose names begin with this.")
+@click.option("--types", default="", help="Only event types that start with this.")
 def asyncapi(application: str, title: str | None, version: str, types: str) -> None:
     """Print the AsyncAPI 3.0 document of an application's events and subscriptions.
 
-    MODULE is imported from the current directory or the environment, so its events are known; BUS names
-    a bus in it, for its subscriptions. Exit status 2 if either is missing.
+    MODULE is imported from the current directory or the environment, which registers its events; BUS names
+    a bus in it, whose subscriptions are included. Exit status: 2 if either is missing.
 
     Example: pabal asyncapi shop.main:bus --types shop. > asyncapi.json
     """

@@ -63,16 +63,16 @@ payloads_option = click.option(
     type=click.Choice(["none", "masked", "full"]),
     default="masked",
     show_default=True,
-    help="Hide all values of payloads, those of fields such as email or token, or nothing.",
+    help="Hide all payload values, those of fields such as email or token, or nothing.",
 )
 yes_option = click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
-dry_run_option = click.option("--dry-run", is_flag=True, help="Only show what would be done.")
+dry_run_option = click.option("--dry-run", is_flag=True, help="Show what would be done, without doing it.")
 import_option = click.option(
     "--import",
     "modules",
     multiple=True,
     metavar="MODULE",
-    help="Import a module of yours first, so that its event classes are known.",
+    help="Import this module first, to register its event classes.",
 )
 filter_options = compose(
     click.option("--type", "types", multiple=True, help="Event type, or a pattern such as order.*"),
@@ -81,7 +81,7 @@ filter_options = compose(
     click.option(
         "--since", default="", help="Age such as 15m, 2h or 3d, or a time such as 2026-05-01T09:30."
     ),
-    click.option("--until", default="", help="The end of the time range, in the same form."),
+    click.option("--until", default="", help="End of the time range, in the same format."),
 )
 
 

@@ -51,11 +51,11 @@ class BenchResult(msgspec.Struct, frozen=True):
 @click.option(
     "--directory",
     type=click.Path(path_type=Path, exists=True, file_okay=False),
-    help="Where to put the temporary file; its disk is measured.",
+    help="Directory for the temporary file; its disk is the one measured.",
 )
 @json_option
 def bench(events: int, rounds: int, directory: Path | None, as_json: bool) -> None:
-    """Measure events per second from publish to handled, in memory and on disk.
+    """Measure throughput from publish to handled, in memory and on disk.
 
     Example: pabal bench --events 50000 --directory /var/lib/trading
     """

@@ -29,7 +29,7 @@ format_option = click.option(
     type=click.Choice(["json", "cloudevents"]),
     default="json",
     show_default=True,
-    help="Lines of pabal's own JSON, or CloudEvents 1.0.",
+    help="pabal's own JSON lines, or CloudEvents 1.0.",
 )
 source_option = click.option(
     "--source",
@@ -50,7 +50,7 @@ def line_of(event: EventView, form: str, source: str) -> str:
 @click.option("--input", "-i", "lines", type=_TEXT_FILE, default="-", help="File to read from.")
 @import_option
 def import_events(target: str, lines: TextIO, modules: tuple[str, ...]) -> None:
-    """Import CloudEvents, one line of JSON each; events that are already stored are left unchanged.
+    """Import CloudEvents from JSON lines; events that are already stored are left unchanged.
 
     Each line is a CloudEvent 1.0 whose type is an event type of a module named by --import. They are stored
     500 at a time. An invalid line stops the import and is reported; the batches before it stay stored.

@@ -19,26 +19,35 @@ from pabal.factory import open_operations
 @click.command(cls=Command)
 @click.argument("target", metavar="FILE|URL")
 @click.option("--host", default="127.0.0.1", show_default=True, help="The address to listen on.")
-@click.option("--port", default=8420, show_default=True, type=click.IntRange(0, 65535), help="0: a free one.")
+@click.option(
+    "--port", default=8420, show_default=True, type=click.IntRange(0, 65535), help="0 picks a free port."
+)
 @click.option("--allow-actions", is_flag=True, help="Allow actions; without it the dashboard is read-only.")
+@click.option("--token", envvar="PABAL_DASHBOARD_TOKEN", help="Login token, at least 16 characters.")
 @click.option(
-    "--token", envvar="PABAL_DASHBOARD_TOKEN", help="The token to log in with, 16 characters or more."
+    "--allowed-host",
+    multiple=True,
+    metavar="NAME",
+    help="A host name under which the dashboard is reached.",
 )
 @click.option(
-    "--allowed-host", multiple=True, metavar="NAME", help="A host name that the dashboard is reached by."
+    "--payloads", type=click.Choice(["none", "masked", "full"]), help="How much of each payload to show."
 )
+@click.option("--title", default="", help="Display name of the log.")
 @click.option(
-    "--payloads", type=click.Choice(["none", "masked", "full"]), help="How much of payloads to show."
+    "--import",
+    "modules",
+    multiple=True,
+    metavar="MODULE",
+    help="Module to import event classes from, for editing.",
 )
-@click.option("--title", default="", help="The name to show for the log.")
-@click.option("--import", "modules", multiple=True, metavar="MODULE", help="Import event classes, to edit.")
 def dashboard(
     target: str, host: str, port: int, allowed_host: tuple[str, ...], modules: tuple[str, ...], **options: Any
 ) -> None:
-    """Serve the dashboard of the log in FILE, until Ctrl-C.
+    """Serve the dashboard for the log in FILE until Ctrl-C.
 
-    The application may be running or not. To listen on a host other than this machine's own, a token
-    is needed; if none is given, one is generated, and it is part of the address that is printed.
+    The application does not have to be running. Listening on any host other than this machine requires a
+    token; if none is given, one is generated and included in the printed address.
 
     Exit status: 0 after Ctrl-C, 2 if an option is invalid, 3 if FILE is not a log or the port is in use.
 

@@ -50,14 +50,14 @@ _filter_options = compose(
 
 @click.group("dead-letters", cls=Group)
 def dead_letters() -> None:
-    """Look at dead letters, and retry, edit or discard them."""
+    """List, show, retry, edit and discard dead letters."""
 
 
 @dead_letters.command("list")
 @target_argument
 @compose(_filter_options, limit_option, payloads_option, json_option)
-@click.option("--after", type=click.IntRange(0), default=0, help="Begin after this number.")
-@click.option("--groups", is_flag=True, help="Count them by subscription and error instead.")
+@click.option("--after", type=click.IntRange(0), default=0, help="Start after this number.")
+@click.option("--groups", is_flag=True, help="Show counts by subscription and error instead.")
 def list_letters(
     target: str, limit: int, payloads: str, as_json: bool, after: int, groups: bool, **criteria: Any
 ) -> None:
@@ -233,7 +233,7 @@ def discard(
     error_type: str | None,
     **options: Any,
 ) -> None:
-    """Discard a dead letter for good, or all that match.
+    """Permanently discard a dead letter, or all that match.
 
     Example: pabal dead-letters discard trading.db 3
     """

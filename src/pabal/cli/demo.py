@@ -80,9 +80,9 @@ class Speed(_Text):
     "--tape",
     type=click.Path(path_type=Path),
     metavar="FILE",
-    help="Play real data: CSV of trades or candles, also gzipped. Without it, a simulated tape.",
+    help="Play recorded data: a CSV of trades or candles, optionally gzipped. Without it, a simulated tape.",
 )
-@click.option("--resume", is_flag=True, help="Continue a run that was interrupted, even by kill -9.")
+@click.option("--resume", is_flag=True, help="Continue an interrupted run, even one ended by kill -9.")
 @click.option("--new", is_flag=True, help="Start a new file beside an unfinished run.")
 @click.option(
     "--file",
@@ -117,7 +117,7 @@ class Speed(_Text):
 @click.option("--json", is_flag=True, help="Print the summary as JSON; progress goes to stderr.")
 @click.option("--plain", is_flag=True, help="Print plain lines, as when the output is not a terminal.")
 def demo(**arguments: Any) -> None:
-    """Play a small trading application on the durable bus.
+    """Run a small trading application on the durable bus.
 
     Ticks go in; candles, signals, orders, fills and positions are derived from one another over the bus.
     Kill it with kill -9 at any time, and continue with --resume: it ends with the same orders, fills and

@@ -25,14 +25,14 @@ _EXIT = {"ok": 0, "warning": 1, "problem": 2}
 
 @click.command(cls=Command)
 @click.argument("target", metavar="FILE_OR_URL")
-@click.option("--namespace", default="pabal", help="Which log on a server.")
+@click.option("--namespace", default="pabal", help="Namespace of the log on the server.")
 @click.option("--json", "as_json", is_flag=True, help="Print the diagnosis as JSON.")
 def doctor(target: str, namespace: str, as_json: bool) -> None:
-    """Examine a log: the file (SQLite, write-ahead log, subscriptions, every checksum), or the server.
+    """Diagnose a log: the file (SQLite, write-ahead log, subscriptions, every checksum), or the server.
 
-    For a server (redis://host:6379/0) it tells what its settings can lose, and the state of its
-    groups. Nothing is changed. Exit status: 0 all is well, 1 there are warnings, 2 there are problems or
-    there is no log.
+    For a server (redis://host:6379/0), it reports what could be lost under its settings, and the state of
+    its groups. Nothing is changed. Exit status: 0 if all is well, 1 if there are warnings, 2 if there are
+    problems or there is no log.
 
     Example: pabal doctor trading.db
     """

@@ -42,7 +42,7 @@ from pabal.ports.operations import EventDetail, EventPage, EventView, Trace, Tra
 
 @click.group(cls=Group)
 def events() -> None:
-    """Look at the events of a log, export and import them."""
+    """List, show, trace, export and import the events of a log."""
 
 
 @events.command("list")
@@ -146,7 +146,7 @@ def _print_detail(detail: EventDetail) -> None:
 @click.argument("correlation_id")
 @json_option
 def trace_events(target: str, correlation_id: str, as_json: bool) -> None:
-    """Draw the tree of causes of a correlation id, or of the chain that an event id belongs to.
+    """Draw the causation tree of a correlation id, or of the chain that an event id belongs to.
 
     Example: pabal events trace trading.db 0197a2f4-8c1e-7d3b-9a55-3f1c2b7e9d10
     """
@@ -178,7 +178,7 @@ def _label(event: EventView) -> str:
 @events.command("export")
 @target_argument
 @compose(filter_options)
-@click.option("--after", help="Cursor: begin after it.")
+@click.option("--after", help="Cursor: start after it.")
 @click.option("--output", "-o", type=click.File("w", encoding="utf-8"), default="-", help="File to write to.")
 @click.option("--limit", type=click.IntRange(1), help="Write at most this many.")
 @format_option
@@ -188,7 +188,7 @@ def _label(event: EventView) -> str:
     type=click.Choice(["none", "masked", "full"]),
     default="full",
     show_default=True,
-    help="Hide all values of payloads, those of fields such as email or token, or nothing.",
+    help="Hide all payload values, those of fields such as email or token, or nothing.",
 )
 def export_events(
     target: str,
@@ -200,7 +200,7 @@ def export_events(
     payloads: str,
     **criteria: Any,
 ) -> None:
-    """Write events as lines of JSON, oldest first.
+    """Export events as JSON lines, oldest first.
 
     Example: pabal events export trading.db --type order.filled -o filled.jsonl
     """
@@ -227,7 +227,7 @@ events.add_command(import_events)
 @click.command(cls=Command)
 @target_argument
 @compose(filter_options, payloads_option, json_option)
-@click.option("--after", help="Cursor: begin with the events after it.")
+@click.option("--after", help="Cursor: start with the events after it.")
 @click.option("--count", type=click.IntRange(1), help="Stop after this many events.")
 @click.option("--every", type=click.FloatRange(0.01), default=0.25, hidden=True)
 def tail(
@@ -239,7 +239,7 @@ def tail(
     as_json: bool,
     **criteria: Any,
 ) -> None:
-    """Show events as they enter the log, until Ctrl-C; continues across restarts of the application.
+    """Show events as they are stored, until Ctrl-C; keeps going when the application restarts.
 
     Example: pabal tail trading.db --type 'order.*'
     """
@@ -276,16 +276,16 @@ def _print_tailed(event: EventView, *, as_json: bool) -> None:
 
 @click.group(cls=Group)
 def streams() -> None:
-    """Look at aggregates: list them, show the history of one."""
+    """List aggregates, or show the history of one."""
 
 
 @streams.command("list")
 @target_argument
-@click.option("--prefix", default="", help="Only ids that begin with this.")
+@click.option("--prefix", default="", help="Only ids that start with this.")
 @click.option("--after", help="Cursor: the next page.")
 @compose(limit_option, json_option)
 def list_streams(target: str, prefix: str, after: str | None, limit: int, as_json: bool) -> None:
-    """List aggregates by id, with the version each is at.
+    """List aggregates by id, with their current versions.
 
     Example: pabal streams list trading.db --prefix order-
     """
@@ -304,8 +304,8 @@ def list_streams(target: str, prefix: str, after: str | None, limit: int, as_jso
 @streams.command("show")
 @target_argument
 @click.argument("aggregate_id")
-@click.option("--aggregate-type", help="Type of the aggregate, where several share an id.")
-@click.option("--after-version", type=click.IntRange(0), default=0, help="Begin after this version.")
+@click.option("--aggregate-type", help="Type of the aggregate, if several share the id.")
+@click.option("--after-version", type=click.IntRange(0), default=0, help="Start after this version.")
 @compose(limit_option, payloads_option, json_option)
 def show_stream(
     target: str,

@@ -101,7 +101,7 @@ def backup(target: str, copy: Path) -> None:
 @target_argument
 @json_option
 def check(target: str, as_json: bool) -> None:
-    """Verify the structure of a log and every checksum; exit code 1 if something is wrong.
+    """Verify a log's structure and every checksum; exits with 1 if anything is wrong.
 
     Example: pabal check trading.db
     """
@@ -135,7 +135,7 @@ def retention(
     yes: bool,
     as_json: bool,
 ) -> None:
-    """Delete old events, never what a subscription has not finished.
+    """Delete old events, but never any that a subscription has not finished.
 
     Example: pabal retention trading.db --max-age 30d
     """
@@ -198,7 +198,7 @@ def _parse_age(text: str) -> timedelta:
 @click.command(cls=Command)
 @target_argument
 def vacuum(target: str) -> None:
-    """Shrink the file by the space that deleted events have left in it.
+    """Shrink the file by the space that deleted events left behind.
 
     Example: pabal vacuum trading.db
     """
@@ -216,9 +216,9 @@ def vacuum(target: str) -> None:
 @click.command(cls=Command)
 @target_argument
 @compose(limit_option, json_option)
-@click.option("--before", type=click.IntRange(1), help="Begin before this number.")
+@click.option("--before", type=click.IntRange(1), help="Start before this number.")
 def audit(target: str, limit: int, as_json: bool, before: int | None) -> None:
-    """List the actions of operators, newest first: who, when, what, and the result.
+    """List operator actions, newest first: who did what and when, and the result.
 
     Example: pabal audit trading.db
     """

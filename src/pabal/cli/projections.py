@@ -44,12 +44,12 @@ _PROGRESS_LINE_INTERVAL = 2.0
 
 @click.group(cls=Group)
 def projections() -> None:
-    """Look at the projections of a log, rebuild them, and remove those no longer used."""
+    """List, rebuild and remove the projections of a log."""
 
 
 @projections.command("list")
 @target_argument
-@click.option("--rows", is_flag=True, help="Count the rows of every table, which reads all of them.")
+@click.option("--rows", is_flag=True, help="Count the rows of every table, which reads the tables in full.")
 @json_option
 def list_projections(target: str, rows: bool, as_json: bool) -> None:
     """List projections: version, position, lag, tables, and whether one is being rebuilt.
@@ -103,7 +103,7 @@ def _rebuild_cell(view: ProjectionView) -> str:
 @click.argument("model", metavar="MODULE:CLASS")
 @compose(import_option, yes_option, json_option)
 def rebuild(target: str, model: str, modules: tuple[str, ...], yes: bool, as_json: bool) -> None:
-    """Rebuild a projection's tables from the whole log, beside the live ones, and swap them.
+    """Rebuild a projection's tables from the whole log next to the live ones, then swap them in.
 
     CLASS is a projection in MODULE, which is imported from the current directory or the environment
     and must import every event class. The application may be running; if it runs another version, you
@@ -163,7 +163,8 @@ def _describe_progress(measured: BuildProgress) -> str:
 def remove(target: str, name: str, unfinished: bool, dry_run: bool, yes: bool, as_json: bool) -> None:
     """Drop a projection's tables and its position, so that it no longer holds back retention.
 
-    Its class need not exist any more. If it is running, it stops; if it is started again, it is rebuilt.
+    Its class does not have to exist any more. A running projection stops; one that is started again is
+    rebuilt.
 
     Example: pabal projections remove trading.db open_orders
     """

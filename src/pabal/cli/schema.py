@@ -30,7 +30,7 @@ _MARKS = {"failure": "red", "note": "dim"}
 
 @click.group(cls=Group)
 def schema() -> None:
-    """Keep the events of an application readable: export their schemas, and check against them later."""
+    """Export the schemas of an application's events, and check later that stored events stay readable."""
 
 
 @schema.command()
@@ -39,7 +39,7 @@ def schema() -> None:
 def export(modules: tuple[str, ...], output: Path | None) -> None:
     """Write the JSON Schema of every event that importing MODULES registers.
 
-    Commit the file, and let the build run pabal schema check against it.
+    Commit the file, and run pabal schema check against it in CI.
 
     Example: pabal schema export shop.events -o events.schema.json
     """

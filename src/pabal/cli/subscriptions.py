@@ -45,7 +45,7 @@ _HEALTH = {"ok": 0, "degraded": 0, "failing": REFUSED}
 @target_argument
 @json_option
 def status(target: str, as_json: bool) -> None:
-    """Show the health of a bus with its reasons: totals, and what is stuck.
+    """Show the health of a bus: its reasons, totals, and what is stuck.
 
     Example: pabal status trading.db
     """
@@ -103,7 +103,7 @@ def _describe_reason(reason: Reason) -> str:
 
 @click.group(cls=Group)
 def subscriptions() -> None:
-    """Look at durable subscriptions, and pause, resume or reset them."""
+    """List, pause, resume and reset durable subscriptions."""
 
 
 @subscriptions.command("list")
@@ -141,7 +141,7 @@ def list_subscriptions(target: str, as_json: bool) -> None:
 @click.argument("name")
 @json_option
 def pause(target: str, name: str, as_json: bool) -> None:
-    """Pause a subscription: it takes no events until it is resumed, also across restarts.
+    """Pause a subscription: it takes no events until it is resumed, even after a restart.
 
     Example: pabal subscriptions pause trading.db check-risk
     """
