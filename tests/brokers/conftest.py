@@ -9,7 +9,7 @@ from uuid import uuid4
 
 import pytest
 
-from tests.brokers.server import URL_VARIABLE, ForeignServer, Server, redis_binary
+from tests.brokers.server import URL_VARIABLE, ExternalServer, Server, redis_binary
 
 _numbers = itertools.count(1)
 _RUN = uuid4().hex[:8]
@@ -30,9 +30,9 @@ def start(kind: str) -> Server:
 
 
 @pytest.fixture(scope="session", params=servers())
-def shared_server(request: pytest.FixtureRequest) -> Iterator[Server | ForeignServer]:
+def shared_server(request: pytest.FixtureRequest) -> Iterator[Server | ExternalServer]:
     """A server for tests that do not disturb it."""
-    server = ForeignServer(f"test-{_RUN}-") if request.param == URL_VARIABLE else start(request.param)
+    server = ExternalServer(f"test-{_RUN}-") if request.param == URL_VARIABLE else start(request.param)
     yield server
     server.remove()
 

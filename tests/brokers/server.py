@@ -102,7 +102,7 @@ class Server:
         shutil.rmtree(self._folder, ignore_errors=True)
 
 
-class ForeignServer:
+class ExternalServer:
     """A server that is already running, on which this run must leave nothing."""
 
     def __init__(self, prefix: str) -> None:

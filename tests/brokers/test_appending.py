@@ -14,7 +14,7 @@ from pabal.brokers.redis.log import RedisLog
 from pabal.brokers.redis.reader import LogReader
 from pabal.errors import DuplicateEventError
 from tests.brokers.events import Moved
-from tests.brokers.server import ForeignServer, Server
+from tests.brokers.server import ExternalServer, Server
 
 EVENTS = st.tuples(st.integers(0, 7), st.sampled_from([1, 1, 1, 2]))
 """Which id, and which content it has."""
@@ -54,7 +54,7 @@ async def append_and_check(log: RedisLog, rounds: list[list[Call]]) -> dict[int,
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(rounds=ROUNDS)
 def test_concurrent_appends_store_each_id_once_with_one_content(
-    shared_server: Server | ForeignServer, namespace: str, rounds: list[list[Call]]
+    shared_server: Server | ExternalServer, namespace: str, rounds: list[list[Call]]
 ) -> None:
     """A repeated event could be stored twice, get another place, or fail other events with it."""
 
@@ -80,7 +80,7 @@ def test_concurrent_appends_store_each_id_once_with_one_content(
 
 @pytest.mark.parametrize("sizes", [(3000,), (1, 2, 500), (40, 1, 1)])
 async def test_appending_a_batch_again_returns_the_position_of_each_event(
-    shared_server: Server | ForeignServer, namespace: str, sizes: tuple[int, ...]
+    shared_server: Server | ExternalServer, namespace: str, sizes: tuple[int, ...]
 ) -> None:
     """An entry holds many events; a repeated one could get the place of another."""
     log = RedisLog(shared_server.url, namespace=namespace, partitions=2)

@@ -82,7 +82,7 @@ async def test_workers_of_a_lost_partition_end_when_they_are_cancelled(
     assert not left
 
 
-@pytest.mark.parametrize("timeout", [None, 60.0], ids=["the short way", "the full way"])
+@pytest.mark.parametrize("timeout", [None, 60.0], ids=["without time limit", "with time limit"])
 async def test_a_handler_that_raises_cancelled_error_in_a_lost_partition_costs_no_worker(
     own_server: Server, namespace: str, timeout: float | None
 ) -> None:

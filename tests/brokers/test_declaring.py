@@ -112,7 +112,7 @@ def halt_reasons(bus: RedisEventBus) -> list[str]:
     return [reason for reason in bus.health().reasons if "halted" in reason]
 
 
-@pytest.mark.parametrize("restored", [True, False])
+@pytest.mark.parametrize("restored", [True, False], ids=["after the restoration", "before the restoration"])
 async def test_a_new_process_that_declares_first_after_a_flush_halts_no_subscription(
     own_server: Server, namespace: str, monkeypatch: pytest.MonkeyPatch, restored: bool
 ) -> None:

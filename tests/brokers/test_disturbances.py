@@ -85,15 +85,15 @@ class Group:
         """Kill, freeze or replace a random process, or restart the server."""
         index = chance.randrange(MEMBERS)
         member = self._members[index]
-        what = chance.choice(["kill", "leave", "pause", "server"])
-        if what == "server":
+        disturbance = chance.choice(["kill", "leave", "pause", "server"])
+        if disturbance == "server":
             await self._server.restart()
-        elif what == "pause":
+        elif disturbance == "pause":
             os.kill(member.pid, signal.SIGSTOP)
             await asyncio.sleep(chance.uniform(0.5, 4.0))
             os.kill(member.pid, signal.SIGCONT)
         else:
-            member.send_signal(signal.SIGKILL if what == "kill" else signal.SIGTERM)
+            member.send_signal(signal.SIGKILL if disturbance == "kill" else signal.SIGTERM)
             await member.wait()
             self._members[index] = await self._join()
 

@@ -322,14 +322,14 @@ async def test_the_commands_list_show_and_follow_events_on_a_server(
 
     as_json, listed, shown, exported, tailed = await asyncio.to_thread(calls)
     page = msgspec.json.decode(as_json[1])
-    assert (as_json[0], numbers_of(page["events"])) == (0, [11, 10, 9, 8, 7])
+    assert (as_json[0], numbers_in_json(page["events"])) == (0, [11, 10, 9, 8, 7])
     assert (listed[0], f"older: --before {page['older']}" in listed[1]) == (0, True), listed
     assert (shown[0], '"number": 3' in shown[1]) == (0, True), shown
     assert (exported[0], exported[1].count(Moved.event_type)) == (0, 12), exported
     assert (tailed[0], tailed[1].count(Moved.event_type)) == (0, 12), tailed
 
 
-def numbers_of(events: list[dict[str, Any]]) -> list[int]:
+def numbers_in_json(events: list[dict[str, Any]]) -> list[int]:
     return [event["payload"]["number"] for event in events]
 
 

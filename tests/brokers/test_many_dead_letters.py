@@ -49,7 +49,7 @@ async def test_events_parked_together_are_read_together(
     assert sum(request_sizes) < 300
 
 
-@pytest.mark.parametrize("together", [True, False])
+@pytest.mark.parametrize("together", [True, False], ids=["one batch", "single events"])
 async def test_find_reads_rows_in_few_requests_however_they_are_batched(
     shared_server: Server, namespace: str, request_sizes: list[int], together: bool
 ) -> None:
@@ -71,11 +71,11 @@ async def test_counting_dead_letters_by_name_yields_to_the_event_loop(
     async with make_bus(shared_server, namespace, partitions=1) as bus:
         fields = [item for n in range(4000) for item in (f"0\0sub\0{n}", n)]
         await bus._log.link.call("HSET", bus._keys.letter_index, *fields)
-        async with count_loop_iterations() as turns:
+        async with count_loop_iterations() as iterations:
             [hkeys] = [await bus._log.link.call("HKEYS", bus._keys.letter_index)]
-            alone = turns.count
+            alone = iterations.count
             await read_subscriptions(bus._log.link, bus._keys, [])
-            assert turns.count - alone >= 4000 // 256
+            assert iterations.count - alone >= 4000 // 256
     assert len(hkeys) == 4000
 
 

@@ -169,19 +169,19 @@ async def test_keys_with_a_nul_have_queues_of_their_own(shared_server: Server, n
             raise ValueError("not this one")
         await recorder.handle(event)
 
-    def subscribed() -> RedisEventBus:
+    def make_subscribed_bus() -> RedisEventBus:
         bus = make_bus(shared_server, namespace, partitions=1, lease=10.0)
         bus.subscribe(Moved, handle, name="sub", retry=RetryPolicy(max_attempts=1), on_exhausted="park_key")
         return bus
 
-    async with subscribed() as bus:
+    async with make_subscribed_bus() as bus:
         await bus.publish_batch([Moved(key, n) for n, key in enumerate(keys * 3)])
         await bus.drain(timeout=30)
         assert [(one.key, one.queued) for one in await bus.dead_letters.list()] == [
             (f"thing/{key}", 2) for key in keys
         ]
     broken = False
-    async with subscribed() as bus:
+    async with make_subscribed_bus() as bus:
         await bus.publish_batch([Moved(key, n) for n, key in enumerate(keys * 4) if n >= 3 * len(keys)])
         await bus.drain(timeout=30)
         assert recorder.numbers == []

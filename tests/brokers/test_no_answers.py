@@ -28,7 +28,7 @@ async def test_a_process_without_answers_stops_handling_before_another_takes_ove
     owner: list[str] = []
     at_once: list[int] = []
 
-    async def left(event: Moved) -> None:
+    async def handle(event: Moved) -> None:
         if len(other.partitions) == 4:
             at_once.append(event.number)
         owner.append("left")
@@ -36,7 +36,7 @@ async def test_a_process_without_answers_stops_handling_before_another_takes_ove
 
     async with Proxy(shared_server.port) as proxy:
         cut_off = RedisEventBus(proxy.url, group="g", namespace=namespace, partitions=4, lease=1.0)
-        cut_off.subscribe(Moved, left, name="sub")
+        cut_off.subscribe(Moved, handle, name="sub")
         cut_off._log.link._answer_within = 30.0
         await cut_off.start()
         async with make_bus(shared_server, namespace, Recorder(), partitions=4) as other:
@@ -100,13 +100,13 @@ async def test_a_cancelled_inspector_call_leaves_no_connecting_task(
         proxy.swallow = True
         inspector = GroupInspector(proxy.url, namespace=namespace)
         looking = asyncio.ensure_future(inspector.list_dead_letters())
-        await until(lambda: bool(_links()))
+        await until(lambda: bool(_connecting_tasks()))
         looking.cancel()
         await asyncio.wait([looking])
-        assert not _links()
+        assert not _connecting_tasks()
 
 
-def _links() -> list[str]:
+def _connecting_tasks() -> list[str]:
     names = [task.get_name() for task in asyncio.all_tasks()]
     return [name for name in names if name.startswith("pabal-redis")]
 

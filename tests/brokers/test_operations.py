@@ -72,11 +72,11 @@ def test_the_dashboard_reports_a_group_and_may_be_closed_in_another_loop(
 ) -> None:
     """The page must work on a server, and the command may close the operations in another event loop."""
 
-    async def prepare() -> None:
+    async def park_events() -> None:
         async with group_with_dead_letters(shared_server, namespace):
             pass
 
-    async def look(operations: Operations) -> list[httpx.Response]:
+    async def request_all(operations: Operations) -> list[httpx.Response]:
         transport = httpx.ASGITransport(create_dashboard(operations))
         async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
             paths = (
@@ -91,10 +91,10 @@ def test_the_dashboard_reports_a_group_and_may_be_closed_in_another_loop(
             )
             return [await client.get(f"/api/{path}") for path in paths]
 
-    asyncio.run(prepare())
+    asyncio.run(park_events())
     operations = open_operations(url_of(shared_server, namespace))
-    answers = asyncio.run(look(operations))
-    again = asyncio.run(look(operations))
+    answers = asyncio.run(request_all(operations))
+    again = asyncio.run(request_all(operations))
     asyncio.run(operations.aclose())
     codes = [answer.status_code for answer in answers]
     assert codes == [answer.status_code for answer in again] == [200] * 7 + [400]

@@ -135,13 +135,13 @@ async def test_a_handler_cancelled_by_stop_may_finish_its_cleanup(
 
 async def test_health_reports_a_name_without_a_subscriber_once(shared_server: Server, namespace: str) -> None:
     """Health would have a separate reason for each partition, each with another number."""
-    async with make_bus(shared_server, namespace, subscribed) as bus:
+    async with make_bus(shared_server, namespace, ignore) as bus:
         await bus.publish(Moved("a", 0))
         await bus.drain(timeout=30)
     async with make_bus(shared_server, namespace) as publisher:
         await publisher.publish_batch(moves(20, 40))
     renamed = make_bus(shared_server, namespace)
-    renamed.subscribe(Moved, subscribed, name="renamed")
+    renamed.subscribe(Moved, ignore, name="renamed")
     async with renamed:
         await until(lambda: len(renamed.partitions) == 8)
         health = renamed.health()
@@ -149,7 +149,7 @@ async def test_health_reports_a_name_without_a_subscriber_once(shared_server: Se
     assert health.reasons == ("40 events wait for 'sub', but nothing is subscribed under that name",)
 
 
-async def subscribed(event: Moved) -> None: ...
+async def ignore(event: Moved) -> None: ...
 
 
 async def test_drain_waits_for_events_that_handlers_publish(

@@ -18,7 +18,7 @@ from tests.loop_iterations import count_loop_iterations
 ONCE = RetryPolicy(max_attempts=1)
 
 
-@pytest.mark.parametrize("way", ["publish", "later", "from a thread"])
+@pytest.mark.parametrize("way", ["publish", "delayed", "from a thread"])
 async def test_a_handler_can_publish_from_the_first_delivery_of_a_backlog(
     shared_server: Server, namespace: str, way: str
 ) -> None:
@@ -30,7 +30,7 @@ async def test_a_handler_can_publish_from_the_first_delivery_of_a_backlog(
 
     async def answer(event: Moved) -> None:
         if event.number < 320:
-            await bus.publish(Moved(event.key, event.number + 320), delay=0.001 if way == "later" else None)
+            await bus.publish(Moved(event.key, event.number + 320), delay=0.001 if way == "delayed" else None)
         handled.append(event.number)
 
     def answer_from_a_thread(event: Moved) -> None:
@@ -56,16 +56,16 @@ async def test_a_loop_iteration_routes_one_partition_of_a_backlog(
     partitions: set[Feed] = set()
     route = Feed._route
 
-    def routed(feed: Feed, after: int, page: Page) -> bool:
-        seen[turns.count] += 1
+    def counting_route(feed: Feed, after: int, page: Page) -> bool:
+        seen[iterations.count] += 1
         partitions.add(feed)
         return route(feed, after, page)
 
-    monkeypatch.setattr(Feed, "_route", routed)
+    monkeypatch.setattr(Feed, "_route", counting_route)
     recorder = Recorder()
     bus = make_bus(shared_server, namespace)
     bus.subscribe(Moved, recorder, name="late", start="beginning")
-    async with count_loop_iterations() as turns, bus:
+    async with count_loop_iterations() as iterations, bus:
         await until(lambda: len(recorder.numbers) == 8000)
     assert len(partitions) == 8
     assert max(seen.values()) <= 2  # before and after the count of one turn

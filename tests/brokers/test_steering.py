@@ -234,7 +234,7 @@ async def test_reading_a_paused_group_changes_nothing_on_the_server(
     async with open_operations(url_of(shared_server, namespace)) as operations:
         before = await dump_namespace(shared_server, namespace)
         assert f"{{{namespace}}}:group:g:controls".encode() in before
-        await _look(operations)
+        await _read_everything(operations)
         inspector = GroupInspector(shared_server.url, group="g", namespace=namespace)
         [control] = await inspector.read_controls(["sub", "nobody"])
         assert control.paused
@@ -242,7 +242,7 @@ async def test_reading_a_paused_group_changes_nothing_on_the_server(
         assert await dump_namespace(shared_server, namespace) == before
 
 
-async def _look(operations: Operations) -> None:
+async def _read_everything(operations: Operations) -> None:
     await operations.overview()
     await operations.subscriptions()
     await operations.audit()
