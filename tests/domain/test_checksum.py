@@ -63,7 +63,7 @@ def fails_verification(row: Any) -> bool:
 
 
 def test_an_unaltered_row_passes_verification_and_decodes() -> None:
-    """Every event would be refused."""
+    """No event could be read."""
     verify(ROW, "test.db")
     envelope = to_envelope(ROW)
     assert envelope.event == EVENT

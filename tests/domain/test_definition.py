@@ -1,4 +1,4 @@
-"""What an event class may define, what it gets by default, and what is refused at its definition."""
+"""What an event class may define, what it gets by default, and what raises at its definition."""
 
 from collections import deque
 from collections.abc import Callable
@@ -141,7 +141,7 @@ def test_a_field_of_a_generic_base_takes_the_type_argument() -> None:
 
 
 def test_an_event_can_inherit_methods_from_a_plain_mixin() -> None:
-    """On its own, msgspec refuses a base with an instance dictionary if garbage collection is off."""
+    """On its own, msgspec rejects a base with an instance dictionary if garbage collection is off."""
 
     class Labelled:
         def label(self) -> str:
@@ -234,7 +234,7 @@ def test_a_mixins_post_init_does_not_disable_the_checks_of_common_fields() -> No
         Dived(-1)
 
 
-# -- what is refused ---------------------------------------------------------------------------------------
+# -- what is rejected --------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", ["event_type", "aggregate_type", "schema_version", "to_dict"])
@@ -260,7 +260,7 @@ def test_an_event_class_cannot_be_mutable() -> None:
             x: int
 
 
-def test_a_required_field_after_an_optional_one_raises_an_error_that_suggests_kw_only() -> None:
+def test_a_required_field_after_an_optional_one_raises_and_suggests_kw_only() -> None:
     """The author would get msgspec's TypeError instead of an error that names the class."""
     with pytest.raises(EventDefinitionError, match=r"Wrong cannot be defined.*kw_only"):
 
@@ -335,7 +335,7 @@ def test_the_error_names_the_unsupported_field_among_several() -> None:
 
 
 def test_an_unsupported_field_of_a_nested_struct_raises() -> None:
-    """A type refused at the top level would be accepted one level deeper."""
+    """A type rejected at the top level would be accepted one level deeper."""
 
     class Inner(msgspec.Struct, frozen=True):
         path: Path

@@ -287,7 +287,7 @@ def test_a_private_copy_shares_no_mutable_value() -> None:
 
 
 def test_a_receipt_is_truthy_at_position_0() -> None:
-    """``if await bus.publish(event)`` would treat the first event of a log as refused."""
+    """``if await bus.publish(event)`` would treat the first event of a log as not published."""
     receipt = Receipt("0190a0a0-0000-7000-8000-000000000000", 0)
     assert receipt
     assert (receipt.position, receipt.sequence) == (0, 0)

@@ -229,7 +229,7 @@ def assert_round_trips(annotation: Any, *values: Any) -> None:
 
 
 def assert_rejected(annotation: Any, good: Any, *values: Any) -> None:
-    """Check that values are refused, even after a good one of the same type was accepted."""
+    """Check that values are rejected, even after a good one of the same type was accepted."""
     cls = define({"value": annotation})
     for value in values:
         with pytest.raises(InvalidEventError):
@@ -259,7 +259,7 @@ def test_utc_offsets_are_kept_and_offsets_with_seconds_raise() -> None:
 
 
 def test_an_ambiguous_local_time_round_trips() -> None:
-    """For one hour every year, every event with a local time would be refused."""
+    """For one hour every year, every event with a local time would be rejected."""
     twice = datetime(2024, 11, 3, 1, 30, fold=1, tzinfo=ZoneInfo("America/New_York"))
     assert twice != twice.replace(tzinfo=timezone(twice.utcoffset() or timedelta()))
     assert_round_trips(datetime, twice, twice.replace(fold=0))
@@ -285,7 +285,7 @@ def test_text_in_place_of_an_enum_member_raises_at_any_depth() -> None:
 
 
 def test_a_float_field_accepts_an_int_that_converts_exactly() -> None:
-    """``price=100`` for a float field would be refused, or ``2**60 + 1`` rounded."""
+    """``price=100`` for a float field would be rejected, or ``2**60 + 1`` rounded."""
     cls = define({"value": float})
     assert stored_and_read(cls(100)).value == 100.0
     assert stored_and_read(cls(100)) == cls(100.0)
@@ -328,7 +328,7 @@ def test_combinations_of_flags_round_trip() -> None:
 
 
 def test_is_same_detects_differences_that_equality_misses() -> None:
-    """``is_same`` decides what is refused at publish; it must not fall back on ``==``."""
+    """``is_same`` decides what is rejected at publish; it must not fall back on ``==``."""
     noon = datetime(2020, 1, 1, 12, tzinfo=UTC)
     different = [
         (1, True),

@@ -1,4 +1,4 @@
-"""Values that cannot be stored are refused at publish, with a specific error, before anything is written."""
+"""Values that cannot be stored are rejected at publish, with a specific error, before anything is written."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -228,7 +228,7 @@ def test_an_aggregate_id_with_lone_surrogates_raises_despite_a_valid_payload() -
 
 @pytest.mark.parametrize("wrong", [5, b"a", ("a", 1), UUID(int=1), 1.5])
 def test_an_aggregate_id_that_is_not_a_string_raises(wrong: Any) -> None:
-    """SQLite would refuse the row, or store 5 and find nothing under "5"."""
+    """SQLite would reject the row, or store 5 and find nothing under "5"."""
 
     class Keyed(DomainEvent):
         @property

@@ -52,7 +52,7 @@ def test_redefining_a_class_replaces_it() -> None:
 
 
 def test_a_class_that_cannot_be_registered_leaves_the_name_free() -> None:
-    """After a mistake in a notebook, the corrected class would be refused as a duplicate."""
+    """After a mistake in a notebook, the corrected class would be rejected as a duplicate."""
     with pytest.raises(UnsupportedFieldError):
         define("Fixed", event_type="thing.fixed", __annotations__={"x": object})
     assert registry.class_named("thing.fixed") is None

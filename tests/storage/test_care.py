@@ -72,7 +72,7 @@ async def test_vacuum_frees_trimmed_space_while_events_are_published(path: Path)
 
 
 async def test_an_abandoned_subscription_is_listed_and_can_be_forgotten(path: Path) -> None:
-    """A subscription renamed long ago would keep the whole log for ever, and nobody would know which one."""
+    """A subscription renamed long ago would keep the whole log for ever, and no call would show which one."""
     async with SqliteEventStorage(path) as storage:
         async with InMemoryEventBus(storage) as bus:
             bus.subscribe(Tick, Recorder(), name="gone")

@@ -73,7 +73,7 @@ async def test_opening_and_closing_fifty_times_leaks_nothing(path: Path) -> None
 
 
 async def test_closing_twice_is_harmless(path: Path) -> None:
-    """Closing a storage by hand inside ``async with`` must not raise."""
+    """Calling ``close()`` on a storage inside ``async with`` must not raise."""
     storage = SqliteEventStorage(path)
     storage.close()
     await storage.aclose()

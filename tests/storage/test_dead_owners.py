@@ -85,7 +85,7 @@ async def test_a_holder_whose_lock_cannot_be_checked_counts_as_dead_when_its_lea
         assert await one.renew_leases() == ["held"]
 
 
-async def test_closing_a_publisher_removes_dead_journals_without_attempts_under_way(path: Path) -> None:
+async def test_opening_a_file_removes_dead_journals_without_attempts_under_way(path: Path) -> None:
     """A job started every minute would fill the folder: only taking a subscription removed dead journals."""
     async with SqliteEventStorage(path) as storage:
         assert await storage.open_subscription("held", "now") is not None

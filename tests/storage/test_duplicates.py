@@ -1,4 +1,4 @@
-"""An id identifies one event: storing the event again is harmless, storing another with its id is refused."""
+"""An id identifies one event: storing the event again is harmless, storing another with its id raises."""
 
 from __future__ import annotations
 

@@ -126,7 +126,7 @@ async def test_a_subscription_that_halts_again_can_be_resumed_again(path: Path) 
 async def test_a_halt_is_recorded_once_the_file_can_be_written(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """If the disk is full at that moment, nobody would ever learn that the subscription has halted."""
+    """If the disk is full at that moment, no other process would ever see that it has halted."""
     handler = FailingHandler()
     async with SqliteEventStorage(path) as storage, handler.bus(storage) as bus:
         note_halt = storage.note_halt
@@ -155,7 +155,7 @@ async def test_a_resume_that_arrives_while_the_halt_is_being_recorded_takes_effe
             reads.append(None)
             return controls
 
-        async def slow(name: str, epoch: int, reason: str) -> bool:
+        async def note_and_resume(name: str, epoch: int, reason: str) -> bool:
             noted = await note_halt(name, epoch, reason)
             handler.poison = None
             before = len(reads)
@@ -164,7 +164,7 @@ async def test_a_resume_that_arrives_while_the_halt_is_being_recorded_takes_effe
             return noted
 
         monkeypatch.setattr(storage, "read_controls", read)
-        monkeypatch.setattr(storage, "note_halt", slow)
+        monkeypatch.setattr(storage, "note_halt", note_and_resume)
         async with handler.bus(storage) as bus:
             await bus.publish_batch([Tick("A", number) for number in range(4)])
             await until(lambda: handler.numbers == [0, 1, 2, 3])

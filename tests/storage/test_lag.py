@@ -1,4 +1,4 @@
-"""A subscription that lags reads from disk, is bounded in memory, and no key delays another."""
+"""A lagging subscription reads from disk, is bounded in memory, and no key delays another."""
 
 from __future__ import annotations
 

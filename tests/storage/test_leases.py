@@ -165,7 +165,7 @@ async def test_save_progress_rejects_an_old_epoch(storage: SqliteEventStorage) -
 async def test_renew_leases_reports_a_lease_that_was_taken_over(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A holder that has nothing to save must learn of the loss, too."""
+    """A holder that has nothing to save must notice the loss, too."""
     monkeypatch.setattr(cursors, "LEASE_SECONDS", 0.0)
     async with SqliteEventStorage(path) as one, SqliteEventStorage(path) as two:
         assert await one.renew_leases() == []

@@ -35,7 +35,7 @@ async def test_the_command_line_resets_a_subscription_of_a_running_application(p
 
 
 async def test_a_reset_from_another_process_skips_a_poison_event(path: Path) -> None:
-    """Otherwise an operator could only watch a subscription that stands still in the application."""
+    """Otherwise an operator could do nothing about a subscription that has halted in the application."""
     async with holder_process(path) as other, open_operations(str(path)) as operations:
         await other.send("poison 2")
         for number in (1, 2, 3):

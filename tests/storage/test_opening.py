@@ -1,4 +1,4 @@
-"""Opening a file: which files are refused, with which errors, and that they are left unchanged."""
+"""Opening a file: which files raise, with which errors, and that they are left unchanged."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 
 def assert_opening_raises(path: Path, error: type[StorageError]) -> StorageError:
-    """Check that opening is refused, and that no file in the folder has changed."""
+    """Check that opening raises, and that no file in the folder has changed."""
     before = contents(path.parent)
     with pytest.raises(error) as caught:
         SqliteEventStorage(path)

@@ -76,7 +76,7 @@ async def test_suspect_deliveries_run_first_and_alone(path: Path) -> None:
 
 
 async def test_the_history_of_a_finished_delivery_keeps_a_process_death(path: Path) -> None:
-    """Otherwise nobody could tell later in which delivery a process had died."""
+    """Otherwise an operator could not find out later in which delivery a process had died."""
     await crash_during(path, [2])
     await restart_and_drain(path)
     async with SqliteEventStorage(path) as storage:

@@ -82,7 +82,7 @@ async def test_trim_deletes_the_recovery_history_of_trimmed_events(path: Path) -
 
 
 async def test_a_recovery_of_a_trimmed_event_is_not_recorded(path: Path) -> None:
-    """Nobody could query its history, and no trim would ever delete it, because its position is trimmed."""
+    """No query could return its history, and no trim would ever delete it: its position is trimmed."""
     async with SqliteEventStorage(path) as storage:
         await storage.store_events(ticks(10))
         await storage.trim(max_events=3)

@@ -145,13 +145,13 @@ async def test_a_trim_keeps_events_requested_between_two_of_its_commits(
         assert cursor is not None
         await storage.store_events(filed(30))
         await storage.save_progress([Progress("slow", cursor.epoch, 30, 30, ())])
-        commit, asked = retention.Pace.commit, False
+        commit, requested = retention.Pace.commit, False
 
-        async def commit_and_ask(pace: retention.Pace, action: Any) -> Any:
-            nonlocal asked
+        async def commit_and_request(pace: retention.Pace, action: Any) -> Any:
+            nonlocal requested
             result = await commit(pace, action)
-            if not asked:
-                asked = True
+            if not requested:
+                requested = True
                 if call == "request_replay":
                     await storage.request_replay("slow", 1, 30)
                 elif call == "request_reset":
@@ -160,7 +160,7 @@ async def test_a_trim_keeps_events_requested_between_two_of_its_commits(
                     await storage.reset_subscription("slow", "beginning", epoch=cursor.epoch)
             return result
 
-        monkeypatch.setattr(retention.Pace, "commit", commit_and_ask)
+        monkeypatch.setattr(retention.Pace, "commit", commit_and_request)
         assert (await storage.trim(max_events=1)).deleted == 5
         assert await numbers(storage) == list(range(5, 30))
 
@@ -225,9 +225,18 @@ async def test_a_trim_in_several_slices_deletes_exactly_the_oldest_events(
     monkeypatch.setattr(retention, "SLICE_FIRST", 7)
     monkeypatch.setattr(retention, "SLICE_MOST", 7)
     monkeypatch.setattr(retention, "SLICE_LEAST", 7)
+    commit, commits = retention.Pace.commit, 0
+
+    async def count_commit(pace: retention.Pace, action: Any) -> Any:
+        nonlocal commits
+        commits += 1
+        return await commit(pace, action)
+
+    monkeypatch.setattr(retention.Pace, "commit", count_commit)
     async with SqliteEventStorage(path) as storage:
         await storage.store_events(filed(50))
         assert (await storage.trim(max_events=5)).deleted == 45
+        assert commits >= 7, "seven events at a time"
         assert await numbers(storage) == list(range(45, 50))
         assert await storage.check() == []
 
@@ -326,14 +335,14 @@ async def test_a_trim_without_a_limit_raises_a_usage_error(path: Path) -> None:
         assert await numbers(storage) == [0, 1, 2]
 
 
-@pytest.mark.parametrize("way", ["waits behind a parked event", "waits for a retry", "is to be replayed"])
-async def test_trim_names_the_subscription_that_holds_it_back(path: Path, way: str) -> None:
+@pytest.mark.parametrize("cause", ["waits behind a parked event", "waits for a retry", "is to be replayed"])
+async def test_trim_names_the_subscription_that_holds_it_back(path: Path, cause: str) -> None:
     """Promise 33. Otherwise the log would grow, and ``trim`` would not say what holds it back."""
 
     async def handle(event: Filed) -> None:
-        if event.n == 0 and way == "waits behind a parked event":
+        if event.n == 0 and cause == "waits behind a parked event":
             raise NotRetryableError("not today")
-        if event.n == 1 and way == "waits for a retry":
+        if event.n == 1 and cause == "waits for a retry":
             raise ValueError("later")
 
     async with SqliteEventStorage(path) as storage:
@@ -344,7 +353,7 @@ async def test_trim_names_the_subscription_that_holds_it_back(path: Path, way: s
         await bus.publish_batch(filed(12))
         await bus.drain(60, retries=False)
         await bus.stop()
-        if way == "is to be replayed":
+        if cause == "is to be replayed":
             await storage.request_replay("slow", 2, 4)
         trimmed = await storage.trim(max_events=1)
         assert trimmed.deleted < 11

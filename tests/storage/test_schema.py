@@ -84,13 +84,13 @@ async def test_a_failed_migration_leaves_the_file_at_its_old_version(
         await storage.store_events(ticks(3))
     before = describe(path)
 
-    def break_down(connection: sqlite3.Connection) -> None:
+    def fail_halfway(connection: sqlite3.Connection) -> None:
         connection.execute("ALTER TABLE events ADD COLUMN shard INTEGER")
         raise sqlite3.DatabaseError("malformed")
 
     with monkeypatch.context() as patch:
         patch.setattr(schema, "SCHEMA_VERSION", schema.SCHEMA_VERSION + 1)
-        patch.setitem(schema.MIGRATIONS, schema.SCHEMA_VERSION - 1, break_down)
+        patch.setitem(schema.MIGRATIONS, schema.SCHEMA_VERSION - 1, fail_halfway)
         with pytest.raises(StorageError):
             SqliteEventStorage(path)
     assert describe(path) == before

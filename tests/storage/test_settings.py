@@ -77,7 +77,7 @@ async def test_a_query_with_many_comments_is_parsed_quickly(tmp_path: Path) -> N
 async def test_a_backup_named_like_sqlites_memory_database_is_a_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Otherwise a backup is reported as done that nobody can restore."""
+    """Otherwise a backup is reported as done that cannot be restored."""
     monkeypatch.chdir(tmp_path)
     async with SqliteEventStorage("log.db") as storage:
         await storage.store_events(ticks(2))

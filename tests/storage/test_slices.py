@@ -33,13 +33,13 @@ async def test_finished_deliveries_are_saved_while_a_later_key_of_the_slice_wait
     saved: Recorder[int] = Recorder()
     save = storage.save_progress
 
-    async def watched(changes: list[Progress]) -> Any:
+    async def record_save(changes: list[Progress]) -> Any:
         lost = await save(changes)
         for change in changes:
             saved.add(change.watermark)
         return lost
 
-    monkeypatch.setattr(storage, "save_progress", watched)
+    monkeypatch.setattr(storage, "save_progress", record_save)
 
     async def handle(event: Tick) -> None:
         if event.symbol == "slow":

@@ -113,7 +113,7 @@ async def test_a_standby_process_takes_over_when_the_holder_stops(path: Path) ->
 
 
 async def test_a_killed_holder_is_replaced_before_its_lease_expires(path: Path) -> None:
-    """The unlocked journal shows that the holder is dead, so nobody waits for its lease of ten seconds."""
+    """The unlocked journal shows that the holder is dead, so its lease of ten seconds is not waited for."""
     here = Recorder()
     async with SqliteEventStorage(path) as storage, holder_process(path) as other:
         async with InMemoryEventBus(storage) as bus:
