@@ -177,7 +177,7 @@ async def lagging(path: Path, faults: Faults) -> None:
 
 
 async def opening(path: Path, faults: Faults) -> None:
-    """A file that cannot be opened or created on this disk is refused, and leaves no other files."""
+    """Opening or creating a file on this disk raises a typed error, and leaves no other files."""
     for error, calls, _ in FAULTS.values():
         for skip in range(6):
             try:

@@ -113,7 +113,7 @@ def change(content: bytearray, what: str, place: float, more: Any) -> None:
 
 
 def decode_anything(record: StoredRecord, counts: Counter[str]) -> None:
-    """Decode a record with a correct checksum, so that it can only be refused for its content."""
+    """Decode a record with a correct checksum, so that it can only be rejected for its content."""
     try:
         checksum = checksum_of(record[1:11])
         record = record._replace(

@@ -329,7 +329,7 @@ async def test_opening_a_file_without_indexed_upto_raises_a_corrupt_log_error(pa
 async def test_a_rebuild_that_fails_on_a_full_disk_leaves_no_file(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The next attempt, when there is room, would be refused because of the empty file left behind."""
+    """The next attempt, when there is room, would fail because of the empty file left behind."""
     full = sqlite3.OperationalError("database or disk is full")
     full.sqlite_errorcode = sqlite3.SQLITE_FULL
     target = path.with_name("new.db")

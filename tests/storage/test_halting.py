@@ -69,7 +69,7 @@ async def halted_bus(path: Path, handler: FailingHandler) -> AsyncIterator[Sqlit
 
 
 async def test_the_command_line_shows_why_a_subscription_halted_and_resumes_it(path: Path) -> None:
-    """Only the process in which it had halted knew, so to an operator the subscription looked active."""
+    """Only the process that halted it knew, so to an operator the subscription looked active."""
     async with holder_process(path) as other:
         await other.send("poison 2")
         await other.send("publish 1")

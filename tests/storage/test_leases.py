@@ -27,7 +27,7 @@ async def test_only_one_of_several_concurrent_openings_gets_the_subscription(
 async def test_an_opening_grouped_with_a_duplicate_event_gets_the_subscription(
     storage: SqliteEventStorage,
 ) -> None:
-    """The stored event makes the group run again; then the opening found its own first run as the holder."""
+    """The stored event makes the group run again; the opening then found its own first run as the holder."""
     known = Tick("A", 1)
     await storage.store_event(known)
     openings = [storage.open_subscription("held", "now") for _ in range(2)]
@@ -64,7 +64,7 @@ async def test_reopening_a_subscription_during_a_renewal_does_not_lose_the_lease
 async def test_an_opening_grouped_with_a_rejected_call_gets_the_subscription(
     storage: SqliteEventStorage, held: bool
 ) -> None:
-    """The group runs again as a job was refused; then the opening found its own first run as the holder."""
+    """The group runs again after a job fails; the opening then found its own first run as the holder."""
     earlier = await storage.open_subscription("held", "now") if held else None
     epoch = None if earlier is None else earlier.epoch
     has_begun, may_end = threading.Event(), threading.Event()

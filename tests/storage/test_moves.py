@@ -83,7 +83,7 @@ async def test_a_reset_removes_the_dead_letters_of_events_it_delivers_again(path
 
 
 async def test_a_reset_on_a_standby_bus_moves_the_holder(path: Path) -> None:
-    """A dashboard in a second process would refuse a reset that the command line can do."""
+    """A dashboard in a second process would reject a reset that the command line accepts."""
     first, idle = Recorder(), Recorder()
     async with (
         SqliteEventStorage(path) as storage,

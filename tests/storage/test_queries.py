@@ -77,7 +77,7 @@ async def test_an_event_marked_as_processed_is_no_longer_unprocessed(any_storage
 
 
 async def test_unprocessed_events_are_complete_after_any_order_of_calls_and_marks(path: Path) -> None:
-    """What is remembered of the last answer must hide no event: one stored since, or left out by a limit."""
+    """The cache of the last answer must hide no event: neither one stored since, nor one beyond a limit."""
     events = ticks(6)
     async with SqliteEventStorage(path) as storage, SqliteEventStorage(path) as other:
         assert await storage.get_unprocessed_events() == []

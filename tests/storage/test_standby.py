@@ -56,7 +56,7 @@ async def test_a_second_bus_on_a_storage_stands_by_and_takes_over(
 
 
 async def test_a_bus_on_standby_reports_an_unknown_lag_instead_of_zero(storage: SqliteEventStorage) -> None:
-    """A process that does not know the lag would tell a monitor that everything is done."""
+    """A process that does not know the lag would report to a monitor that everything is handled."""
     one, two = InMemoryEventBus(storage), InMemoryEventBus(storage)
     exporter = PrometheusExporter()
     exporter.watch(two)

@@ -63,7 +63,7 @@ async def test_an_exception_in_the_function_rolls_back_rows_and_events(accounts:
 
 
 async def test_a_duplicate_event_rolls_back_the_rows(accounts: SqliteEventStorage) -> None:
-    """If the event is refused, the row that belongs to it must not stay."""
+    """If the event is rejected, the row that belongs to it must not stay."""
     stored = Tick("kim", 1)
     await accounts.store_event(stored)
 
