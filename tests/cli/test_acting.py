@@ -15,7 +15,7 @@ def parked(pabal: Pabal, file: Path) -> dict[int, str]:
     return {letter["id"]: letter["state"] for letter in page["dead_letters"]}
 
 
-def test_one_dead_letter_is_retried(pabal: Pabal, file: Path) -> None:
+def test_dead_letters_retry_retries_one_dead_letter(pabal: Pabal, file: Path) -> None:
     """The command in the runbook would do nothing."""
     done = pabal("dead-letters", "retry", file, 1)
     assert (done.exit_code, done.output) == (
@@ -27,7 +27,9 @@ def test_one_dead_letter_is_retried(pabal: Pabal, file: Path) -> None:
     assert (again.exit_code, again.stderr) == (1, "pabal: nothing was changed\n")
 
 
-def test_all_that_match_are_counted_and_confirmed(pabal: Pabal, file: Path) -> None:
+def test_discarding_all_matching_dead_letters_asks_for_confirmation_with_their_count(
+    pabal: Pabal, file: Path
+) -> None:
     """A slip would discard dead letters that are still needed."""
     dry = pabal("dead-letters", "discard", file, "--subscription", "pack", "--dry-run")
     assert (dry.exit_code, dry.output) == (0, "Discard 2 dead letters for good?\nnothing was changed\n")
@@ -40,7 +42,7 @@ def test_all_that_match_are_counted_and_confirmed(pabal: Pabal, file: Path) -> N
     assert (nothing.exit_code, nothing.output) == (1, "no dead letter matches\n")
 
 
-def test_an_edit_is_checked_against_the_event_class(pabal: Pabal, file: Path) -> None:
+def test_dead_letters_edit_validates_the_payload_against_the_event_class(pabal: Pabal, file: Path) -> None:
     """A payload that no handler can read would replace one that was merely wrong."""
     wrong = pabal("dead-letters", "edit", file, 1, "--set", "quantity=many")
     assert (wrong.exit_code, "quantity" in wrong.stderr) == (1, True)
@@ -53,7 +55,9 @@ def test_an_edit_is_checked_against_the_event_class(pabal: Pabal, file: Path) ->
     assert (done.exit_code, parked(pabal, file)[1]) == (0, "retrying")
 
 
-def test_what_is_being_retried_already_is_left_and_counted(pabal: Pabal, file: Path) -> None:
+def test_retry_all_skips_and_counts_dead_letters_that_are_already_being_retried(
+    pabal: Pabal, file: Path
+) -> None:
     """A user who retries all twice would think that the second time had an effect."""
     pabal("dead-letters", "retry", file, 1)
     rest = pabal("--lang", "ko", "dead-letters", "retry", file, "--all", "--yes")
@@ -66,7 +70,7 @@ def test_what_is_being_retried_already_is_left_and_counted(pabal: Pabal, file: P
     )
 
 
-def test_a_subscription_is_paused_and_resumed_once(pabal: Pabal, file: Path) -> None:
+def test_pausing_or_resuming_a_subscription_twice_fails_the_second_time(pabal: Pabal, file: Path) -> None:
     """A second pause would look as if the first had not worked."""
     assert pabal("subscriptions", "pause", file, "pack").exit_code == 0
     again = pabal("subscriptions", "pause", file, "pack")
@@ -75,7 +79,7 @@ def test_a_subscription_is_paused_and_resumed_once(pabal: Pabal, file: Path) -> 
     assert pabal("subscriptions", "resume", file, "pack").exit_code == 1
 
 
-def test_a_reset_says_what_it_will_do_and_asks(pabal: Pabal, file: Path) -> None:
+def test_subscriptions_reset_describes_the_move_and_asks_for_confirmation(pabal: Pabal, file: Path) -> None:
     """A typing error would deliver everything again."""
     refused = pabal("subscriptions", "reset", file, "pack", "--to", "beginning", input="n\n")
     assert (refused.exit_code, "from position 8 to beginning?" in refused.output) == (1, True)
@@ -85,7 +89,7 @@ def test_a_reset_says_what_it_will_do_and_asks(pabal: Pabal, file: Path) -> None
     assert (view["watermark"], view["lag"]) == (3, 5)
 
 
-def test_a_reset_and_a_replay_take_times_and_say_first_what_they_would_do(pabal: Pabal, file: Path) -> None:
+def test_reset_and_replay_accept_times_and_describe_the_action_in_a_dry_run(pabal: Pabal, file: Path) -> None:
     """Users would have to look up the position for a time, or a dry run would change something."""
     before = pabal("subscriptions", "list", file).output
     dry = pabal("subscriptions", "reset", file, "pack", "--to", "2h", "--dry-run")
@@ -110,13 +114,13 @@ def test_a_reset_and_a_replay_take_times_and_say_first_what_they_would_do(pabal:
     assert (done.exit_code, done.output) == (0, "1 done, now at position 0\n")
 
 
-def test_a_replay_is_asked_for(pabal: Pabal, file: Path) -> None:
+def test_replay_requests_a_replay_of_a_range_of_positions(pabal: Pabal, file: Path) -> None:
     """A read model could not be filled again after a repair."""
     done = pabal("replay", file, "pack", "--from", 1, "--to", 3, "--yes", "--json")
     assert (done.exit_code, json.loads(done.stdout)["pending"]) == (0, True)
 
 
-def test_retention_deletes_the_oldest_and_vacuum_gives_room_back(pabal: Pabal, file: Path) -> None:
+def test_retention_deletes_the_oldest_events_and_vacuum_succeeds_afterwards(pabal: Pabal, file: Path) -> None:
     """The file would grow forever."""
     dry = pabal("retention", file, "--max-events", 2, "--dry-run")
     assert dry.output == "Delete the 6 oldest of 8 events?\nnothing was changed\n"
@@ -129,7 +133,7 @@ def test_retention_deletes_the_oldest_and_vacuum_gives_room_back(pabal: Pabal, f
     assert json.loads(pabal("status", file, "--json").stdout)["totals"]["events"] == 2
 
 
-def test_retention_says_who_holds_what_is_old(
+def test_retention_names_the_subscriptions_that_hold_back_deletion(
     pabal: Pabal, file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The file would grow although it is trimmed every night, without saying what holds it back."""
@@ -148,7 +152,7 @@ def test_retention_says_who_holds_what_is_old(
     assert (again.exit_code, json.loads(again.stdout)) == (0, {"deleted": 0, "held_back_by": ["pack"]})
 
 
-def test_what_was_done_is_written_down(pabal: Pabal, file: Path) -> None:
+def test_the_audit_log_lists_operator_actions_and_their_results(pabal: Pabal, file: Path) -> None:
     """It would be impossible to tell afterwards who trimmed the log."""
     pabal("subscriptions", "pause", file, "pack")
     pabal("retention", file, "--max-events", 2, "--yes")
@@ -192,7 +196,7 @@ def test_what_was_done_is_written_down(pabal: Pabal, file: Path) -> None:
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
-def test_bad_input_is_refused_with_a_sentence_and_a_code(
+def test_invalid_input_exits_with_an_error_code_and_a_one_line_message(
     pabal: Pabal, file: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], code: int, part: str
 ) -> None:
     """A mistake would end in a traceback, or in an action that was not asked for."""

@@ -42,7 +42,7 @@ def damaged(file: Path) -> Path:
     return file
 
 
-def test_a_check_names_everything_that_is_wrong(pabal: Pabal, damaged: Path) -> None:
+def test_check_reports_every_kind_of_damage(pabal: Pabal, damaged: Path) -> None:
     """A backup would be deleted because the check reported the damaged log as healthy."""
     told = pabal("check", damaged)
     first, second, third = told.stdout.splitlines()
@@ -52,7 +52,7 @@ def test_a_check_names_everything_that_is_wrong(pabal: Pabal, damaged: Path) -> 
     assert third == "the index of stream order/o-0 is wrong about version 1 at position 1"
 
 
-def test_a_check_speaks_korean(pabal: Pabal, damaged: Path) -> None:
+def test_check_reports_damage_in_korean(pabal: Pabal, damaged: Path) -> None:
     """When something is broken, the report would be in a foreign language."""
     told = pabal("--lang", "ko", "check", damaged)
     assert (told.exit_code, english_in(told.output)) == (1, [])
@@ -61,7 +61,7 @@ def test_a_check_speaks_korean(pabal: Pabal, damaged: Path) -> None:
     assert third == "스트림 order/o-0의 인덱스가 위치 1의 버전 1과 맞지 않습니다"
 
 
-def test_a_check_tells_programs_the_same(pabal: Pabal, damaged: Path) -> None:
+def test_check_json_output_stays_english_with_lang_ko(pabal: Pabal, damaged: Path) -> None:
     """A monitoring script would raise no alarm, or get output in a language it cannot parse."""
     told = pabal("--lang", "ko", "check", damaged, "--json")
     problems = json.loads(told.stdout)["problems"]
@@ -73,13 +73,13 @@ def test_a_check_tells_programs_the_same(pabal: Pabal, damaged: Path) -> None:
 
 
 @pytest.mark.parametrize("lang", ["en", "ko"])
-def test_a_diagnosis_steers_no_terminal(pabal: Pabal, damaged: Path, lang: str) -> None:
+def test_doctor_escapes_control_characters(pabal: Pabal, damaged: Path, lang: str) -> None:
     """An id chosen by an attacker could hide what follows it from whoever looks for damage."""
     told = pabal("--lang", lang, "doctor", damaged)
     assert (told.exit_code, "\x1b" in told.output, WRITTEN_OUT in told.output) == (2, False, True)
 
 
-def test_a_question_steers_no_terminal(pabal: Pabal, file: Path) -> None:
+def test_a_confirmation_prompt_escapes_control_characters(pabal: Pabal, file: Path) -> None:
     """An event type from a foreign file could rewrite the question that the user answers with yes."""
     rewrite(file, "dead_letters", 1, event_type=f"shop.{RED}")
     asked = pabal("dead-letters", "discard", file, 1, input="n\n")
@@ -97,7 +97,9 @@ def results(pabal: Pabal, file: Path) -> list[tuple[str, bool | None, str]]:
     return [(entry["action"], entry["succeeded"], entry["result"]) for entry in entries]
 
 
-def test_what_fails_is_written_down_too(pabal: Pabal, file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_audit_log_records_a_failed_action(
+    pabal: Pabal, file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The audit log would say that a retention on a full disk never finished."""
     measure = SqliteEventStorage.trim
 
@@ -128,7 +130,7 @@ def interruptible() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("interruptible")
-def test_what_is_interrupted_is_written_down_too(
+def test_the_audit_log_records_an_interrupted_action(
     pabal: Pabal, file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An interrupted vacuum would look as if it were still running."""
@@ -142,7 +144,7 @@ def test_what_is_interrupted_is_written_down_too(
     assert results(pabal, file) == [("vacuum", False, "CancelledError")]
 
 
-def test_what_is_not_finished_is_said_so(pabal: Pabal, file: Path) -> None:
+def test_the_audit_log_shows_an_unfinished_action_as_not_finished(pabal: Pabal, file: Path) -> None:
     """An action of a killed process would look as if it had succeeded."""
     pabal("vacuum", file)
     alter(file, "UPDATE audit SET result = '', succeeded = NULL")
@@ -150,7 +152,7 @@ def test_what_is_not_finished_is_said_so(pabal: Pabal, file: Path) -> None:
     assert "끝나지 않음" in pabal("--lang", "ko", "audit", file).stdout
 
 
-def test_an_action_of_a_user_without_a_name_is_written_down(
+def test_the_audit_log_records_an_action_of_a_user_without_a_name(
     pabal: Pabal, file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """In a container whose user has no name, and on Windows, no action would be possible."""

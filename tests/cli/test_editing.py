@@ -37,7 +37,9 @@ def parked(pabal: Pabal, file: Path) -> tuple[str, object]:
     return letter["state"], letter["event"]["payload"]
 
 
-def test_what_is_saved_in_the_editor_is_delivered(pabal: Pabal, file: Path, editor: Editor) -> None:
+def test_an_edit_retries_with_the_payload_saved_in_the_editor(
+    pabal: Pabal, file: Path, editor: Editor
+) -> None:
     """The user would type a whole payload, and the old one be delivered again."""
     wanted = {"order_id": "o-1", "quantity": 4, "email": "lee@example.com"}
     editor(json.dumps(wanted))
@@ -68,7 +70,7 @@ def test_what_is_saved_in_the_editor_is_delivered(pabal: Pabal, file: Path, edit
         ("{}", 1, "missing required field", "필수 필드"),
     ],
 )
-def test_what_no_handler_could_read_is_refused(
+def test_an_edit_rejects_a_payload_that_does_not_fit_the_event_class(
     pabal: Pabal, file: Path, editor: Editor, left: str, code: int, english: str, korean: str
 ) -> None:
     """A slip in the editor would end in one of Python's messages, or in a payload of another shape."""
@@ -81,7 +83,7 @@ def test_what_no_handler_could_read_is_refused(
     assert parked(pabal, file) == before
 
 
-def test_what_is_left_as_it_was_is_not_delivered(
+def test_an_unchanged_payload_is_not_retried(
     pabal: Pabal, file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A user who changes their mind and closes the editor would still have it delivered."""
@@ -97,7 +99,9 @@ def test_what_is_left_as_it_was_is_not_delivered(
     assert parked(pabal, file) == before
 
 
-def test_what_is_being_retried_already_keeps_its_payload_and_that_is_said(pabal: Pabal, file: Path) -> None:
+def test_editing_a_dead_letter_that_is_being_retried_keeps_its_payload_and_fails(
+    pabal: Pabal, file: Path
+) -> None:
     """A script would take it for done, and the new payload be lost silently."""
     pabal("dead-letters", "retry", file, 1)
     before = parked(pabal, file)
@@ -114,7 +118,7 @@ def test_what_is_being_retried_already_keeps_its_payload_and_that_is_said(pabal:
         ("ko", "(--import로 이벤트 클래스의 모듈을 지정하세요)"),
     ],
 )
-def test_a_class_that_is_not_there_has_its_module_asked_for(
+def test_an_edit_without_the_event_class_asks_for_its_module(
     pabal: Pabal, file: Path, lang: str, hint: str
 ) -> None:
     """A user whose command does not know the event class would not learn how to import it."""
@@ -126,7 +130,7 @@ def test_a_class_that_is_not_there_has_its_module_asked_for(
     assert parked(pabal, file)[0] == "parked"
 
 
-def test_bytes_that_are_no_json_can_be_replaced_whole(pabal: Pabal, file: Path, editor: Editor) -> None:
+def test_an_edit_can_replace_a_payload_that_is_not_json(pabal: Pabal, file: Path, editor: Editor) -> None:
     """A payload that another program wrote and nothing can read could never be fixed."""
     rewrite(file, "dead_letters", 1, payload=b"\xff\x00")
     piecemeal = pabal("dead-letters", "edit", file, 1, *KNOWN, "--set", "quantity=4")

@@ -120,7 +120,9 @@ def place(file: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.mark.parametrize("line", MISTAKEN)
-def test_a_mistake_is_told_in_korean_and_ends_as_in_english(line: str, place: Path, pabal: Pabal) -> None:
+def test_a_usage_error_is_korean_and_has_the_same_exit_code_as_in_english(
+    line: str, place: Path, pabal: Pabal
+) -> None:
     """Users in a hurry would have to read a foreign language, or a script break in another locale."""
     told_so = pabal("--lang", "ko", *line.split(), input="what\nn\n")
     assert HANGUL.search(told_so.output), told_so.output
@@ -131,7 +133,7 @@ def test_a_mistake_is_told_in_korean_and_ends_as_in_english(line: str, place: Pa
 
 
 @pytest.mark.parametrize("path", ["", *(path for path, _ in leaves(commands))])
-def test_a_help_page_is_korean_and_fits(path: str, pabal: Pabal) -> None:
+def test_korean_help_pages_contain_no_english_and_fit_the_terminal(path: str, pabal: Pabal) -> None:
     """There would be English between the lines, or the terminal would break the lines."""
     page = pabal("--lang", "ko", *path.split(), "--help").output
     assert page.startswith(f"사용법: {' '.join(('pabal', path)).strip()} [옵션]")
@@ -140,7 +142,9 @@ def test_a_help_page_is_korean_and_fits(path: str, pabal: Pabal) -> None:
     assert max(click.style(line).count("") + len(HANGUL.findall(line)) for line in page.splitlines()) <= 100
 
 
-def test_an_answer_that_is_neither_is_asked_again_and_no_answer_ends_it(place: Path, pabal: Pabal) -> None:
+def test_a_korean_prompt_repeats_after_an_invalid_answer_and_aborts_without_one(
+    place: Path, pabal: Pabal
+) -> None:
     """A slip would change something, or a script hang."""
     asked = pabal("--lang", "ko", "dead-letters", "retry", "shop.db", "--all", input="what\nn\n")
     assert asked.output.count("데드 레터 2개를 재시도할까요? [y/N]: ") == 2
@@ -158,7 +162,7 @@ def _process(place: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     return warm.run("pabal", *arguments, warm=warm.COMMANDS, cwd=place, env=environment(), timeout=LIMIT)
 
 
-def test_a_korean_locale_is_enough(place: Path) -> None:
+def test_a_korean_locale_selects_korean(place: Path) -> None:
     """Everyone would have to type --lang."""
     ended = subprocess.run(
         [sys.executable, "-m", "pabal", "status", "--bad"],
@@ -180,7 +184,7 @@ def test_a_korean_locale_is_enough(place: Path) -> None:
 @pytest.mark.parametrize(
     "arguments", [("--lang", "ko", "status"), ("--lang=ko", "status"), ("--version", "--lang", "ko")]
 )
-def test_without_the_extra_it_is_told_in_korean_too(place: Path, arguments: tuple[str, ...]) -> None:
+def test_a_missing_cli_extra_is_reported_in_korean(place: Path, arguments: tuple[str, ...]) -> None:
     """The first line that a new user sees would be in a foreign language."""
     script = "import sys; sys.modules['click'] = None; from pabal.cli import main; main()"
     ended = subprocess.run(
@@ -197,7 +201,7 @@ def test_without_the_extra_it_is_told_in_korean_too(place: Path, arguments: tupl
 
 
 @pytest.mark.parametrize("resumed", [False, True])
-def test_a_whole_demo_is_korean(resumed: bool, place: Path) -> None:
+def test_the_demo_prints_no_english_sentences_in_korean(resumed: bool, place: Path) -> None:
     """The first thing that users try would be half English."""
     arguments = ("--lang", "ko", "demo", "--file", "d.db", "--plain")
     played = _process(place, *arguments, "--events", "2500", "--speed", "max")
@@ -208,7 +212,7 @@ def test_a_whole_demo_is_korean(resumed: bool, place: Path) -> None:
     assert english_in(played.stdout) == []
 
 
-def test_what_programs_read_is_the_same_in_every_language(place: Path) -> None:
+def test_json_output_is_the_same_in_every_language(place: Path) -> None:
     """A pipeline would depend on who runs it."""
     for arguments in (("status", "shop.db", "--json"), ("doctor", "shop.db", "--json")):
         english, korean = (_process(place, "--lang", lang, *arguments).stdout for lang in ("en", "ko"))

@@ -58,14 +58,14 @@ def _errors(cls: type[PabalError] = PabalError) -> Iterator[type[PabalError]]:
 # -- the catalogues ---------------------------------------------------------------------------------------
 
 
-def test_every_error_with_a_sentence_of_its_own_has_one_in_korean() -> None:
+def test_every_error_class_with_a_template_has_a_korean_translation() -> None:
     """A Korean operator would read English where it matters most."""
     own = {cls for cls in _errors() if "template" in vars(cls)}
     assert own == set(ALL_ERRORS)
 
 
 @pytest.mark.parametrize("cls", ALL_ERRORS, ids=lambda cls: cls.__name__)
-def test_the_korean_of_an_error_tells_the_same_fields(cls: type[PabalError]) -> None:
+def test_a_korean_error_template_has_the_fields_of_the_english_one(cls: type[PabalError]) -> None:
     """A path or a position would be missing, or the message end in a KeyError."""
     korean, english = (
         {n for _, n, _, _ in Formatter().parse(x) if n} for x in (ALL_ERRORS[cls], cls.template)
@@ -74,14 +74,14 @@ def test_the_korean_of_an_error_tells_the_same_fields(cls: type[PabalError]) -> 
 
 
 @pytest.mark.parametrize("english", sorted({**MISTAKES, **REASONS, **FINDINGS}))
-def test_a_sentence_in_korean_invents_no_field(english: str) -> None:
+def test_a_korean_sentence_uses_only_fields_of_the_english_one(english: str) -> None:
     """It would end in a KeyError instead of the message."""
     said = {**MISTAKES, **REASONS, **FINDINGS}[english]
     korean, known = ({n for _, n, _, _ in Formatter().parse(text) if n} for text in (said, english))
     assert korean <= known
 
 
-def test_every_reason_that_the_library_gives_has_korean(korean: None) -> None:
+def test_every_reason_in_the_library_has_a_korean_translation(korean: None) -> None:
     """Half of the message would be English."""
     without = [(where, text) for where, text in sentences_of_errors() if not HANGUL.search(translate(text))]
     assert without == []
@@ -91,7 +91,9 @@ def test_every_reason_that_the_library_gives_has_korean(korean: None) -> None:
     ("error", "attempt"),
     [(NotRetryableError("closed"), 1), (KeyError("x"), 1), (ValueError("x"), 1), (TimeoutError(), 3)],
 )
-def test_why_a_delivery_was_given_up_has_korean(korean: None, error: Exception, attempt: int) -> None:
+def test_the_reason_for_giving_up_a_delivery_has_a_korean_translation(
+    korean: None, error: Exception, attempt: int
+) -> None:
     """A dead letter would not say why it is one."""
     policy = RetryPolicy(max_attempts=3, never=(KeyError,), retry_on=(TimeoutError,))
     decision = decide_retry(policy, attempt, error, 0.5)
@@ -99,7 +101,7 @@ def test_why_a_delivery_was_given_up_has_korean(korean: None, error: Exception, 
     assert HANGUL.search(translate(decision.reason))
 
 
-def test_an_error_is_told_by_its_fields_and_what_it_quotes_stays(korean: None) -> None:
+def test_an_error_is_translated_by_its_fields_and_quoted_values_stay_unchanged(korean: None) -> None:
     """A value that looks like a sentence would be translated, or a sentence within another one not."""
     error = StorageUnavailableError(path="not registered", reason="the file is read-only")
     assert translate_error(error).startswith("not registered: 읽기 전용 파일입니다. ")
@@ -110,7 +112,7 @@ def test_an_error_is_told_by_its_fields_and_what_it_quotes_stays(korean: None) -
     assert translate_error(NotRetryableError("the exchange is closed")) == "the exchange is closed"
 
 
-def test_an_error_inside_a_sentence_is_found_by_its_form(korean: None) -> None:
+def test_an_error_quoted_in_a_sentence_is_translated_by_its_pattern(korean: None) -> None:
     """Errors quoted by `pabal check` and imports would stay English."""
     error = str(CorruptLogError(path="a.db", position=3, reason="checksum mismatch"))
     assert translate(error) == translate_error(
@@ -121,7 +123,7 @@ def test_an_error_inside_a_sentence_is_found_by_its_form(korean: None) -> None:
     )
 
 
-def test_nothing_is_translated_for_others() -> None:
+def test_english_output_is_not_translated() -> None:
     """English readers would find Korean in their logs."""
     language.choose("en")
     try:
@@ -132,7 +134,7 @@ def test_nothing_is_translated_for_others() -> None:
         language.choose(None)
 
 
-def test_whoever_is_not_asked_for_a_language_can_have_both() -> None:
+def test_in_korean_translates_whatever_the_chosen_language_is() -> None:
     """The dashboard's pages choose the language themselves, whatever the server's language is."""
     language.choose("en")
     try:
@@ -192,7 +194,7 @@ def _file_findings() -> Iterator[Any]:
         yield from check_subscriptions([record], extent, record.updated_at + timedelta(days=days))
 
 
-def test_everything_the_doctor_finds_has_korean(korean: None) -> None:
+def test_every_doctor_finding_has_a_korean_translation(korean: None) -> None:
     """A diagnosis would be half English."""
     texts = {
         text
@@ -219,7 +221,7 @@ def test_everything_the_doctor_finds_has_korean(korean: None) -> None:
         ({"amount": int}, {}, 1),
     ],
 )
-def test_everything_the_schema_check_finds_has_korean(
+def test_every_schema_check_finding_has_a_korean_translation(
     korean: None, before: dict[str, Any], after: dict[str, Any], version: int
 ) -> None:
     """A failed build would not say in Korean what to do."""
@@ -239,14 +241,14 @@ def test_everything_the_schema_check_finds_has_korean(
         assert english_in(translate(text)) == []
 
 
-def test_a_sentence_that_quotes_a_whole_payload_stays_as_it_is() -> None:
+def test_a_very_long_sentence_is_not_translated() -> None:
     """Showing a list of dead letters would take seconds, as each message is compared with all templates."""
     quoted = StorageUnavailableError(path="x" * 500, reason="the file is read-only")
     assert HANGUL.search(in_korean(str(StorageUnavailableError(path="x", reason="the file is read-only"))))
     assert in_korean(str(quoted)) == str(quoted)
 
 
-def test_a_damaged_file_is_told_without_a_position() -> None:
+def test_a_damaged_file_without_a_known_position_is_reported_without_one() -> None:
     """An operator would look for the event at position None."""
     error = CorruptLogError(path="a.db", position=None, reason="truncated to 5 bytes")
     assert str(error) == "a.db: the file of the log is damaged (truncated to 5 bytes). Restore a backup"

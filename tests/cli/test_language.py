@@ -10,7 +10,7 @@ import pytest
 from tests.cli.conftest import Pabal
 
 
-def test_the_option_wins_over_the_environment_and_that_over_the_locale(
+def test_lang_overrides_pabal_lang_which_overrides_the_locale(
     pabal: Pabal, file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A team's scripts would print in the language of each machine."""
@@ -27,7 +27,7 @@ def test_the_option_wins_over_the_environment_and_that_over_the_locale(
     assert "버스의 상태와 이유를" in pabal("--lang", "ko", "status", "--help").output
 
 
-def test_where_no_variable_says_it_the_locale_of_letters_does(
+def test_the_character_locale_decides_the_language_if_no_variable_is_set(
     pabal: Pabal, file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Windows sets none of these variables, and all Korean users would get English."""

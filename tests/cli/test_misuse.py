@@ -23,7 +23,9 @@ READ = "o-\\x1b[2J\\x9b1m\\u202e[/]"
 
 
 @pytest.mark.parametrize("command", [["status"], ["check"], ["audit"], ["doctor"]], ids=" ".join)
-def test_an_empty_file_is_no_log_and_stays_empty(pabal: Pabal, tmp_path: Path, command: list[str]) -> None:
+def test_commands_reject_an_empty_file_and_leave_it_empty(
+    pabal: Pabal, tmp_path: Path, command: list[str]
+) -> None:
     """Reading a truncated log would turn it into a new, healthy one."""
     empty = tmp_path / "empty.db"
     empty.touch()
@@ -33,14 +35,14 @@ def test_an_empty_file_is_no_log_and_stays_empty(pabal: Pabal, tmp_path: Path, c
     assert empty.read_bytes() == b""
 
 
-def test_projections_of_a_server_are_not_said_to_be_none(pabal: Pabal) -> None:
+def test_projections_list_rejects_a_server_instead_of_reporting_none(pabal: Pabal) -> None:
     """Users would think that the projections are gone, although a server never has any."""
     told = pabal("projections", "list", "redis://127.0.0.1:1/0")
     assert told.exit_code == 2
     assert "projections are kept in the SQLite file of a log" in told.output
 
 
-def test_a_terminal_without_the_letters_of_an_event_shows_them_written_out(tmp_path: Path) -> None:
+def test_characters_missing_from_the_terminal_encoding_are_escaped(tmp_path: Path) -> None:
     """A table with a Korean id would end in a traceback in a locale that is not UTF-8."""
     path = tmp_path / "log.db"
 
@@ -59,7 +61,9 @@ def test_a_terminal_without_the_letters_of_an_event_shows_them_written_out(tmp_p
     assert "\\uc8fc\\ubb38-1" in told.stdout
 
 
-def test_an_aggregate_named_as_lists_show_it_is_told_how_to_name_it(pabal: Pabal, file: Path) -> None:
+def test_streams_show_explains_how_to_write_an_aggregate_given_as_type_and_id(
+    pabal: Pabal, file: Path
+) -> None:
     """An aggregate copied from ``events list`` would look as if it had lost its events."""
     assert "no events\n" in pabal("streams", "show", file, "o-9").output
     told = pabal("streams", "show", file, "order/o-1").output
@@ -69,7 +73,7 @@ def test_an_aggregate_named_as_lists_show_it_is_told_how_to_name_it(pabal: Pabal
 
 
 @pytest.mark.parametrize("more", [(), ("--json",), ("--after-version", 7), ("--aggregate-type", "order")])
-def test_an_aggregate_that_the_log_does_not_know_is_refused_like_an_unknown_event(
+def test_streams_show_fails_for_an_unknown_aggregate(
     pabal: Pabal, file: Path, more: tuple[object, ...]
 ) -> None:
     """A script that misspells an id went on as if there were nothing to see."""
@@ -79,7 +83,7 @@ def test_an_aggregate_that_the_log_does_not_know_is_refused_like_an_unknown_even
 
 
 @pytest.mark.parametrize("encoding", ["cp949", "cp1252", "latin-1"])
-def test_json_is_json_where_the_terminal_lacks_letters(tmp_path: Path, encoding: str) -> None:
+def test_json_output_stays_valid_if_the_encoding_lacks_characters(tmp_path: Path, encoding: str) -> None:
     """Windows pipes text in a national encoding, and JSON parsers do not know Python's escapes."""
     path = tmp_path / "log.db"
     name = "café 🎉 주문 → ₩"
@@ -99,14 +103,14 @@ def test_json_is_json_where_the_terminal_lacks_letters(tmp_path: Path, encoding:
     assert event["aggregate_id"] == name
 
 
-def test_the_doctor_calls_a_file_that_is_not_there_a_problem(pabal: Pabal, tmp_path: Path) -> None:
+def test_doctor_reports_a_missing_file_as_a_problem(pabal: Pabal, tmp_path: Path) -> None:
     """A script that ignores warnings would ignore a missing log."""
     told = pabal("doctor", tmp_path / "gone.db")
     assert told.exit_code == 2
     assert "there is no such file" in told.output
 
 
-def test_the_doctor_takes_a_url_of_a_file_as_every_command_does(pabal: Pabal, file: Path) -> None:
+def test_doctor_accepts_a_sqlite_url(pabal: Pabal, file: Path) -> None:
     """The URL that the application is configured with would be refused by the doctor alone."""
     assert "all checksums" in pabal("doctor", f"sqlite:///{file}").output
 
@@ -147,7 +151,7 @@ def test_a_number_beyond_every_log_is_no_damage(
     ],
     ids=" ".join,
 )
-def test_nonsense_is_refused_in_one_line_that_repeats_no_secret(
+def test_invalid_arguments_are_rejected_in_one_line_without_repeating_secrets(
     pabal: Pabal, file: Path, arguments: tuple[str, ...]
 ) -> None:
     """The operator on call would get a traceback, which may contain a password."""
@@ -158,7 +162,7 @@ def test_nonsense_is_refused_in_one_line_that_repeats_no_secret(
     assert "other" not in told.output
 
 
-def test_an_import_of_what_is_no_text_names_the_line(pabal: Pabal, file: Path, tmp_path: Path) -> None:
+def test_importing_a_file_that_is_not_utf8_names_the_line(pabal: Pabal, file: Path, tmp_path: Path) -> None:
     """A wrong file would end in a traceback, as if pabal were at fault."""
     (tmp_path / "wrong.jsonl").write_bytes(b"\n\xff\xfe\n")
     told = pabal("events", "import", file, "--input", tmp_path / "wrong.jsonl")
@@ -186,7 +190,7 @@ def hostile(tmp_path: Path) -> Path:
     return path
 
 
-def test_what_came_from_outside_does_not_steer_the_terminal(pabal: Pabal, hostile: Path) -> None:
+def test_commands_escape_control_characters_in_stored_text(pabal: Pabal, hostile: Path) -> None:
     """An id could clear the operator's screen, overwrite other output, or break the command."""
 
     async def the_id() -> str:
@@ -219,7 +223,7 @@ def test_what_came_from_outside_does_not_steer_the_terminal(pabal: Pabal, hostil
     assert READ in pabal("events", "list", hostile).output
 
 
-def test_a_full_disk_is_told_in_one_line(hostile: Path) -> None:
+def test_a_full_disk_is_reported_in_one_line(hostile: Path) -> None:
     """An export to a full disk would end in a traceback."""
     for command in ("export", "list"):
         with Path("/dev/full").open("w") as full:
@@ -243,7 +247,7 @@ def test_a_full_disk_is_told_in_one_line(hostile: Path) -> None:
     ],
     ids=["stdin", "stdout"],
 )
-def test_a_closed_stream_is_an_empty_one(
+def test_a_closed_standard_stream_is_treated_as_empty(
     file: Path, closed: str, command: list[str], code: int, words: str
 ) -> None:
     """A command of a service without this stream would end in a traceback."""
@@ -255,13 +259,13 @@ def test_a_closed_stream_is_an_empty_one(
 
 
 @pytest.mark.parametrize("command", ["status", "doctor"])
-def test_what_is_no_file_is_not_waited_for(pabal: Pabal, tmp_path: Path, command: str) -> None:
+def test_commands_reject_a_pipe_instead_of_waiting_for_it(pabal: Pabal, tmp_path: Path, command: str) -> None:
     """A command on a pipe without a writer would never return."""
     os.mkfifo(tmp_path / "pipe.db")
     assert "a pipe, a socket or a device, not a file" in pabal(command, tmp_path / "pipe.db").output
 
 
-def test_a_file_whose_name_is_no_text_is_looked_after_like_others(pabal: Pabal, file: Path) -> None:
+def test_commands_work_on_a_file_whose_name_is_not_valid_utf8(pabal: Pabal, file: Path) -> None:
     """Retention would be refused for it, and JSON output end in a traceback."""
     named = file.rename(file.with_name(os.fsdecode(b"shop-\xff.db")))
     assert json.loads(pabal("status", named, "--json").stdout)["target"]["address"].endswith(
@@ -273,7 +277,7 @@ def test_a_file_whose_name_is_no_text_is_looked_after_like_others(pabal: Pabal, 
     assert "retention" in pabal("audit", named).output
 
 
-def test_a_source_that_is_no_text_is_refused(pabal: Pabal, hostile: Path) -> None:
+def test_export_rejects_a_source_with_a_lone_surrogate(pabal: Pabal, hostile: Path) -> None:
     """The export would end in a traceback."""
     told = pabal("events", "export", hostile, "--format", "cloudevents", "--source", "shop-\udcff")
     assert (told.exit_code, "which a CloudEvent cannot hold" in told.output) == (1, True), told.output
@@ -286,7 +290,7 @@ def test_a_source_that_is_no_text_is_refused(pabal: Pabal, hostile: Path) -> Non
         ("ko", "들을 수 있는 주소가 아닙니다: 알 수 없는 호스트입니다 (errno -2)"),
     ],
 )
-def test_a_host_that_nobody_knows_is_said_so(
+def test_dashboard_reports_an_unknown_host(
     file: Path, pabal: Pabal, monkeypatch: pytest.MonkeyPatch, lang: str, words: str
 ) -> None:
     """A mistyped host would end in a traceback, or the dashboard listen elsewhere."""
@@ -301,7 +305,7 @@ def test_a_host_that_nobody_knows_is_said_so(
     assert refused.stderr.endswith(f"{words}\n")
 
 
-def test_ctrl_c_before_the_command_line_is_there_ends_in_silence() -> None:
+def test_ctrl_c_during_the_imports_exits_silently_with_130() -> None:
     """A user who interrupts the command at once would see a traceback through half-imported modules."""
     script = (
         "import sys\n"

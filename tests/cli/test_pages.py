@@ -37,7 +37,7 @@ def leafed(pabal: Pabal, *command: object, hint: str) -> list[list[str]]:
         more = shlex.split(page.stderr.removeprefix(f"{hint}: "))
 
 
-def test_events_are_leafed_through_in_both_directions(pabal: Pabal, file: Path) -> None:
+def test_events_list_can_be_paged_in_both_directions(pabal: Pabal, file: Path) -> None:
     """A user who follows the hints would miss events, or go round in circles."""
     listing = ("events", "list", file, "--limit", 3)
     assert leafed(pabal, *listing, hint="older") == [["8", "7", "6"], ["5", "4", "3"], ["2", "1"]]
@@ -47,7 +47,7 @@ def test_events_are_leafed_through_in_both_directions(pabal: Pabal, file: Path) 
 
 
 @pytest.mark.parametrize(("lang", "hint"), [("en", "next"), ("ko", "다음 쪽")])
-def test_aggregates_are_leafed_through_whatever_their_ids(
+def test_streams_list_can_be_paged_when_ids_contain_quotes(
     pabal: Pabal, tmp_path: Path, lang: str, hint: str
 ) -> None:
     """For a customer called O'Brien, the shell would wait for a closing quotation mark."""
@@ -58,13 +58,13 @@ def test_aggregates_are_leafed_through_whatever_their_ids(
 
 
 @pytest.mark.parametrize(("lang", "hint"), [("en", "next"), ("ko", "다음 쪽")])
-def test_dead_letters_are_leafed_through(pabal: Pabal, file: Path, lang: str, hint: str) -> None:
+def test_dead_letters_list_can_be_paged(pabal: Pabal, file: Path, lang: str, hint: str) -> None:
     """Dead letters beyond the first page would never be seen."""
     listing = ("--lang", lang, "dead-letters", "list", file, "--limit", 1)
     assert leafed(pabal, *listing, hint=hint) == [["1"], ["2"]]
 
 
-def test_a_chain_that_is_too_long_is_cut_and_that_is_said(pabal: Pabal, tmp_path: Path) -> None:
+def test_events_trace_truncates_a_long_chain_and_says_so(pabal: Pabal, tmp_path: Path) -> None:
     """Users would believe that the missing events never happened."""
     first = ShopOrder("o-1", 1)
     effects = [caused_by(ShopPacked(f"o-{n}"), first) for n in range(5000)]
@@ -89,7 +89,7 @@ def test_metadata_is_shown_and_masked_as_payloads_are(pabal: Pabal, tmp_path: Pa
     assert '메타데이터 {"user":"kim","api_token":"t-1"}\n' in whole.stdout
 
 
-def test_what_waits_behind_a_dead_letter_is_counted(pabal: Pabal, tmp_path: Path) -> None:
+def test_dead_letters_show_counts_the_events_queued_behind_it(pabal: Pabal, tmp_path: Path) -> None:
     """A user who discards it would not know how many events that releases."""
 
     async def fill() -> None:

@@ -89,7 +89,7 @@ def lines(count: int) -> Callable[[str], bool]:
     return lambda screen: screen.count("shop.ordered") >= count
 
 
-def test_tail_follows_an_application_that_ends_and_starts_again(file: Path) -> None:
+def test_tail_continues_when_the_application_restarts(file: Path) -> None:
     """An operator who watches a deployment would see nothing of the new version."""
     terminal = Terminal(*_PABAL, "tail", str(file), "--type", "shop.ordered", "--after", "7")
     try:
@@ -105,7 +105,7 @@ def test_tail_follows_an_application_that_ends_and_starts_again(file: Path) -> N
     assert shown[-3:] == ["o-10", "o-11", "o-12"]
 
 
-def test_a_question_on_a_terminal_is_answered_before_anything_happens(file: Path) -> None:
+def test_a_terminal_prompt_is_answered_before_anything_changes(file: Path) -> None:
     """The dead letters would be gone before the answer."""
     command = (*_PABAL, "dead-letters", "discard", str(file), "--all")
     for answer, code, told in (("n", 1, "nothing was changed"), ("y", 0, "2 done")):
@@ -116,7 +116,7 @@ def test_a_question_on_a_terminal_is_answered_before_anything_happens(file: Path
         assert told in terminal.screen
 
 
-def test_colours_are_for_terminals_that_want_them(file: Path) -> None:
+def test_colours_are_used_only_on_terminals_that_allow_them(file: Path) -> None:
     """Escape codes would end up in files, or on the screen of a user who disabled them."""
     doctor, colour = (*_PABAL, "doctor", str(file)), re.compile(r"\x1b\[[0-9;]*3[0-7]m")
     coloured = Terminal(*doctor)
@@ -131,7 +131,9 @@ def test_colours_are_for_terminals_that_want_them(file: Path) -> None:
 
 
 @pytest.mark.parametrize("lang", ["en", "ko"])
-def test_a_terminal_that_has_not_every_letter_is_told_what_it_can(file: Path, lang: str) -> None:
+def test_output_on_a_terminal_with_a_limited_encoding_escapes_missing_characters(
+    file: Path, lang: str
+) -> None:
     """Korean output or a Korean event on such a terminal would end in a traceback."""
     command = (*_PABAL, "--lang", lang, "status", str(file))
     ended = subprocess.run(
@@ -155,7 +157,7 @@ HEADINGS = {
 
 @pytest.mark.parametrize("width", [20, 26, 34, 47, 48, 60])
 @pytest.mark.parametrize("language", ["en", "ko"])
-def test_a_narrow_terminal_loses_nothing_of_a_table(file: Path, width: int, language: str) -> None:
+def test_a_table_loses_no_cells_on_a_narrow_terminal(file: Path, width: int, language: str) -> None:
     """On a phone, columns would be too narrow for a Korean letter, and cells empty."""
     command = (*_PABAL, "--lang", language, "subscriptions", "list", str(file))
     terminal = Terminal(*command, COLUMNS=str(width), NO_COLOR="1")
@@ -168,7 +170,7 @@ def test_a_narrow_terminal_loses_nothing_of_a_table(file: Path, width: int, lang
         assert [heading for heading in HEADINGS[language] if heading not in terminal.screen] == []
 
 
-def test_rows_are_told_apart_where_each_cell_has_a_line(file: Path) -> None:
+def test_table_rows_are_separated_when_each_cell_has_its_own_line(file: Path) -> None:
     """Two dead letters would look like one with twice as many lines."""
     terminal = Terminal(*_PABAL, "dead-letters", "list", str(file), COLUMNS="30", NO_COLOR="1")
     assert terminal.end() == 0
@@ -182,7 +184,7 @@ def pabal(*arguments: str) -> subprocess.CompletedProcess[str]:
     return warm.run("pabal", *arguments, warm=warm.COMMANDS, timeout=LIMIT, env=environment(), cwd=ROOT)
 
 
-def test_an_edit_in_the_editor_is_delivered_by_the_application(file: Path, tmp_path: Path) -> None:
+def test_the_application_delivers_a_dead_letter_edited_in_the_editor(file: Path, tmp_path: Path) -> None:
     """The fix would be made but never arrive."""
     editor = tmp_path / "editor"
     editor.write_text('#!/bin/sh\nsed -i "s/-1/41/" "$1"\n')
@@ -195,7 +197,7 @@ def test_an_edit_in_the_editor_is_delivered_by_the_application(file: Path, tmp_p
     assert (shown["state"], shown["event"]["payload"]["quantity"]) == ("retrying", 41)
 
 
-def test_ctrl_c_at_a_question_ends_with_130_in_a_line_of_its_own(file: Path) -> None:
+def test_ctrl_c_at_a_prompt_exits_with_130_after_a_line_break(file: Path) -> None:
     """Exit code 1 would tell a script that the user had answered no."""
     terminal = Terminal(*_PABAL, "dead-letters", "discard", str(file), "1")
     try:

@@ -44,7 +44,7 @@ QUICK = {
 """Commands that read one page, ask a question, or have their own display."""
 
 
-def test_every_command_is_either_quick_or_shows_how_far_it_is() -> None:
+def test_every_command_is_listed_as_quick_or_shows_progress() -> None:
     """A new command would be silent for minutes, and users would interrupt it."""
     long = {re.split(" FILE| --", line)[0] for line, _ in LONG}
     assert long | QUICK == {path for path, _ in leaves(commands)}
@@ -76,7 +76,7 @@ def place(file: Path, monkeypatch: pytest.MonkeyPatch, pabal: Pabal) -> Path:
 
 
 @pytest.mark.parametrize(("line", "text"), LONG, ids=[line for line, _ in LONG])
-def test_what_takes_long_shows_how_far_it_is(
+def test_long_commands_show_their_progress(
     line: str, text: str, place: Path, pabal: Pabal, screen: StringIO
 ) -> None:
     """Waiting users would not know whether anything happens, and interrupt it."""
@@ -87,7 +87,7 @@ def test_what_takes_long_shows_how_far_it_is(
     assert "\x1b" not in ended.output
 
 
-def test_the_bar_of_the_doctor_moves(place: Path, pabal: Pabal, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_progress_bar_of_doctor_moves(place: Path, pabal: Pabal, monkeypatch: pytest.MonkeyPatch) -> None:
     """It would stay at zero until everything is done."""
     told: list[int] = []
 
@@ -100,7 +100,9 @@ def test_the_bar_of_the_doctor_moves(place: Path, pabal: Pabal, monkeypatch: pyt
     assert told[-1] == 100
 
 
-def test_the_bar_of_an_export_moves(tmp_path: Path, pabal: Pabal, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_progress_bar_of_an_export_moves(
+    tmp_path: Path, pabal: Pabal, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """With a limit of millions, it would show nothing for minutes."""
     told: list[int] = []
 
@@ -121,7 +123,7 @@ def test_the_bar_of_an_export_moves(tmp_path: Path, pabal: Pabal, monkeypatch: p
 
 
 @pytest.mark.parametrize("line", [line for line, _ in LONG if not line.startswith("bench")])
-def test_without_a_terminal_there_is_no_bar(line: str, place: Path, pabal: Pabal) -> None:
+def test_no_progress_bar_is_shown_without_a_terminal(line: str, place: Path, pabal: Pabal) -> None:
     """A log file of a nightly job would be full of escape codes."""
     ended = pabal(*line.replace("FILE", place.name).split())
     assert "\x1b" not in ended.output

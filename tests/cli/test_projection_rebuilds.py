@@ -45,7 +45,7 @@ def _quantities(file: Path) -> list[tuple[Any, ...]]:
     return asyncio.run(read())
 
 
-def test_a_damaged_model_is_built_anew(pabal: Pabal, projected: Path) -> None:
+def test_rebuild_repairs_a_damaged_projection(pabal: Pabal, projected: Path) -> None:
     """Fixing wrong rows in a read model would need a release."""
 
     async def damage() -> None:
@@ -64,7 +64,7 @@ def test_a_damaged_model_is_built_anew(pabal: Pabal, projected: Path) -> None:
     )
 
 
-def test_a_model_of_a_live_application_is_built_anew(file: Path) -> None:
+def test_rebuild_works_while_the_application_runs(file: Path) -> None:
     """The application would have to stop for it, or stop because of it."""
     with application(file) as app:
         assert app.says() == "running at 8"
@@ -76,7 +76,7 @@ def test_a_model_of_a_live_application_is_built_anew(file: Path) -> None:
         assert app.order("o-10") == "reached 9"
 
 
-def test_another_version_is_not_put_in_place_without_a_question(pabal: Pabal, projected: Path) -> None:
+def test_rebuild_asks_before_replacing_another_version(pabal: Pabal, projected: Path) -> None:
     """Code of the next release would stop the projection of the running one."""
     rebuild = ("projections", "rebuild", projected, "tests.cli.models:Slow")
     refused = pabal(*rebuild, input="n\n")
@@ -102,7 +102,7 @@ def test_another_version_is_not_put_in_place_without_a_question(pabal: Pabal, pr
         ("tests.cli.models:Failing", 1, "its handler for 'shop.ordered' raised ValueError"),
     ],
 )
-def test_what_cannot_be_built_is_refused_and_the_live_model_stays(
+def test_a_rejected_rebuild_leaves_the_live_projection_unchanged(
     pabal: Pabal, projected: Path, model: str, code: int, part: str
 ) -> None:
     """A mistake would end in a traceback, or remove the model that the application still reads."""
@@ -118,7 +118,7 @@ def test_what_cannot_be_built_is_refused_and_the_live_model_stays(
         assert english_in(korean.stderr) == []
 
 
-def test_a_trimmed_log_is_not_built_from_in_either_language(pabal: Pabal, projected: Path) -> None:
+def test_rebuild_rejects_a_trimmed_log_in_both_languages(pabal: Pabal, projected: Path) -> None:
     """Good tables would be replaced by ones that lack the beginning."""
     assert pabal("retention", projected, "--max-events", 3, "--yes").exit_code == 0
     rebuild = ("projections", "rebuild", projected, "tests.cli.models:Quantities")
@@ -128,7 +128,7 @@ def test_a_trimmed_log_is_not_built_from_in_either_language(pabal: Pabal, projec
     assert listed(pabal, projected)[0]["position"] == 8
 
 
-def test_ctrl_c_leaves_the_live_model_as_it_was(file: Path, pabal: Pabal) -> None:
+def test_ctrl_c_during_a_rebuild_leaves_the_live_projection_unchanged(file: Path, pabal: Pabal) -> None:
     """Half a model would stay in the file and hold back retention, or the application lose its tables."""
     asyncio.run(_project(file, more=3000))
     before = listed(pabal, file, "--rows")

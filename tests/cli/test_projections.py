@@ -53,7 +53,7 @@ def listed(pabal: Pabal, file: Path, *more: str) -> list[dict[str, Any]]:
     return found
 
 
-def test_projections_are_listed_for_people_and_programs(pabal: Pabal, projected: Path) -> None:
+def test_projections_list_prints_a_table_and_json(pabal: Pabal, projected: Path) -> None:
     """The operator on call would need SQL to see how far a read model is."""
     told = pabal("projections", "list", projected, "--rows")
     assert told.output.splitlines()[0].split() == [
@@ -73,7 +73,7 @@ def test_projections_are_listed_for_people_and_programs(pabal: Pabal, projected:
     assert listed(pabal, projected, "--rows")[0]["rows"] == {"quantities": 5}
 
 
-def test_a_file_without_projections_says_so(pabal: Pabal, file: Path) -> None:
+def test_projections_list_says_that_a_file_has_no_projection(pabal: Pabal, file: Path) -> None:
     """Empty output would look like a failure."""
     assert pabal("projections", "list", file).output == "there is no projection\n"
     refused = pabal("projections", "remove", file, "quantities", "--yes")
@@ -83,7 +83,9 @@ def test_a_file_without_projections_says_so(pabal: Pabal, file: Path) -> None:
     )
 
 
-def test_a_projection_is_removed_after_a_question_and_written_down(pabal: Pabal, projected: Path) -> None:
+def test_projections_remove_asks_first_and_is_recorded_in_the_audit_log(
+    pabal: Pabal, projected: Path
+) -> None:
     """A typing error would cost a read model, without a record of who did it."""
     question = "Drop 'quantities' and its tables (quantities)? Only its class can rebuild them."
     remove = ("projections", "remove", projected, "quantities")
@@ -105,14 +107,14 @@ def test_a_projection_is_removed_after_a_question_and_written_down(pabal: Pabal,
     assert listed(pabal, projected)[0]["position"] == 8
 
 
-def test_what_cannot_be_built_again_is_said_before_it_goes(pabal: Pabal, file: Path) -> None:
+def test_projections_remove_warns_if_a_trimmed_log_prevents_a_rebuild(pabal: Pabal, file: Path) -> None:
     """Tables would be dropped in the belief that the log can still rebuild them."""
     asyncio.run(_project(file, trim=True))
     dry = pabal("projections", "remove", file, "quantities", "--dry-run")
     assert "The log was trimmed: they cannot be rebuilt." in dry.output
 
 
-def test_what_an_interrupted_rebuild_has_left_is_shown_and_dropped_alone(pabal: Pabal, file: Path) -> None:
+def test_an_unfinished_rebuild_is_listed_and_can_be_dropped_by_itself(pabal: Pabal, file: Path) -> None:
     """It holds back retention, and only manual SQL could remove it."""
     asyncio.run(_project(file, interrupt=True))
     assert "version 1, at position 4" in pabal("projections", "list", file).output
@@ -135,7 +137,7 @@ def test_what_an_interrupted_rebuild_has_left_is_shown_and_dropped_alone(pabal: 
         ("ko", "'quantities': 다시 만들다 남은 것이 없습니다"),
     ],
 )
-def test_what_somebody_else_has_dropped_meanwhile_is_not_said_to_be_done(
+def test_dropping_an_unfinished_rebuild_fails_if_it_was_dropped_meanwhile(
     pabal: Pabal, file: Path, monkeypatch: pytest.MonkeyPatch, lang: str, said: str
 ) -> None:
     """Two operators who clean up at once would both be told that they removed it."""
@@ -151,7 +153,7 @@ def test_what_somebody_else_has_dropped_meanwhile_is_not_said_to_be_done(
     assert (late.exit_code, late.stderr) == (1, f"pabal: {said}\n")
 
 
-def test_projections_are_told_in_korean(pabal: Pabal, projected: Path) -> None:
+def test_projections_commands_print_korean(pabal: Pabal, projected: Path) -> None:
     """A Korean operator would be asked in English whether to drop tables."""
     listing = pabal("--lang", "ko", "projections", "list", projected, "--rows").output
     assert "프로젝션" in listing
@@ -198,7 +200,7 @@ def _pabal(*arguments: str) -> subprocess.CompletedProcess[str]:
     return warm.run("pabal", *arguments, warm=warm.COMMANDS, timeout=LIMIT, env=environment(), cwd=ROOT)
 
 
-def test_a_projection_of_a_live_application_is_listed_and_removed_from_outside(file: Path) -> None:
+def test_a_projection_of_a_running_application_can_be_listed_and_removed(file: Path) -> None:
     """With the application running, an operator could not see its models, or would damage them."""
     with application(file) as app:
         assert app.says() == "running at 8"

@@ -55,7 +55,7 @@ def test_every_reading_command_prints_text_and_json(pabal: Pabal, file: Path, co
     json.loads(machine.stdout)
 
 
-def test_status_of_many_troubles_says_how_many_more_there_are(pabal: Pabal, tmp_path: Path) -> None:
+def test_status_limits_the_reasons_and_counts_the_rest(pabal: Pabal, tmp_path: Path) -> None:
     """Thousands of reasons would scroll the health out of sight, and say no more than fifty."""
     path = tmp_path / "shop.db"
 
@@ -73,7 +73,7 @@ def test_status_of_many_troubles_says_how_many_more_there_are(pabal: Pabal, tmp_
     assert len(json.loads(pabal("status", path, "--json").stdout)["reasons"]) == 60
 
 
-def test_status_says_what_is_stuck(pabal: Pabal, file: Path) -> None:
+def test_status_names_what_is_stuck(pabal: Pabal, file: Path) -> None:
     """The operator on call would have to search for it."""
     told = pabal("status", file)
     assert "degraded" in told.output
@@ -81,7 +81,7 @@ def test_status_says_what_is_stuck(pabal: Pabal, file: Path) -> None:
     assert "8 events, 1 subscription, largest lag 0" in told.output
 
 
-def test_events_are_listed_filtered_and_by_page(pabal: Pabal, file: Path) -> None:
+def test_events_list_filters_and_pages(pabal: Pabal, file: Path) -> None:
     """The filter of the command line would work differently from that of the dashboard."""
     page = json.loads(pabal("events", "list", file, "--type", "shop.*ed", "--limit", 3, "--json").stdout)
     assert [event["position"] for event in page["events"]] == [8, 7, 6]
@@ -91,7 +91,7 @@ def test_events_are_listed_filtered_and_by_page(pabal: Pabal, file: Path) -> Non
     assert "no event matches" in pabal("events", "list", file, "--since", "2999-01-01").output
 
 
-def test_a_trace_is_drawn_and_an_event_is_shown(pabal: Pabal, file: Path) -> None:
+def test_events_trace_draws_the_tree_and_events_show_prints_the_event(pabal: Pabal, file: Path) -> None:
     """Cause and effect would have to be pieced together by hand."""
     page = json.loads(pabal("events", "list", file, "--type", "shop.packed", "--json").stdout)
     packed = page["events"][-1]
@@ -109,7 +109,7 @@ def test_a_trace_is_drawn_and_an_event_is_shown(pabal: Pabal, file: Path) -> Non
     assert tree["roots"][0]["effects"][0]["event"]["event_id"] == packed["event_id"]
 
 
-def test_streams_that_share_an_id_are_told_apart(pabal: Pabal, tmp_path: Path) -> None:
+def test_streams_show_distinguishes_streams_that_share_an_id(pabal: Pabal, tmp_path: Path) -> None:
     """Two histories would follow each other, each beginning with version 1, as if they were one."""
 
     async def fill() -> None:
@@ -123,7 +123,7 @@ def test_streams_that_share_an_id_are_told_apart(pabal: Pabal, tmp_path: Path) -
     assert [line.split()[0] for line in one.splitlines()] == ["version", "1"]
 
 
-def test_an_event_is_shown_with_what_failed_before_it_succeeded(pabal: Pabal, file: Path) -> None:
+def test_events_show_includes_failed_attempts_of_a_delivery_that_succeeded(pabal: Pabal, file: Path) -> None:
     """Errors of a past incident would be gone once the event is handled."""
     letter = json.loads(pabal("dead-letters", "show", file, 1, "--json").stdout)
     asyncio.run(retry_dead_letters(file))
@@ -137,7 +137,7 @@ def test_an_event_is_shown_with_what_failed_before_it_succeeded(pabal: Pabal, fi
     assert "ValueError: no such quantity for kim@example.com" in lines[0]
 
 
-def test_an_export_holds_every_event_with_its_payload(pabal: Pabal, file: Path, tmp_path: Path) -> None:
+def test_events_export_writes_every_event_with_its_payload(pabal: Pabal, file: Path, tmp_path: Path) -> None:
     """An exported file would lack events, or values."""
     done = pabal("events", "export", file, "--type", "shop.ordered", "-o", tmp_path / "out.jsonl")
     assert (done.exit_code, done.stderr) == (0, "5 events written\n")
@@ -146,13 +146,13 @@ def test_an_export_holds_every_event_with_its_payload(pabal: Pabal, file: Path, 
     assert rows[0]["payload"]["email"] == "kim@example.com"
 
 
-def test_tail_shows_the_past_from_a_cursor_and_ends_after_a_count(pabal: Pabal, file: Path) -> None:
+def test_tail_starts_at_a_cursor_and_stops_after_count_events(pabal: Pabal, file: Path) -> None:
     """Users could not catch up on events published while they were not watching."""
     told = pabal("tail", file, "--after", "6", "--count", 2, "--json")
     assert [json.loads(line)["position"] for line in told.output.splitlines()] == [7, 8]
 
 
-def test_a_backup_is_a_log_of_its_own(pabal: Pabal, file: Path, tmp_path: Path) -> None:
+def test_a_backup_is_a_readable_log(pabal: Pabal, file: Path, tmp_path: Path) -> None:
     """The copy would turn out to be unreadable when it is needed."""
     assert pabal("backup", file, tmp_path / "copy.db").exit_code == 0
     assert json.loads(pabal("status", tmp_path / "copy.db", "--json").stdout)["totals"]["events"] == 8
@@ -161,7 +161,7 @@ def test_a_backup_is_a_log_of_its_own(pabal: Pabal, file: Path, tmp_path: Path) 
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
-def test_the_shell_is_told_how_to_complete(pabal: Pabal, shell: str) -> None:
+def test_completion_prints_a_script_for_the_shell(pabal: Pabal, shell: str) -> None:
     """Completion would be documented but missing."""
     assert f"_PABAL_COMPLETE={shell}_complete" in pabal("completion", shell).output
 
@@ -184,7 +184,7 @@ def test_the_shell_completes_commands_options_and_choices(typed: str, offered: l
     assert ended.stdout.splitlines() == [f"plain,{word}" for word in offered]
 
 
-def test_bench_measures_each_way(pabal: Pabal, tmp_path: Path) -> None:
+def test_bench_measures_every_storage(pabal: Pabal, tmp_path: Path) -> None:
     """A figure would be missing."""
     told = pabal("bench", "--events", 1000, "--rounds", 1, "--directory", tmp_path, "--json")
     assert [one["way"] for one in json.loads(told.stdout)] == [

@@ -12,14 +12,14 @@ from pabal.cli.demo_files import resume_command
 from pabal.cli.shell import typed
 
 
-def test_words_are_held_together_as_the_shell_at_hand_wants_it() -> None:
+def test_arguments_are_quoted_for_the_current_platforms_shell() -> None:
     """On Windows, the quotes of a POSIX shell would be taken for a part of the file's name."""
     words = ["pabal", "demo", "--file", r"C:\My data\x.db"]
     assert typed(words, windows=True) == r'pabal demo --file "C:\My data\x.db"'
     assert typed(words, windows=False) == r"pabal demo --file 'C:\My data\x.db'"
 
 
-def test_a_program_found_by_its_name_is_called_by_it_though_its_file_has_a_suffix(
+def test_a_hint_names_a_program_on_path_without_its_file_suffix(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """On Windows, every hint would begin with the full path of the environment."""

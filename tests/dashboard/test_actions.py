@@ -11,7 +11,7 @@ from pabal import DomainEvent, InMemoryEventBus, InMemoryEventStorage
 from tests.dashboard.support import Scale, client, own_page
 
 
-async def test_nothing_can_be_changed_unless_that_was_allowed(bus: InMemoryEventBus) -> None:
+async def test_actions_are_rejected_unless_allow_actions_is_set(bus: InMemoryEventBus) -> None:
     """A user who only wanted to look could discard dead letters."""
     async with client(bus) as http:
         headers = await own_page(http)
@@ -28,7 +28,9 @@ async def test_nothing_can_be_changed_unless_that_was_allowed(bus: InMemoryEvent
     assert len(await bus.dead_letters.list()) == 2
 
 
-async def test_a_group_is_retried_and_the_audit_log_says_by_whom(bus: InMemoryEventBus, scale: Scale) -> None:
+async def test_retrying_a_group_is_recorded_in_the_audit_log_with_the_user(
+    bus: InMemoryEventBus, scale: Scale
+) -> None:
     """The button would retry nothing, or nobody could tell later who pressed it."""
     scale.mended = True
     async with client(bus, allow_actions=True) as http:
@@ -43,7 +45,7 @@ async def test_a_group_is_retried_and_the_audit_log_says_by_whom(bus: InMemoryEv
     assert scale.seen == [500, 0, -1]
 
 
-async def test_what_came_of_an_action_is_told_in_both_languages(bus: InMemoryEventBus) -> None:
+async def test_the_audit_log_shows_results_in_both_languages(bus: InMemoryEventBus) -> None:
     """A Korean operator would read in English why an action failed, in the only place that records it."""
     async with client(bus, allow_actions=True) as http:
         letter = (await http.get("/api/dead-letters/1")).json()["letter"]
@@ -57,7 +59,7 @@ async def test_what_came_of_an_action_is_told_in_both_languages(bus: InMemoryEve
     assert re.search("[가-힣]", entry["result_ko"])
 
 
-async def test_a_group_that_has_changed_is_left_alone(bus: InMemoryEventBus) -> None:
+async def test_a_group_that_has_changed_is_not_discarded(bus: InMemoryEventBus) -> None:
     """A page that shows two dead letters would discard a third one that was parked meanwhile."""
     async with client(bus, allow_actions=True) as http:
         body = {"filter": {"subscription": "scale"}, "count": 1}
@@ -66,7 +68,7 @@ async def test_a_group_that_has_changed_is_left_alone(bus: InMemoryEventBus) -> 
     assert len(await bus.dead_letters.list()) == 2
 
 
-async def test_a_group_is_discarded_for_good(bus: InMemoryEventBus) -> None:
+async def test_discarding_a_group_removes_its_dead_letters(bus: InMemoryEventBus) -> None:
     """The button would discard nothing, or more than the page shows."""
     async with client(bus, allow_actions=True) as http:
         headers = await own_page(http)
@@ -82,7 +84,7 @@ async def test_a_group_is_discarded_for_good(bus: InMemoryEventBus) -> None:
     assert await bus.dead_letters.list() == []
 
 
-async def test_one_is_edited_and_retried(bus: InMemoryEventBus, scale: Scale) -> None:
+async def test_a_dead_letter_can_be_edited_and_retried(bus: InMemoryEventBus, scale: Scale) -> None:
     """A payload with one wrong number could only be discarded."""
     async with client(bus, allow_actions=True, payloads="masked") as http:
         letter = (await http.get("/api/dead-letters/1")).json()["letter"]
@@ -101,7 +103,7 @@ class Crate(DomainEvent):
     labels: list[dict[str, str]]
 
 
-async def test_what_was_hidden_within_a_list_is_put_back() -> None:
+async def test_an_edit_restores_values_masked_within_a_list() -> None:
     """Editing one label would replace all masked addresses by three dots."""
     seen: list[Crate] = []
 
@@ -132,7 +134,7 @@ async def test_what_was_hidden_within_a_list_is_put_back() -> None:
     ("payload", "status"),
     [({"parcel": "p-2"}, 422), ({"parcel": "p-2", "grams": "much", "email": ""}, 422)],
 )
-async def test_a_payload_that_does_not_fit_changes_nothing(
+async def test_an_edit_rejects_a_payload_that_does_not_fit_the_class(
     bus: InMemoryEventBus, payload: dict[str, Any], status: int
 ) -> None:
     """A typing error in the editor would lose the dead letter."""
@@ -144,7 +146,7 @@ async def test_a_payload_that_does_not_fit_changes_nothing(
         assert (await http.get("/api/dead-letters/1")).json()["letter"]["revision"] == revision
 
 
-async def test_what_is_gone_or_changed_is_said_so(bus: InMemoryEventBus) -> None:
+async def test_actions_on_missing_or_changed_dead_letters_are_rejected(bus: InMemoryEventBus) -> None:
     """A stale page would act on something other than it shows."""
     async with client(bus, allow_actions=True) as http:
         headers = await own_page(http)
@@ -171,7 +173,7 @@ async def test_what_is_gone_or_changed_is_said_so(bus: InMemoryEventBus) -> None
         assert (await http.post("/api/subscriptions/reset", json=untyped, headers=headers)).status_code == 400
 
 
-async def test_a_reset_says_first_what_it_would_do(bus: InMemoryEventBus) -> None:
+async def test_the_plan_of_a_reset_shows_what_it_would_do(bus: InMemoryEventBus) -> None:
     """A user could deliver a year of events again without knowing it."""
     async with client(bus) as http:
         plan = (await http.get("/api/subscriptions/reset", params={"name": "scale", "start": "1"})).json()
@@ -187,7 +189,7 @@ async def test_a_reset_says_first_what_it_would_do(bus: InMemoryEventBus) -> Non
     assert re.search("[가-힣]", error["message_ko"])
 
 
-async def test_a_plan_says_what_would_be_skipped(bus: InMemoryEventBus) -> None:
+async def test_the_plan_of_a_reset_counts_skipped_events(bus: InMemoryEventBus) -> None:
     """A user could skip events for good without knowing how many."""
     await bus.stop()
     async with client(bus.storage, allow_actions=True) as http:
@@ -197,7 +199,9 @@ async def test_a_plan_says_what_would_be_skipped(bus: InMemoryEventBus) -> None:
     assert plan.json() == {"watermark": 0, "start": 4, "again": 0, "skipped": 4}
 
 
-async def test_several_are_retried_as_far_as_they_can(bus: InMemoryEventBus, scale: Scale) -> None:
+async def test_retrying_several_dead_letters_skips_those_that_are_gone(
+    bus: InMemoryEventBus, scale: Scale
+) -> None:
     """One dead letter that was discarded meanwhile would keep the others from being retried."""
     scale.mended = True
     async with client(bus, allow_actions=True) as http:
@@ -208,7 +212,7 @@ async def test_several_are_retried_as_far_as_they_can(bus: InMemoryEventBus, sca
     assert await bus.dead_letters.list() == []
 
 
-async def test_a_subscription_is_paused_reset_and_resumed(bus: InMemoryEventBus, scale: Scale) -> None:
+async def test_a_subscription_can_be_paused_reset_and_resumed(bus: InMemoryEventBus, scale: Scale) -> None:
     """The buttons of the page would do nothing."""
     async with client(bus, allow_actions=True) as http:
         headers = await own_page(http)
@@ -228,7 +232,7 @@ async def test_a_subscription_is_paused_reset_and_resumed(bus: InMemoryEventBus,
         assert actions == ["resume", "reset", "pause"]
 
 
-async def test_the_file_of_a_stopped_bus_can_be_steered(bus: InMemoryEventBus, scale: Scale) -> None:
+async def test_actions_work_on_the_file_of_a_stopped_bus(bus: InMemoryEventBus, scale: Scale) -> None:
     """After a crash loop, the application would have to run before anything could be fixed."""
     await bus.stop()
     async with client(bus.storage, allow_actions=True) as http:

@@ -73,7 +73,7 @@ def one_of_each(window: Watched) -> list[str]:
 
 @pytest.mark.parametrize("language", ["en", "ko"])
 @pytest.mark.parametrize(("width", "dark"), [(1280, False), (1280, True), (360, False)])
-def test_every_screen_is_whole_and_open_to_everybody(
+def test_every_screen_renders_fits_and_passes_accessibility_checks(
     chromium: Browser, base: str, language: str, width: int, dark: bool
 ) -> None:
     """A screen would throw, be in the wrong language, overflow on a phone, or be unusable with a reader."""
@@ -99,7 +99,7 @@ def test_every_screen_is_whole_and_open_to_everybody(
             assert grave == [], path
 
 
-def test_a_group_is_retried_from_the_overview(chromium: Browser, base: str, stage: Stage) -> None:
+def test_the_overview_can_retry_a_group(chromium: Browser, base: str, stage: Stage) -> None:
     """The button next to the trouble would not fix it."""
     with opened(chromium, base) as window:
         settle(window)
@@ -115,7 +115,9 @@ def test_a_group_is_retried_from_the_overview(chromium: Browser, base: str, stag
         expect(page.locator("tbody tr").first).to_contain_text("subscription=mail")
 
 
-def test_an_event_shows_what_failed_before_it_succeeded(chromium: Browser, base: str, stage: Stage) -> None:
+def test_the_event_page_shows_failed_attempts_of_a_delivery_that_succeeded(
+    chromium: Browser, base: str, stage: Stage
+) -> None:
     """The page of a late event would say that it was handled, but not why so late."""
     with opened(chromium, base) as window:
         settle(window)
@@ -141,7 +143,7 @@ def test_an_event_shows_what_failed_before_it_succeeded(chromium: Browser, base:
         expect(attempts.last).to_contain_text("Then succeeded")
 
 
-def test_a_dead_letter_is_edited_and_retried(chromium: Browser, base: str) -> None:
+def test_the_page_can_edit_and_retry_a_dead_letter(chromium: Browser, base: str) -> None:
     """A wrong number in a payload could not be fixed in the page, or a typing error would be sent."""
     with opened(chromium, base) as window:
         settle(window)
@@ -168,7 +170,7 @@ def test_a_dead_letter_is_edited_and_retried(chromium: Browser, base: str) -> No
         window.faults.clear()  # and the 404 of the dead letter
 
 
-def test_a_subscription_is_paused_and_resumed(chromium: Browser, base: str) -> None:
+def test_the_page_can_pause_and_resume_a_subscription(chromium: Browser, base: str) -> None:
     """The button would do nothing, or the page not show that it did."""
     with opened(chromium, base) as window:
         settle(window)
@@ -182,7 +184,7 @@ def test_a_subscription_is_paused_and_resumed(chromium: Browser, base: str) -> N
         expect(row.locator(".badge").first).to_have_text("active")
 
 
-def test_the_filter_lives_in_the_address(chromium: Browser, base: str) -> None:
+def test_the_url_contains_the_filter(chromium: Browser, base: str) -> None:
     """A shared link would show something else than the sender sees."""
     with opened(chromium, base) as window:
         page = window.open("events")
@@ -274,7 +276,7 @@ def test_payloads_are_shown_as_text(chromium: Browser, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("language", "said"), [("en", "the file is read-only"), ("ko", "읽기 전용 파일입니다")]
 )
-def test_a_log_that_cannot_be_read_is_told_until_it_can(
+def test_the_page_warns_while_the_log_cannot_be_read(
     chromium: Browser, monkeypatch: pytest.MonkeyPatch, language: str, said: str
 ) -> None:
     """Old figures would be shown as if all were well, while the disk is gone."""
@@ -299,7 +301,7 @@ def test_a_log_that_cannot_be_read_is_told_until_it_can(
         expect(page.locator(".bar .badge")).to_have_class("badge ok")
 
 
-def test_a_token_is_asked_for_and_its_link_leaves_no_trace(chromium: Browser) -> None:
+def test_the_page_asks_for_a_token_and_removes_it_from_the_url(chromium: Browser) -> None:
     """The token would stay in the address, and appear on the next screenshot."""
     app = create_dashboard(InMemoryEventStorage(), token=TOKEN)
     with served(app) as base, opened(chromium, base) as window:

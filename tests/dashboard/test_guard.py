@@ -21,7 +21,7 @@ RETRY = {"ids": [1]}
 @pytest.mark.parametrize(
     "host", ["evil.example", "127.0.0.1.evil.example", "localhost.evil.example", "a@127.0.0.1", "[::1", ""]
 )
-async def test_a_forged_host_is_refused(host: str) -> None:
+async def test_an_unknown_host_header_is_rejected(host: str) -> None:
     """A foreign page could point its own host name at this machine and read the log (DNS rebinding)."""
     async with client(InMemoryEventStorage()) as http:
         response = await http.get("/api/report", headers={"host": host})
@@ -30,13 +30,13 @@ async def test_a_forged_host_is_refused(host: str) -> None:
 
 
 @pytest.mark.parametrize("host", ["localhost:9", "127.0.0.1:8420", "[::1]:8420", "127.0.0.2", "LOCALHOST"])
-async def test_this_machine_goes_by_its_names(host: str) -> None:
+async def test_the_names_of_this_machine_are_accepted_as_host(host: str) -> None:
     """The dashboard could not be opened under one of its machine's own names."""
     async with client(InMemoryEventStorage()) as http:
         assert (await http.get("/api/report", headers={"host": host})).status_code == 200
 
 
-async def test_another_name_has_to_be_allowed() -> None:
+async def test_another_host_name_must_be_allowed() -> None:
     """An operator could not give the dashboard a host name, or anyone could."""
     async with client(InMemoryEventStorage(), allowed_hosts=("ops.example.com",)) as http:
         assert (await http.get("/api/report", headers={"host": "ops.example.com"})).status_code == 200
@@ -53,9 +53,7 @@ async def test_another_name_has_to_be_allowed() -> None:
         {"sec-fetch-site": "same-site"},
     ],
 )
-async def test_a_post_from_another_site_changes_nothing(
-    bus: InMemoryEventBus, headers: dict[str, str]
-) -> None:
+async def test_a_cross_site_post_is_rejected(bus: InMemoryEventBus, headers: dict[str, str]) -> None:
     """A foreign page could retry dead letters through the browser of whoever opens it."""
     async with client(bus, allow_actions=True) as http:
         mine = await own_page(http)
@@ -66,7 +64,7 @@ async def test_a_post_from_another_site_changes_nothing(
 
 
 @pytest.mark.parametrize("given", [{}, {"x-csrf-token": ""}, {"x-csrf-token": "0" * 64}])
-async def test_a_change_needs_the_proof_that_our_page_sent_it(
+async def test_an_action_requires_the_csrf_token_of_the_session(
     bus: InMemoryEventBus, given: dict[str, str]
 ) -> None:
     """A form in an old browser, which sends no Origin, could act with the user's cookie."""
@@ -76,7 +74,7 @@ async def test_a_change_needs_the_proof_that_our_page_sent_it(
     assert len(await bus.dead_letters.list()) == 2
 
 
-async def test_without_a_token_only_this_machine_is_served() -> None:
+async def test_without_a_token_only_local_clients_are_served() -> None:
     """Anyone who can reach the port could read the log."""
     async with client(InMemoryEventStorage(), peer="10.0.0.9") as http:
         assert (await http.get("/api/report")).status_code == 403
@@ -86,7 +84,7 @@ async def test_without_a_token_only_this_machine_is_served() -> None:
     assert passed_on.status_code == 403
 
 
-async def test_the_token_lets_in_and_a_wrong_one_does_not() -> None:
+async def test_login_accepts_the_token_and_rejects_a_wrong_one() -> None:
     """A guess would open the dashboard, or the right token would not."""
     async with client(InMemoryEventStorage(), peer="10.0.0.9", token=TOKEN) as http:
         assert (await http.get("/api/report")).status_code == 401
@@ -104,7 +102,7 @@ async def test_the_token_lets_in_and_a_wrong_one_does_not() -> None:
         assert by_header.status_code == 200
 
 
-async def test_cookies_of_others_on_this_host_do_not_log_anybody_out() -> None:
+async def test_cookies_of_other_services_on_the_host_do_not_end_the_session() -> None:
     """Other services on the same machine could lock everybody out, because cookies ignore ports."""
     async with client(InMemoryEventStorage(), token=TOKEN) as http:
         answered = await http.post("/api/login", json={"token": TOKEN})
@@ -116,7 +114,7 @@ async def test_cookies_of_others_on_this_host_do_not_log_anybody_out() -> None:
         assert (await http.get("/api/report", headers={"cookie": "a,b=1"})).status_code == 401
 
 
-async def test_guessing_by_header_is_slowed_down_too() -> None:
+async def test_guessing_tokens_by_header_is_rate_limited() -> None:
     """Guessing would be slowed down in the form, but not for programs."""
     async with client(InMemoryEventStorage(), token=TOKEN) as http:
         for number in range(10):
@@ -127,14 +125,14 @@ async def test_guessing_by_header_is_slowed_down_too() -> None:
     assert (right.status_code, typed.status_code) == (401, 429)
 
 
-async def test_without_a_token_there_is_nothing_to_log_in_with() -> None:
+async def test_login_without_a_configured_token_answers_no_login() -> None:
     """A page that was open before a restart without token would say that the token is wrong."""
     async with client(InMemoryEventStorage()) as http:
         answered = await http.post("/api/login", json={"token": TOKEN})
     assert (answered.status_code, answered.json()["error"]["code"]) == (409, "no_login")
 
 
-async def test_guessing_is_slowed_down() -> None:
+async def test_guessing_tokens_at_login_is_rate_limited() -> None:
     """A short token could be found by trying."""
     async with client(InMemoryEventStorage(), token=TOKEN) as http:
         answers = [
@@ -144,7 +142,7 @@ async def test_guessing_is_slowed_down() -> None:
         assert (await http.post("/api/login", json={"token": TOKEN})).status_code == 429
 
 
-def test_a_cookie_ends_and_cannot_be_forged() -> None:
+def test_session_cookies_expire_and_cannot_be_forged() -> None:
     """A stolen cookie would work forever, or one of another dashboard would be accepted."""
     now = [1000.0]
     sessions = Sessions("secret", TOKEN, clock=lambda: now[0])
@@ -159,7 +157,7 @@ def test_a_cookie_ends_and_cannot_be_forged() -> None:
     assert sessions.user_of(cookie) is None
 
 
-async def test_an_embedder_decides_who_comes_in(bus: InMemoryEventBus) -> None:
+async def test_an_auth_function_decides_who_is_admitted(bus: InMemoryEventBus) -> None:
     """An application could not use its own login, or the audit log not know who acted."""
 
     async def auth(request: Request) -> str | None:
@@ -177,7 +175,7 @@ async def test_an_embedder_decides_who_comes_in(bus: InMemoryEventBus) -> None:
         ).status_code == 403
 
 
-async def test_every_answer_carries_the_policy() -> None:
+async def test_every_response_carries_the_security_headers() -> None:
     """A payload that looks like markup would run as a script."""
     async with client(InMemoryEventStorage()) as http:
         for path in (
@@ -216,7 +214,7 @@ async def test_every_answer_carries_the_policy() -> None:
         ("/static/%2e%2e/settings.py", 404, None),
     ],
 )
-async def test_bad_addresses_are_answered_with_a_reason(path: str, status: int, code: str | None) -> None:
+async def test_invalid_urls_are_answered_with_a_reason(path: str, status: int, code: str | None) -> None:
     """A typing error in the address would end in a blank page or a server error."""
     async with client(InMemoryEventStorage()) as http:
         response = await http.get(path)
@@ -236,7 +234,7 @@ async def test_bad_addresses_are_answered_with_a_reason(path: str, status: int, 
         ({"content": b"[" * (5 << 20), "headers": {"content-type": "application/json"}}, 413),
     ],
 )
-async def test_bad_bodies_are_answered_with_a_reason(
+async def test_invalid_request_bodies_are_answered_with_a_reason(
     bus: InMemoryEventBus, sent: dict[str, Any], status: int
 ) -> None:
     """A malformed request would end in a server error, or fill the server's memory."""
@@ -249,13 +247,13 @@ async def test_bad_bodies_are_answered_with_a_reason(
 @pytest.mark.parametrize(
     "options", [{"token": "short"}, {"payloads": "some"}, {"allowed_hosts": "a.b"}, {"colour": 1}]
 )
-def test_options_that_make_no_sense_are_refused(options: dict[str, Any]) -> None:
+def test_invalid_dashboard_options_are_rejected(options: dict[str, Any]) -> None:
     """A typing error in an option would leave the dashboard open."""
     with pytest.raises(UsageError):
         create_dashboard(InMemoryEventStorage(), **options)
 
 
-async def test_metrics_are_for_those_who_may_look(bus: InMemoryEventBus) -> None:
+async def test_metrics_require_authorization(bus: InMemoryEventBus) -> None:
     """Anyone who can reach the port could read business figures."""
     async with client(bus, peer="10.0.0.9", token=TOKEN, metrics=True) as http:
         assert (await http.get("/metrics/")).status_code == 401
@@ -266,7 +264,7 @@ async def test_metrics_are_for_those_who_may_look(bus: InMemoryEventBus) -> None
         create_dashboard(InMemoryEventStorage(), metrics=True)
 
 
-def test_metrics_without_their_extra_say_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_metrics_without_the_extra_name_the_package_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     """A user who installed only the dashboard would see the name of an unknown module."""
     monkeypatch.setitem(sys.modules, "prometheus_client", None)
     monkeypatch.delitem(sys.modules, "pabal.observability.prometheus", raising=False)

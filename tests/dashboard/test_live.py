@@ -19,7 +19,7 @@ from pabal.ports.operations import DeadLetterGroup, DeadLetterView
 from tests.dashboard.support import Shipped, client
 
 
-async def test_every_listener_hears_and_nothing_runs_without_one(bus: InMemoryEventBus) -> None:
+async def test_every_listener_gets_reports_and_no_task_runs_without_listeners(bus: InMemoryEventBus) -> None:
     """An open page would show old figures, or a closed one still cost the server time."""
     hub = Hub(operations_of(bus))
     first, second = hub.listen(), hub.listen()
@@ -42,7 +42,7 @@ async def test_every_listener_hears_and_nothing_runs_without_one(bus: InMemoryEv
     assert ticker.cancelled()
 
 
-async def test_trouble_with_the_storage_is_told_and_does_not_end_the_stream(bus: InMemoryEventBus) -> None:
+async def test_a_storage_error_is_reported_and_does_not_end_the_stream(bus: InMemoryEventBus) -> None:
     """The page would look healthy forever after the disk has failed."""
     storage = bus.storage
     assert isinstance(storage, SqliteEventStorage)
@@ -67,7 +67,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("quick")
-async def test_a_page_that_does_not_keep_up_gets_what_is_newest(bus: InMemoryEventBus) -> None:
+async def test_a_slow_listener_gets_the_newest_report(bus: InMemoryEventBus) -> None:
     """On a slow connection the figures would be minutes old, and each page fill the server's memory."""
     hub = Hub(operations_of(bus))
     slow, prompt = hub.listen(), hub.listen()
@@ -87,7 +87,7 @@ async def test_a_page_that_does_not_keep_up_gets_what_is_newest(bus: InMemoryEve
     await prompt.aclose()
 
 
-async def test_a_stream_in_which_nothing_happens_says_that_it_is_there(
+async def test_an_idle_stream_sends_keepalives(
     bus: InMemoryEventBus, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A proxy would close the connection, and the page say that the server is gone."""
@@ -100,7 +100,7 @@ async def test_a_stream_in_which_nothing_happens_says_that_it_is_there(
     await stream.aclose()
 
 
-async def test_a_dashboard_that_ends_leaves_nothing_running(bus: InMemoryEventBus) -> None:
+async def test_stopping_the_dashboard_leaves_no_task_running(bus: InMemoryEventBus) -> None:
     """A reader of the log would outlive its storage, and end in a traceback."""
     app = create_dashboard(bus)
     async with app.router.lifespan_context(app):
@@ -133,7 +133,7 @@ async def listen(app: Starlette, first: asyncio.Event) -> None:
     await app({**scope, "client": ("127.0.0.1", 1)}, receive, send)
 
 
-async def test_a_rate_is_that_of_the_last_seconds(bus: InMemoryEventBus) -> None:
+async def test_a_rate_covers_the_last_seconds(bus: InMemoryEventBus) -> None:
     """A page left open all night would show the night's average, or add up old figures."""
     now = [100.0]
     hub = Hub(operations_of(bus), clock=lambda: now[0])
@@ -147,7 +147,7 @@ async def test_a_rate_is_that_of_the_last_seconds(bus: InMemoryEventBus) -> None
     assert (await hub.report())["rates"]["published"] == 0.0
 
 
-async def test_types_are_kept_for_half_a_minute(
+async def test_event_types_are_cached_for_half_a_minute(
     bus: InMemoryEventBus, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each letter typed into the filter would read the whole index of types."""
@@ -168,7 +168,7 @@ async def test_types_are_kept_for_half_a_minute(
     assert asked == [2]
 
 
-async def test_dead_letters_are_counted_less_often_where_that_takes_long(
+async def test_slow_counts_of_dead_letters_are_repeated_less_often(
     bus: InMemoryEventBus, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A page left open would have a hundred thousand on a server read without end, and by the application."""
@@ -194,7 +194,7 @@ async def test_dead_letters_are_counted_less_often_where_that_takes_long(
     assert counted == [3]
 
 
-async def test_a_dead_letter_that_is_gone_meanwhile_breaks_no_report(
+async def test_a_dead_letter_that_disappears_does_not_break_the_report(
     bus: InMemoryEventBus, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A user who retries a group would see the whole page fail for a moment."""
@@ -208,7 +208,7 @@ async def test_a_dead_letter_that_is_gone_meanwhile_breaks_no_report(
     assert (group["count"], group["message"], group["event_types"]) == (2, "", [])
 
 
-async def test_a_file_shows_what_its_bus_noted_of_itself(bus: InMemoryEventBus) -> None:
+async def test_a_file_shows_the_figures_that_its_bus_stored(bus: InMemoryEventBus) -> None:
     """With a file, the page would know neither rates nor the number of running handlers."""
     await bus.stop()  # takes a sample
     async with client(bus.storage) as http:

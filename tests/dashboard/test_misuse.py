@@ -26,25 +26,25 @@ async def test_a_number_beyond_every_log_is_no_damage(bus: InMemoryEventBus, pat
     assert await answer(bus, path, b'{"ids": [%d]}' % TOO_MUCH) == (404, "gone")
 
 
-async def test_a_body_that_is_nested_too_deeply_is_refused(bus: InMemoryEventBus) -> None:
+async def test_a_too_deeply_nested_body_is_rejected(bus: InMemoryEventBus) -> None:
     """Any user could fill the application's log with tracebacks."""
     deep = b'{"revision": "x", "payload": {"a": %s}}' % (b"[" * 100_000)
     assert await answer(bus, "/api/dead-letters/1/edit", deep) == (400, "body")
 
 
-async def test_a_time_that_no_calendar_has_is_no_place_to_start(bus: InMemoryEventBus) -> None:
+async def test_a_start_time_out_of_range_is_rejected(bus: InMemoryEventBus) -> None:
     """A local time before year 1 in UTC would be answered as a server error."""
     body = b'{"name":"scale","confirm":"scale","watermark":0,"start":"0001-01-01T00:00+14:00"}'
     assert await answer(bus, "/api/subscriptions/reset", body) == (400, "start")
 
 
-async def test_an_origin_that_is_none_is_another_site(bus: InMemoryEventBus) -> None:
+async def test_an_invalid_origin_header_counts_as_another_site(bus: InMemoryEventBus) -> None:
     """An unparsable header would raise an exception instead of being refused."""
     path, body = "/api/subscriptions/pause", b'{"name": "scale"}'
     assert await answer(bus, path, body, origin="http://[::1") == (403, "cross_site")
 
 
-async def test_nothing_of_it_is_written_down_as_an_action(bus: InMemoryEventBus) -> None:
+async def test_rejected_requests_are_not_recorded_in_the_audit_log(bus: InMemoryEventBus) -> None:
     """The audit log would fill with actions that were never possible."""
     await answer(bus, "/api/dead-letters/discard", b'{"ids": [%d]}' % TOO_MUCH)
     assert await operations_of(bus).audit() == []

@@ -10,7 +10,7 @@ from tests.dashboard.support import client
 from tests.operations.conftest import ShopOrder
 
 
-async def test_projections_are_shown_as_the_file_has_them(tmp_path: Path) -> None:
+async def test_the_projections_endpoint_shows_the_state_in_the_file(tmp_path: Path) -> None:
     """The operator would not see that a page shows yesterday's rows."""
     async with SqliteEventStorage(tmp_path / "log.db", durability="normal") as storage:
         await storage.store_events([ShopOrder(f"o-{n}", n) for n in range(5)])
@@ -24,7 +24,7 @@ async def test_projections_are_shown_as_the_file_has_them(tmp_path: Path) -> Non
     assert (row["tables"], row["rebuild"], shown["head"]) == (["quantities"], None, 8)
 
 
-async def test_a_bus_without_a_file_has_none() -> None:
+async def test_a_bus_without_a_file_has_no_projections() -> None:
     """The screen would report a server error."""
     async with client(InMemoryEventBus()) as http:
         assert (await http.get("/api/projections")).json() == {"items": [], "head": 0}

@@ -62,7 +62,7 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 @pytest.mark.parametrize("language", ["en", "ko"])
 @pytest.mark.parametrize(("width", "dark"), [(1280, False), (1280, True), (360, False)])
-def test_the_screen_is_whole_and_open_to_everybody(
+def test_the_projections_screen_renders_fits_and_passes_accessibility_checks(
     chromium: Browser, base: str, language: str, width: int, dark: bool
 ) -> None:
     """It would throw, be in the wrong language, overflow on a phone, or be unusable with a reader."""
@@ -87,7 +87,7 @@ def test_the_screen_is_whole_and_open_to_everybody(
         ] == []
 
 
-def test_every_place_of_the_navigation_keeps_to_itself_on_a_phone(chromium: Browser, base: str) -> None:
+def test_navigation_items_do_not_overlap_on_a_phone(chromium: Browser, base: str) -> None:
     """The names would overlap, and nobody know what a tap opens."""
     for language in ("en", "ko"):
         with opened(chromium, base, language=language, width=360) as window:
@@ -99,7 +99,7 @@ def test_every_place_of_the_navigation_keeps_to_itself_on_a_phone(chromium: Brow
             assert wide == []
 
 
-def test_the_screen_is_reached_by_keyboard_and_says_so_where_there_is_none(chromium: Browser) -> None:
+def test_the_projections_screen_is_reachable_by_keyboard_and_has_an_empty_state(chromium: Browser) -> None:
     """An empty table would look like one that is still loading."""
     app = create_dashboard(InMemoryEventStorage())
     with served(app) as address, opened(chromium, address) as window:

@@ -16,7 +16,7 @@ from tests.cli.conftest import rewrite
 from tests.dashboard.support import Scale, Shipped, client, own_page
 
 
-async def test_the_report_names_what_is_stuck_and_why(bus: InMemoryEventBus) -> None:
+async def test_the_report_names_stuck_subscriptions_and_the_reason(bus: InMemoryEventBus) -> None:
     """The operator would see only a number, and have to search for the reason."""
     async with client(bus) as http:
         report = (await http.get("/api/report")).json()
@@ -30,7 +30,7 @@ async def test_the_report_names_what_is_stuck_and_why(bus: InMemoryEventBus) -> 
     assert row["p99"] > 0
 
 
-async def test_of_many_troubles_the_gravest_are_told_and_how_many_more_there_are() -> None:
+async def test_the_report_limits_the_problems_and_counts_the_rest() -> None:
     """Thousands, a megabyte a second to every open page, would block the loop that handlers share."""
     bus = InMemoryEventBus(InMemoryEventStorage())
 
@@ -51,7 +51,7 @@ async def test_of_many_troubles_the_gravest_are_told_and_how_many_more_there_are
     assert (report["more_troubles"], len(report["subscriptions"])) == (51, 151)
 
 
-async def test_a_rate_is_taken_between_two_reports(bus: InMemoryEventBus) -> None:
+async def test_a_rate_is_measured_between_two_reports(bus: InMemoryEventBus) -> None:
     """A subscription's rate would never be shown, or include events handled before the page was open."""
     from pabal.dashboard.report import Counters, CounterSnapshot, rates_between
 
@@ -65,7 +65,7 @@ async def test_a_rate_is_taken_between_two_reports(bus: InMemoryEventBus) -> Non
     }
 
 
-async def test_events_are_listed_newest_first_through_the_filter(bus: InMemoryEventBus) -> None:
+async def test_the_events_endpoint_filters_and_lists_the_newest_first(bus: InMemoryEventBus) -> None:
     """A filter in the address would be ignored, and a link show something else."""
     async with client(bus) as http:
         everything = (await http.get("/api/events")).json()["items"]
@@ -83,7 +83,7 @@ async def test_events_are_listed_newest_first_through_the_filter(bus: InMemoryEv
         assert nothing["items"] == []
 
 
-async def test_older_pages_follow_without_a_gap(bus: InMemoryEventBus) -> None:
+async def test_pages_of_older_events_have_no_gaps(bus: InMemoryEventBus) -> None:
     """A user who pages through the log would miss events between two pages."""
     await bus.publish_batch([Shipped(f"q-{n}", 1) for n in range(120)])
     await bus.drain()
@@ -98,7 +98,7 @@ async def test_older_pages_follow_without_a_gap(bus: InMemoryEventBus) -> None:
     assert seen == list(range(244, 0, -1))
 
 
-async def test_dead_letters_are_marked_in_a_chain_however_many_there_are(
+async def test_dead_letters_are_marked_in_a_chain_of_any_length(
     bus: InMemoryEventBus, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With more than a thousand, an event whose handler gave up looked like one that was handled."""
@@ -113,7 +113,7 @@ async def test_dead_letters_are_marked_in_a_chain_however_many_there_are(
     assert len(marked) == 2
 
 
-async def test_one_event_shows_its_deliveries_and_its_chain(bus: InMemoryEventBus) -> None:
+async def test_an_event_shows_its_deliveries_and_its_chain(bus: InMemoryEventBus) -> None:
     """An event's page would not show the handler that failed, or the events that followed."""
     async with client(bus) as http:
         rows = (await http.get("/api/events", params={"aggregate": "p-1"})).json()["items"]
@@ -128,9 +128,7 @@ async def test_one_event_shows_its_deliveries_and_its_chain(bus: InMemoryEventBu
         assert shown["graph"]["nodes"][0]["parked"] is True
 
 
-async def test_an_event_that_was_handled_at_last_shows_what_failed_before(
-    bus: InMemoryEventBus, scale: Scale
-) -> None:
+async def test_a_handled_event_shows_its_failed_attempts(bus: InMemoryEventBus, scale: Scale) -> None:
     """Once the handler is fixed, nobody could see that and when it had failed."""
     scale.mended = True
     await bus.dead_letters.retry("all")
@@ -174,7 +172,7 @@ async def test_an_unknown_stream_is_answered_with_404_and_a_sentence(bus: InMemo
     assert (beyond_the_end.status_code, beyond_the_end.json()["version"]) == (200, 2)
 
 
-async def test_dead_letters_are_grouped_and_listed(bus: InMemoryEventBus) -> None:
+async def test_dead_letters_can_be_grouped_and_listed(bus: InMemoryEventBus) -> None:
     """Two hundred dead letters with one cause would look like two hundred causes."""
     async with client(bus) as http:
         (group,) = (await http.get("/api/dead-letters/groups")).json()["groups"]
@@ -225,7 +223,7 @@ async def test_masked_payloads_hide_fields_and_the_errors_that_quote_them(bus: I
         assert "p-1" not in (await http.get("/api/events")).json()["items"][-1]["preview"]
 
 
-async def test_a_halted_subscription_comes_first_and_quotes_nothing_when_masked() -> None:
+async def test_a_halted_subscription_is_listed_first_without_its_error_when_masked() -> None:
     """A halt would be last in the list, or its error show what masking should hide."""
     storage = InMemoryEventStorage()
     async with InMemoryEventBus(event_storage=storage) as bus:
@@ -285,7 +283,7 @@ async def test_the_memory_storage_keeps_a_series() -> None:
     assert sum(rate * 15 for rate in series.published if rate) == pytest.approx(2)
 
 
-async def test_what_is_not_in_the_chain_any_more_leaves_the_event_to_be_seen(
+async def test_an_event_is_shown_although_its_chain_was_deleted(
     bus: InMemoryEventBus, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """While retention deletes, an event that still exists would be reported as missing."""
@@ -312,7 +310,7 @@ async def test_metadata_is_shown_and_masked_as_payloads_are(bus: InMemoryEventBu
     assert (shown["metadata"], shown["masked"]) == ({"desk": "seoul", "api_token": "•••"}, True)
 
 
-async def test_histories_dead_letters_and_actions_are_leafed_through(bus: InMemoryEventBus) -> None:
+async def test_streams_dead_letters_and_the_audit_log_can_be_paged(bus: InMemoryEventBus) -> None:
     """Anything after the first fifty entries would be unreachable."""
     await bus.publish_batch([Shipped("p-0", -n) for n in range(60)])
     await bus.drain()
@@ -333,7 +331,9 @@ async def test_histories_dead_letters_and_actions_are_leafed_through(bus: InMemo
         assert [one["id"] for one in done["items"] + before["items"]] == list(range(60, 0, -1))
 
 
-async def test_what_is_no_json_is_shown_and_can_be_replaced(bus: InMemoryEventBus, tmp_path: Path) -> None:
+async def test_a_payload_that_is_not_json_is_shown_and_can_be_replaced(
+    bus: InMemoryEventBus, tmp_path: Path
+) -> None:
     """One event of another program would break a page of the log, and its dead letter could not be fixed."""
     await bus.stop()
     for table, number in (("events", 2), ("dead_letters", 1)):

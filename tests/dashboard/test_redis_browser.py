@@ -57,7 +57,7 @@ def _dashboard(url: str) -> Starlette:
     return Starlette(routes=routes, lifespan=lifespan)
 
 
-def test_a_reset_offers_what_a_group_can_do(url: str) -> None:
+def test_a_reset_of_a_group_offers_only_what_a_group_supports(url: str) -> None:
     """A user who picks a position, which is ambiguous with several partitions, would get an error."""
     with browser() as running, served(_dashboard(url)) as base, opened(running, base) as window:
         page = window.open("subscriptions")

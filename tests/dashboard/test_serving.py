@@ -64,7 +64,7 @@ def test_the_command_serves_a_file_until_ctrl_c(log: Path) -> None:
     assert process.returncode == 0
 
 
-def test_a_page_that_is_open_is_let_go_without_a_word(log: Path) -> None:
+def test_ctrl_c_with_an_open_page_exits_without_a_traceback(log: Path) -> None:
     """A user who ends it with a page open, as is usual, would see a traceback of the server."""
     with started(str(log), "--port", "0", stderr=subprocess.PIPE) as (process, address):
         with httpx.stream("GET", f"{address}api/live", timeout=LONG) as stream:
@@ -78,7 +78,7 @@ def test_a_page_that_is_open_is_let_go_without_a_word(log: Path) -> None:
     assert process.returncode == 0
 
 
-def test_a_second_ctrl_c_breaks_nothing_off() -> None:
+def test_a_second_ctrl_c_does_not_interrupt_the_shutdown() -> None:
     """A user who presses it twice would see a traceback of the interrupted shutdown."""
     server = QuietServer(uvicorn.Config(create_dashboard(InMemoryEventStorage())))
     for _ in range(2):
@@ -86,7 +86,7 @@ def test_a_second_ctrl_c_breaks_nothing_off() -> None:
     assert (server.should_exit, server.force_exit) == (True, False)
 
 
-def test_for_others_a_token_is_made_and_asked_for(log: Path) -> None:
+def test_listening_on_another_host_generates_and_requires_a_token(log: Path) -> None:
     """Anyone in the same network could read the log."""
     with started(str(log), "--host", "0.0.0.0", "--port", "0") as (_, address):
         place, _, token = address.partition("#token=")
@@ -104,7 +104,9 @@ def test_for_others_a_token_is_made_and_asked_for(log: Path) -> None:
         ("http://127.0.0.1:1/", 2, "has no log"),
     ],
 )
-def test_a_target_that_is_no_log_is_refused(tmp_path: Path, target: str, status: int, words: str) -> None:
+def test_dashboard_rejects_a_target_that_is_not_a_log(
+    tmp_path: Path, target: str, status: int, words: str
+) -> None:
     """A typing error in the path would create a new file, or end in a traceback."""
     (tmp_path / "text.db").write_text("no database\n" * 20)
     run = subprocess.run(
@@ -116,7 +118,7 @@ def test_a_target_that_is_no_log_is_refused(tmp_path: Path, target: str, status:
     assert [path.name for path in tmp_path.iterdir()] == ["text.db"]
 
 
-def test_a_taken_port_is_said_so(log: Path) -> None:
+def test_dashboard_reports_a_port_in_use(log: Path) -> None:
     """The dashboard of another log would be opened instead, silently."""
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
@@ -140,7 +142,9 @@ def test_a_taken_port_is_said_so(log: Path) -> None:
         ("ko", 'pip install "pabal[dashboard]"'),
     ],
 )
-def test_without_its_extra_it_says_how_to_get_it(log: Path, lang: str, words: str) -> None:
+def test_without_the_dashboard_extra_the_command_names_the_package_to_install(
+    log: Path, lang: str, words: str
+) -> None:
     """A new user would see the name of an unknown module."""
     script = (
         "import sys; sys.modules['starlette'] = None\n"
@@ -164,7 +168,7 @@ def test_without_its_extra_it_says_how_to_get_it(log: Path, lang: str, words: st
     assert (re.search("[가-힣]", run.stderr) is not None) == (lang == "ko")
 
 
-def test_a_module_of_ours_that_is_missing_is_no_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_pabal_module_is_not_reported_as_a_missing_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     """A user who has the extra would be told to install it, and never learn what is broken."""
     monkeypatch.setitem(sys.modules, "pabal.dashboard.app", None)
     with pytest.raises(ModuleNotFoundError, match="app") as caught:
@@ -179,7 +183,7 @@ def test_a_module_of_ours_that_is_missing_is_no_extra(monkeypatch: pytest.Monkey
         ("ko", "들을 수 있는 주소가 아닙니다: 이름의 한 부분이 비었거나 너무 깁니다"),
     ],
 )
-def test_a_host_that_is_none_is_said_so(log: Path, lang: str, words: str) -> None:
+def test_dashboard_rejects_an_invalid_host(log: Path, lang: str, words: str) -> None:
     """A dot too many in the command would end in a traceback."""
     run = subprocess.run(
         [sys.executable, "-m", "pabal", "--lang", lang, "dashboard", str(log), "--host", "a..b"],
@@ -194,14 +198,14 @@ def test_a_host_that_is_none_is_said_so(log: Path, lang: str, words: str) -> Non
 
 
 @pytest.mark.parametrize("port", [70000, -1, "8420", None])
-def test_a_port_that_is_none_is_said_so(port: Any) -> None:
+def test_dashboard_rejects_an_invalid_port(port: Any) -> None:
     """With a digit too many it would be served on port 4464; with a sign, the host be called invalid."""
     with pytest.raises(UsageError, match=f"port is {port!r}; it must be"):
         listen("127.0.0.1", port)
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "::1", "localhost", "127.9.9.9"])
-def test_this_machine_needs_no_token(host: str) -> None:
+def test_listening_on_this_machine_needs_no_token(host: str) -> None:
     """Users would have to copy a token to look at their own file."""
     assert ensure_token(host, {})[1] is None
     assert ensure_token("shop.example.com", {})[1] is not None

@@ -19,7 +19,7 @@ def texts(language: str) -> dict[str, str]:
     return dict(KEY.findall((STATIC / "js" / "i18n" / f"{language}.js").read_text("utf-8")))
 
 
-def test_the_libraries_of_others_are_as_they_were_published() -> None:
+def test_vendored_libraries_match_their_checksums() -> None:
     """A library could be changed by accident, and the next update would not know of it."""
     known = dict(line.split()[::-1] for line in (VENDOR / "CHECKSUMS").read_text("utf-8").splitlines())
     there = {path.name for path in VENDOR.iterdir()} - {"CHECKSUMS", "README.md"}
@@ -28,12 +28,12 @@ def test_the_libraries_of_others_are_as_they_were_published() -> None:
         assert hashlib.sha256((VENDOR / name).read_bytes()).hexdigest() == digest, name
 
 
-def test_the_libraries_of_others_stay_below_100_kilobytes() -> None:
+def test_vendored_libraries_stay_below_100_kilobytes() -> None:
     """On a phone, the operator's page would load for a minute."""
     assert sum(path.stat().st_size for path in VENDOR.glob("*.*s*")) < 100_000
 
 
-def test_both_languages_say_the_same_things() -> None:
+def test_both_languages_have_the_same_keys_and_placeholders() -> None:
     """A Korean page would have English sentences, or one without its number."""
     english, korean = texts("en"), texts("ko")
     assert english.keys() == korean.keys()
@@ -43,7 +43,7 @@ def test_both_languages_say_the_same_things() -> None:
         assert names == set(re.findall(r"\{(\w+)\}", korean[key])), key
 
 
-def test_every_text_that_is_asked_for_is_there() -> None:
+def test_every_text_key_used_by_the_scripts_exists() -> None:
     """A button would be labelled with the key of its text."""
     english = texts("en")
     asked = set()
@@ -52,7 +52,7 @@ def test_every_text_that_is_asked_for_is_there() -> None:
     assert asked - english.keys() == set()
 
 
-def test_every_action_that_is_written_down_has_a_name() -> None:
+def test_every_audited_action_has_a_translated_name() -> None:
     """The audit log would show its internal name, in English on a Korean page."""
     room = Path(str(files("pabal")))
     called = re.compile(r"""_(?:audited|written_down)\(\s*(?:storage, )?"(\w+)\"""")
@@ -67,7 +67,7 @@ PROGRAMS = {
 """Codes that our pages never receive, or that they handle themselves by showing the login form."""
 
 
-def test_every_refusal_that_a_page_can_meet_is_told_in_both_languages() -> None:
+def test_every_error_code_a_page_can_get_has_a_translation() -> None:
     """A Korean operator would read in English why the button did nothing."""
     given = re.compile(r"""Problem\(\s*\d+,\s*"(\w+)\"""")
     scripts = Path(str(files("pabal.dashboard"))).glob("*.py")
@@ -76,7 +76,7 @@ def test_every_refusal_that_a_page_can_meet_is_told_in_both_languages() -> None:
     assert {code for code in codes - PROGRAMS if f"error.{code}" not in texts("ko")} == set()
 
 
-def test_no_script_writes_markup() -> None:
+def test_no_script_inserts_markup() -> None:
     """A payload could be interpreted as markup."""
     for path in (STATIC / "js").rglob("*.js"):
         text = path.read_text("utf-8")
@@ -84,7 +84,7 @@ def test_no_script_writes_markup() -> None:
             assert word not in text, path
 
 
-async def test_files_are_kept_by_the_browser_until_they_change() -> None:
+async def test_static_files_are_cached_until_they_change() -> None:
     """Every click would load all scripts again, or an upgrade show the old page."""
     async with client(InMemoryEventStorage()) as http:
         first = await http.get("/static/js/main.js")
@@ -93,7 +93,7 @@ async def test_files_are_kept_by_the_browser_until_they_change() -> None:
         assert (again.status_code, again.content) == (304, b"")
 
 
-async def test_the_page_finds_its_files_where_it_is_mounted() -> None:
+async def test_a_mounted_dashboard_finds_its_static_files() -> None:
     """Mounted below a path of another application, the page would load nothing."""
     import httpx
     from starlette.applications import Starlette

@@ -29,7 +29,7 @@ def files(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
 
 
-def test_how_to_go_on_is_said_as_it_was_called(tmp_path: Path) -> None:
+def test_the_resume_command_names_the_program_as_it_was_called(tmp_path: Path) -> None:
     """The printed command would not be found, or run another pabal than the one that plays."""
     called = tmp_path / "bin" / "pabal"
     called.parent.mkdir()
@@ -52,7 +52,7 @@ def test_how_to_go_on_is_said_as_it_was_called(tmp_path: Path) -> None:
 # -- bad input --------------------------------------------------------------------------------------------
 
 
-def test_a_broken_tape_is_refused_by_line_and_leaves_no_file(tmp_path: Path) -> None:
+def test_an_invalid_tape_is_rejected_with_its_line_and_creates_no_file(tmp_path: Path) -> None:
     """Half a tape would be published before its invalid line is found, or an empty log be left behind."""
     tape = write_candles(tmp_path / "x-1m.csv", 100)
     lines = tape.read_text().splitlines()
@@ -84,7 +84,9 @@ def test_a_broken_tape_is_refused_by_line_and_leaves_no_file(tmp_path: Path) -> 
         (["--resume", "--file", "foreign.db"], "this log begins with 'foreign.happened'"),
     ],
 )
-def test_what_cannot_be_done_is_said_in_plain_words(tmp_path: Path, arguments: list[str], part: str) -> None:
+def test_impossible_requests_are_rejected_with_a_sentence(
+    tmp_path: Path, arguments: list[str], part: str
+) -> None:
     """It would end in a traceback, an exit code of success, or a change to a foreign file."""
     (tmp_path / "text.db").write_text("dear diary, " * 200)
     with sqlite3.connect(tmp_path / "strange.db") as connection:
@@ -110,7 +112,7 @@ async def _head(path: Path) -> int:
         return await storage.head()
 
 
-def test_a_tape_that_changed_since_is_not_resumed(tmp_path: Path) -> None:
+def test_resume_rejects_a_tape_that_has_changed(tmp_path: Path) -> None:
     """The result would be half of one tape and half of another."""
     write_candles(tmp_path / "x-1m.csv", 60)
     assert demo(tmp_path, ["--tape", "x-1m.csv"]).returncode == 0
@@ -127,9 +129,7 @@ def test_a_tape_that_changed_since_is_not_resumed(tmp_path: Path) -> None:
         (("--events", "200"), "its run was started with --events 300; leave --events out to resume it"),
     ],
 )
-def test_a_run_is_not_resumed_under_other_settings(
-    tmp_path: Path, arguments: tuple[str, ...], part: str
-) -> None:
+def test_resume_rejects_other_settings(tmp_path: Path, arguments: tuple[str, ...], part: str) -> None:
     """Other settings than the run's own would be silently ignored."""
     assert demo(tmp_path, SMALL).returncode == 0
     ended = demo(tmp_path, ["--resume", *arguments])
@@ -140,7 +140,7 @@ def test_a_run_is_not_resumed_under_other_settings(
 # -- files ------------------------------------------------------------------------------------------------
 
 
-def test_each_new_run_gets_a_file_of_its_own_and_resume_takes_the_last(tmp_path: Path) -> None:
+def test_each_new_run_gets_its_own_file_and_resume_uses_the_latest(tmp_path: Path) -> None:
     """A finished run would be overwritten, or a second ``make demo`` refused."""
     for expected in ("pabal-demo.db", "pabal-demo-2.db", "pabal-demo-3.db"):
         ended = demo(tmp_path, [*SMALL, "--json"])
@@ -148,7 +148,7 @@ def test_each_new_run_gets_a_file_of_its_own_and_resume_takes_the_last(tmp_path:
     assert json.loads(demo(tmp_path, ["--resume", "--json"]).stdout)["file"] == "pabal-demo-3.db"
 
 
-def test_a_named_file_that_holds_a_run_is_not_written_over(tmp_path: Path) -> None:
+def test_a_named_file_with_a_run_is_not_overwritten(tmp_path: Path) -> None:
     """Two runs would be mixed in one log."""
     assert demo(tmp_path, [*SMALL, "--file", "log.db"]).returncode == 0
     before = outcome(tmp_path / "log.db")
@@ -158,7 +158,7 @@ def test_a_named_file_that_holds_a_run_is_not_written_over(tmp_path: Path) -> No
     assert outcome(tmp_path / "log.db") == before
 
 
-def test_an_empty_file_is_begun_with_and_without_resume(tmp_path: Path) -> None:
+def test_an_empty_file_starts_a_run_with_and_without_resume(tmp_path: Path) -> None:
     """A run killed before its first event was stored could be neither resumed nor started again."""
     for name, more in (("a.db", ()), ("b.db", ("--resume",))):
         asyncio.run(_make_empty(tmp_path / name))
@@ -210,7 +210,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Any]:
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_run_that_is_told_to_stop_says_how_to_go_on_and_can(
+def test_an_interrupted_run_prints_how_to_resume_and_can_be_resumed(
     tmp_path: Path, whole: tuple[str, Any], number: signal.Signals, code: int
 ) -> None:
     """Ctrl-C would end in a traceback, or leave a run that cannot be resumed or goes unnoticed."""
@@ -235,7 +235,7 @@ def test_a_run_that_is_told_to_stop_says_how_to_go_on_and_can(
 # -- output -----------------------------------------------------------------------------------------------
 
 
-def test_the_json_summary_is_all_there_is_on_stdout(tmp_path: Path) -> None:
+def test_stdout_contains_only_the_json_summary(tmp_path: Path) -> None:
     """Progress would be mixed into the summary, and no program could read it."""
     ended = demo(tmp_path, [*SMALL, "--json"])
     summary: dict[str, Any] = json.loads(ended.stdout)
@@ -245,7 +245,7 @@ def test_the_json_summary_is_all_there_is_on_stdout(tmp_path: Path) -> None:
     assert "300" in ended.stderr or "301" in ended.stderr
 
 
-def test_help_names_every_option(tmp_path: Path) -> None:
+def test_demo_help_lists_every_option(tmp_path: Path) -> None:
     """An option would be undiscoverable."""
     said = demo(tmp_path, ["--help"]).stdout
     wanted = {"tape", "resume", "new", "file", "speed", "events", "seed", "durability", "json", "plain"}
@@ -253,7 +253,7 @@ def test_help_names_every_option(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("missing", ["click", "rich"])
-def test_without_the_extra_one_line_says_how_to_get_it(tmp_path: Path, missing: str) -> None:
+def test_without_the_cli_extra_one_line_says_how_to_install_it(tmp_path: Path, missing: str) -> None:
     """The first command of a new user would end in a ModuleNotFoundError."""
     script = f"import sys; sys.modules[{missing!r}] = None; from pabal.cli import main; main()"
     ended = subprocess.run(
@@ -268,7 +268,7 @@ def test_without_the_extra_one_line_says_how_to_get_it(tmp_path: Path, missing: 
     assert ended.stderr == 'pabal\'s commands need an optional dependency: pip install "pabal[cli]"\n'
 
 
-def test_importing_the_command_line_needs_nothing_of_the_extra() -> None:
+def test_pabal_cli_can_be_imported_without_the_extra() -> None:
     """Packaging tools and test collectors that import ``pabal.cli`` would fail without click."""
     script = "import sys, pabal.cli; sys.exit('click' in sys.modules or 'rich' in sys.modules)"
     ended = subprocess.run([sys.executable, "-c", script], check=False, timeout=LIMIT)

@@ -78,7 +78,7 @@ async def bench() -> AsyncIterator[Bench]:
         yield made
 
 
-async def test_in_one_piece_the_component_is_the_plain_fold(bench: Bench) -> None:
+async def test_an_uninterrupted_component_equals_a_plain_fold(bench: Bench) -> None:
     """The reference for the other tests would be wrong."""
     component = bench.component()
     for one in _TICKS:
@@ -94,7 +94,7 @@ async def test_in_one_piece_the_component_is_the_plain_fold(bench: Bench) -> Non
 
 @pytest.mark.parametrize("crash_after", range(len(_TICKS) + 1))
 @pytest.mark.parametrize("unsaved", range(4))
-async def test_wherever_it_crashes_the_candles_are_the_same(
+async def test_a_crash_at_any_event_leaves_the_candles_unchanged(
     bench: Bench, crash_after: int, unsaved: int
 ) -> None:
     """A tick would count twice, or not at all, when its handler runs again because no watermark was saved."""
@@ -116,7 +116,7 @@ async def test_wherever_it_crashes_the_candles_are_the_same(
         assert crashed == [(event, event.event_id) for event in await other.candles()]
 
 
-async def test_events_finished_above_the_watermark_count_though_they_are_not_delivered_again(
+async def test_recovered_state_includes_events_finished_above_the_watermark(
     bench: Bench,
 ) -> None:
     """The state would have a gap if another symbol's unfinished event held the watermark back."""
@@ -133,7 +133,7 @@ async def test_events_finished_above_the_watermark_count_though_they_are_not_del
     assert found[:2] == [("X", 1, 120, 100, 2), ("X", 2, 110, 90, 2)]
 
 
-async def test_what_cannot_be_handled_leaves_the_state_alone_now_and_after_a_restart(bench: Bench) -> None:
+async def test_a_poison_event_leaves_the_state_unchanged_before_and_after_a_restart(bench: Bench) -> None:
     """A poison event would not be part of the state while the process lives, but after a restart."""
     poison = tick(16, -1, 9)
     later = tick(31, 100, 10)
@@ -149,7 +149,7 @@ async def test_what_cannot_be_handled_leaves_the_state_alone_now_and_after_a_res
     assert [e.low for e in await bench.candles() if e.symbol == "X"] == [100, 90, 130]
 
 
-async def test_a_failed_publish_leaves_the_state_for_the_next_attempt(
+async def test_a_failed_publish_leaves_the_state_unchanged_for_the_next_attempt(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A tick would count once per attempt, if the state changed before its output is in the log."""
@@ -169,7 +169,7 @@ async def test_a_failed_publish_leaves_the_state_for_the_next_attempt(
     assert [e.volume for e in await bench.candles()] == [2, 2, 1, 1]
 
 
-async def test_a_dead_letter_tried_again_later_sees_the_state_of_its_own_time(bench: Bench) -> None:
+async def test_a_retried_dead_letter_sees_the_state_at_its_own_position(bench: Bench) -> None:
     """A late delivery would be decided by later events, or turn the state back."""
     component = bench.component()
     for one in _TICKS:

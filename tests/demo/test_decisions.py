@@ -63,14 +63,14 @@ def test_the_tick_that_closes_a_candle_opens_the_next_one() -> None:
     assert [one.volume for one in closed] == decimals(1, 1)
 
 
-def test_an_interval_without_trades_has_no_candle() -> None:
+def test_an_interval_without_trades_yields_no_candle() -> None:
     """With invented candles, averages would include prices that nobody paid."""
     closed = candles_of([tick(1, 100), tick(55, 200), tick(61, 300)])
     assert [one.opened_at - START for one in closed] == [timedelta(0), timedelta(seconds=50)]
     assert [one.number for one in closed] == [1, 2]
 
 
-def test_a_tick_that_comes_late_never_opens_a_closed_candle_again() -> None:
+def test_a_late_tick_does_not_reopen_a_closed_candle() -> None:
     """A candle would be published twice under one number with different content."""
     closed = candles_of([tick(1, 100), tick(11, 200), tick(9, 150), tick(21, 300)])
     assert [one.number for one in closed] == [1, 2]
@@ -78,7 +78,7 @@ def test_a_tick_that_comes_late_never_opens_a_closed_candle_again() -> None:
 
 
 @pytest.mark.parametrize(("price", "quantity"), [(-1, 1), (0, 1), (100, 0), (100, -1)])
-def test_a_tick_that_cannot_be_true_is_refused(price: int, quantity: int) -> None:
+def test_an_impossible_tick_is_rejected(price: int, quantity: int) -> None:
     """The poison event would be processed: a candle with a negative low."""
     with pytest.raises(ImpossiblePriceError, match="tick 5 of X"):
         add_tick(None, tick(1, price, 5, quantity=quantity), 10, RUN)
@@ -97,13 +97,13 @@ def signals_of(closes: Iterable[int], fast: int = 2, slow: int = 4) -> list[tupl
     return raised
 
 
-def test_a_signal_is_raised_only_where_the_averages_cross() -> None:
+def test_a_signal_is_raised_only_when_the_averages_cross() -> None:
     """There would be a signal with every candle of a trend, or one for the initial side."""
     falling_rising_falling = [10, 9, 8, 7, 6, 10, 12, 13, 14, 9, 5, 4]
     assert signals_of(falling_rising_falling) == [(6, "buy"), (10, "sell")]
 
 
-def test_nothing_is_said_before_the_slow_average_has_all_its_candles() -> None:
+def test_no_signal_is_raised_before_the_slow_average_is_complete() -> None:
     """An average would cover fewer candles than its name says."""
     trend = Trend()
     for number in range(1, 4):
@@ -111,12 +111,12 @@ def test_nothing_is_said_before_the_slow_average_has_all_its_candles() -> None:
         assert (signal, trend.fast_above) == (None, None)
 
 
-def test_equal_averages_leave_the_side_as_it_was() -> None:
+def test_equal_averages_do_not_change_the_side() -> None:
     """A flat market would be read as crossings back and forth."""
     assert signals_of([10, 9, 8, 7, 7, 7, 7, 7, 6, 5]) == []
 
 
-def test_the_averages_in_a_signal_are_those_of_its_windows() -> None:
+def test_a_signal_carries_the_averages_of_its_windows() -> None:
     """The windows would be off by one candle."""
     trend = Trend((Decimal(10), Decimal(9), Decimal(8)), fast_above=False)
     _, signal = follow(trend, candle(4, 20), 2, 4, RUN)
@@ -140,7 +140,7 @@ def decided(signals: Iterable[SignalRaised], rules: Settings = RULES) -> list[Or
     return events
 
 
-def test_a_buy_is_worth_what_the_rules_say_and_a_sell_closes_all_of_it() -> None:
+def test_a_buy_has_the_configured_value_and_a_sell_closes_the_position() -> None:
     """With a sell of another size, the position would never return to zero."""
     bought, sold = decided([signal("buy", 1, "30000.7"), signal("sell", 9, "29000")])
     assert isinstance(bought, OrderPlaced)
@@ -148,7 +148,7 @@ def test_a_buy_is_worth_what_the_rules_say_and_a_sell_closes_all_of_it() -> None
     assert bought.quantity == sold.quantity == Decimal("0.333325")
 
 
-def test_a_sell_without_anything_held_is_rejected() -> None:
+def test_a_sell_without_a_position_is_rejected() -> None:
     """There would be a short position, which the position book does not support."""
     (event,) = decided([signal("sell", 1)])
     assert isinstance(event, OrderRejected)
@@ -161,13 +161,13 @@ def test_a_buy_soon_after_the_last_order_is_rejected_and_a_sell_is_not() -> None
     assert [type(event) for event in events] == [OrderPlaced, OrderPlaced, OrderRejected, OrderPlaced]
 
 
-def test_exposure_never_passes_its_limit() -> None:
+def test_the_exposure_never_exceeds_its_limit() -> None:
     """If orders counted only once they are filled, many could be pending at once."""
     events = decided([signal("buy", 10 * n) for n in range(1, 5)])
     assert [type(event) for event in events] == [OrderPlaced, OrderPlaced, OrderRejected, OrderRejected]
 
 
-def test_a_price_of_which_no_lot_is_affordable_is_rejected() -> None:
+def test_a_signal_is_rejected_if_one_lot_is_too_expensive() -> None:
     """There would be an order of quantity zero."""
     (event,) = decided([signal("buy", 1, "1e12")])
     assert isinstance(event, OrderRejected)
@@ -176,7 +176,7 @@ def test_a_price_of_which_no_lot_is_affordable_is_rejected() -> None:
 # -- exchange ---------------------------------------------------------------------------------------------
 
 
-def test_a_fill_is_never_better_than_asked_for_and_follows_from_the_order_alone() -> None:
+def test_a_fill_is_never_better_than_the_order_and_depends_on_the_order_alone() -> None:
     """If a fill were drawn again after a crash, one order would be filled at two prices."""
     for number in range(50):
         side: Side = "buy" if number % 2 else "sell"
@@ -188,7 +188,7 @@ def test_a_fill_is_never_better_than_asked_for_and_follows_from_the_order_alone(
         assert abs(fill.price - 100) <= Decimal("0.03")
 
 
-def test_the_exchange_fails_about_as_often_as_set_and_never_for_good() -> None:
+def test_the_exchange_fails_at_about_the_configured_rate_and_never_permanently() -> None:
     """Outages that outlast the attempts would lose orders, and different ones after each crash."""
     orders = [f"o-{number}" for number in range(1000)]
     refused = sum(is_unavailable(one, 1, RULES) for one in orders)
@@ -206,7 +206,7 @@ def fill(side: Side, quantity: object, price: object, fee: object = "0.5") -> Or
     return OrderFilled("o", "X", side, *values)
 
 
-def test_a_position_is_kept_at_average_cost_and_earns_when_sold() -> None:
+def test_a_position_has_an_average_cost_and_realizes_profit_when_sold() -> None:
     """Profit would be computed against the last price paid instead of the average."""
     position = Position()
     for one in (fill("buy", 1, 100), fill("buy", 3, 120)):
@@ -217,7 +217,7 @@ def test_a_position_is_kept_at_average_cost_and_earns_when_sold() -> None:
     assert [changed.quantity, changed.average_price, changed.realized] == decimals(2, 115, 30)
 
 
-def test_a_closed_position_forgets_its_average() -> None:
+def test_closing_a_position_resets_its_average_cost() -> None:
     """The next position would begin at the cost of the last."""
     position = Position()
     for one in (fill("buy", 1, 100), fill("sell", 1, 90), fill("buy", 1, 50)):
@@ -225,7 +225,7 @@ def test_a_closed_position_forgets_its_average() -> None:
     assert [position.average_price, position.realized] == decimals(50, -10)
 
 
-def test_a_fill_that_sells_more_than_is_held_is_refused() -> None:
+def test_a_fill_that_sells_more_than_is_held_is_rejected() -> None:
     """There would be a negative position, which nothing else here supports."""
     with pytest.raises(OversoldError, match="sells 2 of X, but only 1"):
         book(Position(1, Decimal(1), Decimal(100)), fill("sell", 2, 100), RUN)

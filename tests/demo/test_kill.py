@@ -93,7 +93,7 @@ def whole_candles(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, A
 
 
 @pytest.mark.parametrize(("point", "count"), POINTS)
-def test_killed_at_any_point_and_resumed_it_comes_to_the_same(
+def test_a_run_killed_at_any_point_and_resumed_has_the_same_result(
     tmp_path: Path, whole: tuple[dict[str, Any], Any], point: str, count: int
 ) -> None:
     """A crash would lose an order, double it, or fill it at another price (Promises 4 and 5 from outside)."""
@@ -107,7 +107,7 @@ def test_killed_at_any_point_and_resumed_it_comes_to_the_same(
 
 
 @pytest.mark.parametrize(("point", "count"), CANDLE_POINTS)
-def test_a_tape_of_candles_killed_and_resumed_comes_to_the_same(
+def test_a_candle_tape_killed_and_resumed_has_the_same_result(
     tmp_path: Path, whole_candles: tuple[dict[str, Any], Any], point: str, count: int
 ) -> None:
     """Candles from a tape enter by another path than built ones, which must survive a crash too."""
@@ -119,7 +119,7 @@ def test_a_tape_of_candles_killed_and_resumed_comes_to_the_same(
     assert (summary["result"], summary["profit"]) == (whole["result"], whole["profit"])
 
 
-def test_killed_again_and_again_while_resuming_it_comes_to_the_same(
+def test_a_run_killed_repeatedly_while_resuming_has_the_same_result(
     tmp_path: Path, whole: tuple[dict[str, Any], Any]
 ) -> None:
     """If a resumed run were less careful than the first one, a second crash would do damage."""
@@ -147,7 +147,7 @@ def test_killed_again_and_again_while_resuming_it_comes_to_the_same(
     assert summary["result"] == whole[0]["result"]
 
 
-def test_killed_from_outside_as_a_user_would_it_comes_to_the_same(
+def test_a_run_killed_by_kill_9_and_resumed_has_the_same_result(
     tmp_path: Path, whole: tuple[dict[str, Any], Any]
 ) -> None:
     """It does what the documentation says: kill -9 the process named on the screen, then --resume."""

@@ -25,7 +25,7 @@ async def fail() -> Any:
     raise ValueError("bad")
 
 
-async def test_a_latency_runs_from_the_making_of_an_event_to_the_end_of_its_handling() -> None:
+async def test_latency_is_measured_from_creation_to_the_end_of_handling() -> None:
     """A latency would leave out the log, or a failed attempt count as handled."""
     meter = Meter()
     for seconds in (0.0, 1.0):
@@ -42,7 +42,7 @@ async def test_a_latency_runs_from_the_making_of_an_event_to_the_end_of_its_hand
     assert len(meter.latencies["candles"]) == 2
 
 
-async def test_what_an_earlier_process_published_has_no_latency_here() -> None:
+async def test_events_of_an_earlier_process_have_no_latency() -> None:
     """The hours between kill -9 and --resume would be reported as the p99 of the bus."""
     meter = Meter()
     old = tick(1, 100)
@@ -52,7 +52,7 @@ async def test_what_an_earlier_process_published_has_no_latency_here() -> None:
     assert meter.percentile(99) is None
 
 
-def test_percentiles_are_in_milliseconds_and_of_all_handlings() -> None:
+def test_percentiles_are_in_milliseconds_and_cover_all_deliveries() -> None:
     """Seconds would be printed as milliseconds, or an index be out of range."""
     meter = Meter()
     meter.latencies["a"] = array("d", (number / 1000 for number in range(100, 50, -1)))
@@ -64,7 +64,7 @@ def test_percentiles_are_in_milliseconds_and_of_all_handlings() -> None:
     assert meter.percentile(50, "c") is None
 
 
-def test_events_are_counted_by_type_as_they_are_committed() -> None:
+def test_events_are_counted_by_type_when_they_are_committed() -> None:
     """The count would leave out what the log held before, or attribute it to this process."""
     meter = Meter()
     meter.begin({"market.tick-received": 10})
@@ -72,7 +72,7 @@ def test_events_are_counted_by_type_as_they_are_committed() -> None:
     assert (meter.committed["market.tick-received"], meter.fresh) == (12, 2)
 
 
-def test_a_dead_letter_is_told_with_its_error_and_is_not_pushed_out_by_retries() -> None:
+def test_a_dead_letter_is_reported_with_its_error_and_not_displaced_by_retries() -> None:
     """The one line that a visitor should read would be gone after fifty retries."""
     meter = Meter()
     meter.listen(AttemptFailed("candles", "id", "t", 5, ValueError("cannot be true"), None))

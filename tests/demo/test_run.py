@@ -23,7 +23,7 @@ class Stranger(DomainEvent):
     note: str
 
 
-async def test_every_tick_goes_its_way_from_the_market_to_the_position_book(tmp_path: Path) -> None:
+async def test_every_tick_passes_through_the_whole_chain_to_the_position_book(tmp_path: Path) -> None:
     """If a link of the chain were missing, nothing would be traded, and nobody would notice."""
     summary = await play(tmp_path / "log.db", simulate_tape(7, 3000))
     counts = summary.by_type
@@ -38,7 +38,7 @@ async def test_every_tick_goes_its_way_from_the_market_to_the_position_book(tmp_
         assert 0 <= one.latency_p50 <= one.latency_p99
 
 
-async def test_what_follows_names_its_cause_back_to_the_tick(tmp_path: Path) -> None:
+async def test_every_derived_event_can_be_traced_back_to_its_tick(tmp_path: Path) -> None:
     """A position could not be traced back to the tick that changed it."""
     path = tmp_path / "log.db"
     await play(path, simulate_tape(7, 3000))
@@ -54,7 +54,7 @@ async def test_what_follows_names_its_cause_back_to_the_tick(tmp_path: Path) -> 
         assert chain[-1] is TickReceived
 
 
-async def test_the_poisonous_event_is_the_only_dead_letter_and_is_tried_as_often_as_promised(
+async def test_the_poison_event_is_the_only_dead_letter_after_all_its_attempts(
     tmp_path: Path,
 ) -> None:
     """The demo would lose good events beside the bad one, or hide that it injected the bad one."""
@@ -65,7 +65,7 @@ async def test_the_poisonous_event_is_the_only_dead_letter_and_is_tried_as_often
     assert "cannot be true" in letter.error
 
 
-async def test_the_exchange_fails_now_and_then_and_every_order_is_filled_nevertheless(tmp_path: Path) -> None:
+async def test_every_order_is_filled_despite_exchange_outages(tmp_path: Path) -> None:
     """Outages would never occur and show nothing, or would lose an order."""
     tape = read_tape(write_candles(tmp_path / "x-1m.csv", 800))
     summary = await play(tmp_path / "log.db", tape)
@@ -75,7 +75,7 @@ async def test_the_exchange_fails_now_and_then_and_every_order_is_filled_neverth
     assert summary.by_type["order.filled"] == summary.by_type["order.placed"] == exchange.handled
 
 
-async def test_a_tape_of_candles_enters_as_candles(tmp_path: Path) -> None:
+async def test_a_candle_tape_is_published_as_candles(tmp_path: Path) -> None:
     """Ticks would be invented between recorded candles."""
     tape = read_tape(write_candles(tmp_path / "x-1m.csv", 300))
     summary = await play(tmp_path / "log.db", tape)
@@ -102,7 +102,7 @@ async def test_profit_and_loss_add_up_from_the_fills(tmp_path: Path) -> None:
     assert summary.profit == summary.realized + summary.unrealized - summary.fees
 
 
-async def test_two_runs_of_one_tape_come_to_the_same(tmp_path: Path) -> None:
+async def test_two_runs_of_one_tape_have_the_same_result(tmp_path: Path) -> None:
     """If a result depended on timing, no run could be compared with a resumed one."""
     tape = simulate_tape(5, 2500)
     first = await play(tmp_path / "a.db", tape)
@@ -113,7 +113,7 @@ async def test_two_runs_of_one_tape_come_to_the_same(tmp_path: Path) -> None:
     assert any(key.endswith("order.filled") for key in a)
 
 
-async def test_another_outcome_has_another_result(tmp_path: Path) -> None:
+async def test_a_different_outcome_has_a_different_result(tmp_path: Path) -> None:
     """The fingerprint would be the same whatever happened."""
     path = tmp_path / "log.db"
     summary = await play(path, simulate_tape(5, 1500))
@@ -135,7 +135,7 @@ async def test_resuming_a_finished_run_changes_nothing(tmp_path: Path) -> None:
     assert again.dead_letters == first.dead_letters
 
 
-async def test_a_run_cancelled_in_the_middle_goes_on_where_it_stood(tmp_path: Path) -> None:
+async def test_a_cancelled_run_resumes_where_it_stopped(tmp_path: Path) -> None:
     """Ctrl-C would lose or repeat something, or leave the bus running."""
     tape = simulate_tape(7, 4000)
     whole = await play(tmp_path / "whole.db", tape)
@@ -182,7 +182,7 @@ async def test_the_feed_never_runs_far_ahead_of_the_slowest_subscription(tmp_pat
     assert 0 < max(lags) <= READ_AHEAD + 256
 
 
-async def test_a_paced_feed_keeps_its_pace(tmp_path: Path) -> None:
+async def test_a_paced_feed_keeps_to_its_speed(tmp_path: Path) -> None:
     """``--speed`` would have no effect."""
     tape = simulate_tape(7, 400)
     async with SqliteEventStorage(tmp_path / "log.db", durability="normal") as storage:
@@ -191,7 +191,7 @@ async def test_a_paced_feed_keeps_its_pace(tmp_path: Path) -> None:
     assert summary.paced_at == 1000
 
 
-async def test_a_snapshot_shows_the_run_while_it_plays_and_at_its_end(tmp_path: Path) -> None:
+async def test_snapshots_show_the_run_in_progress_and_at_its_end(tmp_path: Path) -> None:
     """The screen would show nothing, or other figures than the summary."""
     tape = simulate_tape(7, 1500)
     async with SqliteEventStorage(tmp_path / "log.db", durability="normal") as storage:
@@ -205,7 +205,7 @@ async def test_a_snapshot_shows_the_run_while_it_plays_and_at_its_end(tmp_path: 
     assert {news.kind for news in now.news} == {"retry", "dead letter"}
 
 
-async def test_a_file_that_another_process_plays_is_left_to_it(tmp_path: Path) -> None:
+async def test_a_file_being_played_by_another_process_is_rejected(tmp_path: Path) -> None:
     """With two processes on one file, the second would report a run of which it handled nothing."""
     tape = simulate_tape(7, 500)
     path = tmp_path / "log.db"
@@ -224,7 +224,7 @@ async def test_a_file_that_another_process_plays_is_left_to_it(tmp_path: Path) -
 # -- which run a file holds -------------------------------------------------------------------------------
 
 
-async def test_a_run_in_which_a_subscription_halted_is_not_reported_as_complete(
+async def test_a_run_with_a_halted_subscription_is_not_reported_as_complete(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The summary would cover half the orders, because a halted subscription counts as drained."""
@@ -234,7 +234,7 @@ async def test_a_run_in_which_a_subscription_halted_is_not_reported_as_complete(
         await play(tmp_path / "log.db", simulate_tape(7, 100))
 
 
-async def test_an_empty_log_holds_no_run_and_a_strangers_log_is_refused(tmp_path: Path) -> None:
+async def test_an_empty_log_has_no_run_and_a_foreign_log_is_rejected(tmp_path: Path) -> None:
     """The demo would publish its ticks into a real log."""
     async with SqliteEventStorage(tmp_path / "log.db") as storage:
         assert await find_run(storage) == (None, False)
@@ -243,7 +243,7 @@ async def test_an_empty_log_holds_no_run_and_a_strangers_log_is_refused(tmp_path
             await find_run(storage)
 
 
-async def test_a_run_knows_its_tape_and_refuses_another(tmp_path: Path) -> None:
+async def test_a_run_rejects_a_different_tape(tmp_path: Path) -> None:
     """If the tape was edited meanwhile, the result would be half of one and half of another."""
     source = write_candles(tmp_path / "x-1m.csv", 50)
     tape = load_tape(source, 7, 40)

@@ -85,7 +85,7 @@ def test_candles_are_read_from_a_gzipped_file_with_their_interval(tmp_path: Path
         (gzip.compress(TRADES.encode())[:-12], None, None, "the compressed file is damaged"),
     ],
 )
-def test_a_broken_tape_is_refused_by_file_line_and_column(
+def test_an_invalid_tape_is_rejected_with_file_line_and_column(
     tmp_path: Path, text: str | bytes, line: int | None, column: str | None, part: str
 ) -> None:
     """Users would have to search 45,000 lines for the error, or an invalid row be played."""
@@ -106,7 +106,7 @@ def test_a_tape_that_cannot_be_opened_says_why(tmp_path: Path, name: str) -> Non
         read_tape(tmp_path / name)
 
 
-def test_blank_lines_a_byte_order_mark_and_further_columns_do_no_harm(tmp_path: Path) -> None:
+def test_blank_lines_a_byte_order_mark_and_extra_columns_are_ignored(tmp_path: Path) -> None:
     """A tape saved by a spreadsheet would be refused for its formatting."""
     lines = (
         TRADES.replace("\n", ",note\n", 1)
@@ -118,7 +118,7 @@ def test_blank_lines_a_byte_order_mark_and_further_columns_do_no_harm(tmp_path: 
     assert read_tape(written(tmp_path, text)).rows == read_tape(written(tmp_path, TRADES)).rows
 
 
-def test_a_limit_keeps_the_first_rows_and_makes_another_tape(tmp_path: Path) -> None:
+def test_a_limit_keeps_the_first_rows_and_yields_a_different_tape(tmp_path: Path) -> None:
     """A shortened run would be resumed as if it were the whole tape."""
     path = written(tmp_path, TRADES)
     whole, short = read_tape(path), read_tape(path, 2)
@@ -126,7 +126,7 @@ def test_a_limit_keeps_the_first_rows_and_makes_another_tape(tmp_path: Path) -> 
     assert short.fingerprint != whole.fingerprint
 
 
-def test_a_simulated_tape_follows_from_its_seed_and_says_that_it_is_simulated() -> None:
+def test_a_simulated_tape_is_determined_by_its_seed_and_marked_as_simulated() -> None:
     """Two runs of one seed could not be compared, or simulated prices be mistaken for a market's."""
     tape = simulate_tape(7, 500)
     assert tape == simulate_tape(7, 500)
@@ -137,7 +137,7 @@ def test_a_simulated_tape_follows_from_its_seed_and_says_that_it_is_simulated() 
 
 
 @pytest.mark.parametrize("rows", [1, 2, 3, 500])
-def test_the_feed_gets_every_row_once_and_one_poisonous_event_that_says_so(rows: int) -> None:
+def test_the_feed_yields_every_row_once_and_one_marked_poison_event(rows: int) -> None:
     """A row next to the injected event would be lost or doubled, or the injected one look real."""
     tape = simulate_tape(7, rows)
     events = [tape.event(sequence, "run") for sequence in range(1, tape.length + 1)]
@@ -150,7 +150,7 @@ def test_the_feed_gets_every_row_once_and_one_poisonous_event_that_says_so(rows:
     assert len({event.event_id for event in events}) == rows + 1
 
 
-def test_the_poisonous_candle_of_a_candles_tape_is_refused_by_the_strategy(tmp_path: Path) -> None:
+def test_the_strategy_rejects_the_poison_candle_of_a_candle_tape(tmp_path: Path) -> None:
     """If a handler processed the poison event, the demo would show no dead letter."""
     tape = read_tape(written(tmp_path, CANDLES))
     poison = tape.event(tape.poison_at, "run")
@@ -167,7 +167,7 @@ def test_the_poisonous_candle_of_a_candles_tape_is_refused_by_the_strategy(tmp_p
         ("btc-perp-1m-2022-01.csv.gz", "candles", 45_031, "BTC-PERP", 60),
     ],
 )
-def test_the_recorded_tapes_are_read_whole(
+def test_the_recorded_tapes_are_read_completely(
     name: str, kind: str, rows: int, symbol: str, seconds: int
 ) -> None:
     """Validation would be stricter than what an exchange really records."""
@@ -177,7 +177,7 @@ def test_the_recorded_tapes_are_read_whole(
 
 
 @pytest.mark.skipif(not SHARED.is_dir(), reason="the recorded data is not beside the repository")
-def test_a_recorded_file_of_another_shape_is_refused_by_its_missing_column() -> None:
+def test_a_file_without_a_required_column_is_rejected_naming_the_column() -> None:
     """Daily candles, whose time column is called ``date``, would end in a KeyError."""
     with pytest.raises(TapeError, match="line 1, column 'timestamp': the column is missing"):
         read_tape(SHARED / "krw-btc-daily-2024-10-2025-10.csv")

@@ -119,14 +119,14 @@ def test_the_screen_shows_progress_lag_retries_dead_letters_and_how_to_kill_it(r
     assert re.search(r"exchange +orders +100 +0 +3 +2 +1", screen)
 
 
-def test_the_dead_letter_stays_in_sight_while_retries_go_by(run: RunStarted) -> None:
+def test_the_dead_letter_stays_visible_among_many_retries(run: RunStarted) -> None:
     """Nine retries a second would push away the one line that a visitor should read."""
     screen = "\n".join(drawn(run, snapshot(news=NEWS)))
     assert screen.count("DEAD LETTER") == 1
     assert screen.count("retry  ") == 1
 
 
-def test_rates_are_of_the_last_seconds() -> None:
+def test_rates_cover_the_last_seconds() -> None:
     """A rate over the whole run would hardly change when something stalls."""
     rates = Rates()
     rates.note(msgspec.structs.replace(snapshot(elapsed=0.0, handled=0), subscriptions=()))
@@ -138,7 +138,7 @@ def test_rates_are_of_the_last_seconds() -> None:
     assert rates.of("candles") == 0
 
 
-def test_what_the_log_held_before_is_no_speed() -> None:
+def test_events_already_in_the_log_do_not_count_towards_the_rate() -> None:
     """A resumed run would seem to begin at 30,000 events a second."""
     rates = Rates()
     assert rates.of("") == 0
@@ -149,7 +149,7 @@ def test_what_the_log_held_before_is_no_speed() -> None:
     assert rates.of("") == pytest.approx(100)
 
 
-def test_the_end_is_printed_once() -> None:
+def test_the_final_line_is_printed_once() -> None:
     """There would be two final lines that say the same."""
     written = io.StringIO()
     started = plan(simulate_tape(7, 100), 7, None)
@@ -188,7 +188,7 @@ def in_terminal(folder: Path, arguments: list[str], **more: str) -> str:
     return sent.decode()
 
 
-def test_in_a_terminal_the_view_is_redrawn_in_place_and_the_summary_follows(tmp_path: Path) -> None:
+def test_a_terminal_view_is_redrawn_in_place_and_followed_by_the_summary(tmp_path: Path) -> None:
     """Hundreds of screens would follow each other, or the last screen hide the summary."""
     sent = in_terminal(tmp_path, ["--events", "2000", "--speed", "2000"])
     before, _, after = sent.partition("Played a SIMULATED tape")
@@ -205,7 +205,7 @@ def shown(tmp_path_factory: pytest.TempPathFactory) -> str:
     return in_terminal(tmp_path_factory.mktemp("shown"), ["--events", "500", "--speed", "max"])
 
 
-def test_the_cursor_is_in_sight_while_the_view_runs(shown: str) -> None:
+def test_the_cursor_stays_visible_while_the_view_runs(shown: str) -> None:
     """kill -9, which the screen suggests, would leave a terminal without a cursor."""
     hidden, again = shown.find(f"{ESCAPE}[?25l"), shown.find(f"{ESCAPE}[?25h")
     assert hidden < again < shown.find("subscription")
@@ -232,7 +232,7 @@ def test_a_terminal_that_cannot_redraw_gets_plain_lines(
 # -- plain ------------------------------------------------------------------------------------------------
 
 
-def test_where_the_output_is_no_terminal_it_is_lines_of_text(tmp_path: Path) -> None:
+def test_output_that_is_not_a_terminal_gets_lines_of_text(tmp_path: Path) -> None:
     """A log file would be full of escape sequences, or a run silent until its end."""
     ended = demo(tmp_path, ["--events", "2400", "--speed", "2000"])
     assert ended.returncode == 0, ended.stderr
@@ -298,7 +298,7 @@ def printed(summary: Summary) -> str:
     return captured.get()
 
 
-def test_the_summary_says_everything_that_was_promised() -> None:
+def test_the_summary_shows_every_documented_figure() -> None:
     """A figure would be missing at the end of the run."""
     said = printed(SUMMARY)
     for pattern in (
@@ -319,7 +319,7 @@ def test_the_summary_says_everything_that_was_promised() -> None:
     assert said.index("market.tick-received") < said.index("order.filled") < said.index("demo.run-started")
 
 
-def test_the_summary_of_a_run_that_had_nothing_left_to_do_says_so() -> None:
+def test_the_summary_says_if_nothing_was_left_to_handle() -> None:
     """A p99 without any data would be printed as 0 ms."""
     said = printed(
         msgspec.structs.replace(
