@@ -224,9 +224,10 @@ async def test_a_slow_lookup_of_due_events_does_not_delay_the_next_one(
         bus.subscribe(NoteTaken, handle)
         with monkeypatch.context() as patch:
             patch.setattr(storage, "release_due", slow_release)
-            await bus.publish(NoteTaken(1), delay=10)
+            await storage.schedule_event(NoteTaken(2), clock.time() + 10)  # as another process would
+            await bus.publish(NoteTaken(1), delay=0)
         await clock.advance(1)
-        await seen.reach(1)
+        await seen.reach(2)
 
 
 async def test_setting_the_clock_forward_delivers_scheduled_events_at_the_new_time(on_disk: Backend) -> None:

@@ -238,7 +238,10 @@ class Intake:
         delay = _delay(now, delay, deliver_at)
         if self._storage is not None:
             await self._storage.schedule_event(event, now + delay)
-            await self.try_to_release(now)  # the event is stored, whether or not others can be released
+            if delay > 0:
+                self._release_later(now + delay)
+            else:
+                await self.try_to_release(now)  # the event is stored, whether or not others can be released
         else:
             (event,) = self._validate(kind_of(event), [event])
             self.scheduled += 1
@@ -261,20 +264,23 @@ class Intake:
     async def release_due(self) -> None:
         """Append scheduled events that are due to the log, and arrange the next release."""
         assert self._storage is not None
-        clock = self._engine.clock
-        now = clock.time()
+        now = self._engine.clock.time()
         next_due = await self._storage.release_due(now)
         if self._release_at is not None and self._release_at <= now:
             self._release_at = None
-        if next_due is None or not self.is_open:
+        if next_due is not None:
+            self._release_later(next_due)
+
+    def _release_later(self, due: float) -> None:
+        """Arrange a release at ``due``, unless one is arranged that is not later."""
+        if not self.is_open or (self._release_at is not None and self._release_at <= due):
             return
-        if self._release_at is None or next_due < self._release_at:
-            self._release_at = next_due
-            wait = next_due - clock.time()  # the answer may be late, if the file was locked
-            if wait > 0:
-                self._engine.background.spawn_later(wait, partial(self.try_to_release, next_due))
-            else:  # more was due than is appended at once: release the rest without a timer
-                self._engine.background.spawn(self.try_to_release(next_due))
+        self._release_at = due
+        wait = due - self._engine.clock.time()  # the storage's answer may be late, if the file was locked
+        if wait > 0:
+            self._engine.background.spawn_later(wait, partial(self.try_to_release, due))
+        else:  # more was due than is appended at once: release the rest without a timer
+            self._engine.background.spawn(self.try_to_release(due))
 
     async def try_to_release(self, due: float) -> None:
         """Call ``release_due()`` at ``due``; if the storage fails, try again after a second."""

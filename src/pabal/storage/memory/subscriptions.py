@@ -36,6 +36,9 @@ class MemorySubscription:
         self.unfinished: tuple[int, ...] = ()
         self.retries: dict[int, PendingRetry] = {}
         self.queued: dict[str, set[int]] = {}
+        """The positions that queue behind each parked key; no key without any."""
+        self.key_of: dict[int, str] = {}
+        """The key behind which each of these positions queues."""
         self.epoch = 0
         self.held = False
         self.paused = False
@@ -47,7 +50,7 @@ class MemorySubscription:
 
     def drop_cancelled_replays(self) -> None:
         """Delete retries left over from cancelled replays, which nothing delivers any more."""
-        alive = {*self.unfinished, *(p for positions in self.queued.values() for p in positions)}
+        alive = {*self.unfinished, *self.key_of}
         for position, retry in list(self.retries.items()):
             replayed = any(r.watermark < position <= r.last for r in self.replays.values())
             if (
@@ -60,8 +63,21 @@ class MemorySubscription:
     def clear(self, position: int) -> None:
         """Delete a position's retry, and remove it from the queues behind parked keys."""
         self.retries.pop(position, None)
-        for positions in self.queued.values():
-            positions.discard(position)
+        key = self.key_of.pop(position, None)
+        if key is not None:
+            self.queued[key].discard(position)
+            if not self.queued[key]:
+                del self.queued[key]
+
+    def queue(self, key: str, position: int) -> None:
+        """Add a position to the queue behind a parked key."""
+        self.queued.setdefault(key, set()).add(position)
+        self.key_of[position] = key
+
+    def clear_queues(self) -> None:
+        """Empty all queues."""
+        self.queued.clear()
+        self.key_of.clear()
 
 
 class MemorySubscriptions:
@@ -107,8 +123,7 @@ class MemorySubscriptions:
             self._move(name, known, self._start_position(known.move.start))
         known.epoch += 1
         known.drop_cancelled_replays()
-        waiting = {key for key, positions in known.queued.items() if positions}
-        blocked = waiting | self._letters.blocking_keys(name)
+        blocked = known.queued.keys() | self._letters.blocking_keys(name)
         return Cursor(
             name,
             known.number,
@@ -164,7 +179,7 @@ class MemorySubscriptions:
         for retry in change.retries:
             known.retries[retry.position] = retry
         for key, position in change.queued:
-            known.queued.setdefault(key, set()).add(position)
+            known.queue(key, position)
         for identity, upto in change.replayed:
             replay = known.replays.pop(identity, None)
             if replay is not None and upto < replay.last:
@@ -222,7 +237,7 @@ class MemorySubscriptions:
         known.watermark = known.frontier = position
         known.unfinished = ()
         known.retries.clear()
-        known.queued.clear()
+        known.clear_queues()
         known.replays.clear()
         known.move = None
         known.updated_at = datetime.now(UTC)
@@ -288,7 +303,7 @@ class MemorySubscriptions:
         return [self._record(name, known) for name, known in sorted(self._by_name.items())]
 
     def _record(self, name: str, known: MemorySubscription) -> SubscriptionRecord:
-        queued = sum(map(len, known.queued.values()))
+        queued = len(known.key_of)
         return SubscriptionRecord(
             name=name,
             watermark=known.watermark,
@@ -329,7 +344,7 @@ class MemorySubscriptions:
             return DeliveryRecord(name, letter.state, len(failures), due_at, failures, letter.id)
         if retry is not None:
             return DeliveryRecord(name, "retrying", retry.attempts, retry.due_at, retry.failures)
-        if any(position in positions for positions in known.queued.values()):
+        if position in known.key_of:
             return DeliveryRecord(name, "queued")
         return DeliveryRecord(name, state_of(position, known.frontier, known.unfinished))
 
@@ -339,7 +354,6 @@ class MemorySubscriptions:
             return None
         positions: set[int] = set()
         for known in self._by_name.values():
-            positions.update(known.unfinished, known.retries)
-            positions.update(*known.queued.values())
+            positions.update(known.unfinished, known.retries, known.key_of)
             positions.update(range(known.frontier + 1, len(self._rows) + 1))
         return positions
