@@ -13,7 +13,7 @@ from pabal.operations import operations_of
 from tests.brokers.events import Recorder
 from tests.brokers.server import Server
 from tests.brokers.support import make_bus, run_cli, url_of
-from tests.dashboard.support import client, own_page
+from tests.dashboard.support import action_headers, client
 
 
 async def test_actions_on_a_mounted_dashboard_stay_in_the_audit_log_after_a_restart(
@@ -25,7 +25,7 @@ async def test_actions_on_a_mounted_dashboard_stay_in_the_audit_log_after_a_rest
         client(bus, allow_actions=True) as http,
     ):
         for action, name in (("pause", "sub"), ("resume", "nobody")):
-            headers = await own_page(http)
+            headers = await action_headers(http)
             await http.post(f"/api/subscriptions/{action}", json={"name": name}, headers=headers)
     url = url_of(shared_server, namespace)
     code, output = await asyncio.to_thread(run_cli, "audit", url)

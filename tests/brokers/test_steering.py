@@ -21,7 +21,7 @@ from tests.brokers.events import Moved, Recorder, moves, until
 from tests.brokers.server import Server
 from tests.brokers.support import dump_namespace, make_bus, run_cli, url_of
 from tests.brokers.test_security import bus_at, documented_user
-from tests.dashboard.support import client, own_page
+from tests.dashboard.support import action_headers, client
 
 
 class SubAndOther:
@@ -213,7 +213,7 @@ async def test_the_dashboard_can_pause_and_resume(shared_server: Server, namespa
                 [_, row] = (await http.get("/api/report")).json()["subscriptions"]
                 assert (row["name"], row["can"]["pause"], row["can"]["resume"]) == ("sub", True, True)
                 for action, state in (("pause", "paused"), ("resume", "active")):
-                    headers = await own_page(http)
+                    headers = await action_headers(http)
                     done = await http.post(
                         f"/api/subscriptions/{action}", json={"name": "sub"}, headers=headers
                     )

@@ -141,12 +141,12 @@ def test_retention_names_the_subscriptions_that_hold_back_deletion(
     pabal("subscriptions", "reset", file, "pack", "--to", 3, "--yes")
     dry = pabal("retention", file, "--max-events", 2, "--dry-run")
     assert dry.output == "Delete the 3 oldest of 8 events?\nheld back by pack\nnothing was changed\n"
-    told = pabal("--lang", "ko", "retention", file.name, "--max-age", "0s", "--yes")
-    assert (told.exit_code, told.output) == (0, "이벤트 3개를 지웠습니다\n아직 필요로 하는 쪽: pack\n")
+    result = pabal("--lang", "ko", "retention", file.name, "--max-age", "0s", "--yes")
+    assert (result.exit_code, result.output) == (0, "이벤트 3개를 지웠습니다\n아직 필요로 하는 쪽: pack\n")
     (entry, _) = json.loads(pabal("audit", file, "--json").stdout)
     assert entry["result"] == "3 events deleted, held back by pack"
-    told = pabal("--lang", "ko", "audit", file)
-    assert "이벤트 3개 삭제, 아직 필요로 하는 쪽: pack" in told.stdout
+    result = pabal("--lang", "ko", "audit", file)
+    assert "이벤트 3개 삭제, 아직 필요로 하는 쪽: pack" in result.stdout
     # Nothing is left to delete, so there is no question.
     again = pabal("retention", file, "--max-bytes", 1, "--json")
     assert (again.exit_code, json.loads(again.stdout)) == (0, {"deleted": 0, "held_back_by": ["pack"]})

@@ -21,7 +21,7 @@ from tests.cli.conftest import Pabal, rewrite
 from tests.cli.english import english_in
 
 RED = "\x1b[31mred"
-WRITTEN_OUT = r"\x1b[31mred"
+ESCAPED = r"\x1b[31mred"
 
 
 def alter(file: Path, *statements: str) -> None:
@@ -44,28 +44,28 @@ def damaged(file: Path) -> Path:
 
 def test_check_reports_every_kind_of_damage(pabal: Pabal, damaged: Path) -> None:
     """A backup would be deleted because the check reported the damaged log as healthy."""
-    told = pabal("check", damaged)
-    first, second, third = told.stdout.splitlines()
-    assert told.exit_code == 1
+    result = pabal("check", damaged)
+    first, second, third = result.stdout.splitlines()
+    assert result.exit_code == 1
     assert first.startswith(f"{damaged}: the log is damaged at position 2 (checksum mismatch)")
-    assert second == f"the index of stream order/{WRITTEN_OUT} is wrong about version 1 at position 1"
+    assert second == f"the index of stream order/{ESCAPED} is wrong about version 1 at position 1"
     assert third == "the index of stream order/o-0 is wrong about version 1 at position 1"
 
 
 def test_check_reports_damage_in_korean(pabal: Pabal, damaged: Path) -> None:
     """When something is broken, the report would be in a foreign language."""
-    told = pabal("--lang", "ko", "check", damaged)
-    assert (told.exit_code, english_in(told.output)) == (1, [])
-    first, _, third = told.stdout.splitlines()
+    result = pabal("--lang", "ko", "check", damaged)
+    assert (result.exit_code, english_in(result.output)) == (1, [])
+    first, _, third = result.stdout.splitlines()
     assert first.startswith(f"{damaged}: 로그의 위치 2가 손상되었습니다(체크섬 불일치)")
     assert third == "스트림 order/o-0의 인덱스가 위치 1의 버전 1과 맞지 않습니다"
 
 
 def test_check_json_output_stays_english_with_lang_ko(pabal: Pabal, damaged: Path) -> None:
     """A monitoring script would raise no alarm, or get output in a language it cannot parse."""
-    told = pabal("--lang", "ko", "check", damaged, "--json")
-    problems = json.loads(told.stdout)["problems"]
-    assert told.exit_code == 1
+    result = pabal("--lang", "ko", "check", damaged, "--json")
+    problems = json.loads(result.stdout)["problems"]
+    assert result.exit_code == 1
     assert [problem.partition(" is wrong")[0] for problem in problems[1:]] == [
         f"the index of stream order/{RED}",
         "the index of stream order/o-0",
@@ -75,17 +75,17 @@ def test_check_json_output_stays_english_with_lang_ko(pabal: Pabal, damaged: Pat
 @pytest.mark.parametrize("lang", ["en", "ko"])
 def test_doctor_escapes_control_characters(pabal: Pabal, damaged: Path, lang: str) -> None:
     """An id chosen by an attacker could hide what follows it from whoever looks for damage."""
-    told = pabal("--lang", lang, "doctor", damaged)
-    assert (told.exit_code, "\x1b" in told.output, WRITTEN_OUT in told.output) == (2, False, True)
+    result = pabal("--lang", lang, "doctor", damaged)
+    assert (result.exit_code, "\x1b" in result.output, ESCAPED in result.output) == (2, False, True)
 
 
 def test_a_confirmation_prompt_escapes_control_characters(pabal: Pabal, file: Path) -> None:
     """An event type from a foreign file could rewrite the question that the user answers with yes."""
     rewrite(file, "dead_letters", 1, event_type=f"shop.{RED}")
     asked = pabal("dead-letters", "discard", file, 1, input="n\n")
-    assert asked.stdout.startswith(f"Discard dead letter 1 (shop.{WRITTEN_OUT}) for good? [y/N]: ")
+    assert asked.stdout.startswith(f"Discard dead letter 1 (shop.{ESCAPED}) for good? [y/N]: ")
     dry = pabal("dead-letters", "discard", file, 1, "--dry-run")
-    assert dry.stdout == f"Discard dead letter 1 (shop.{WRITTEN_OUT}) for good?\nnothing was changed\n"
+    assert dry.stdout == f"Discard dead letter 1 (shop.{ESCAPED}) for good?\nnothing was changed\n"
 
 
 # -- failures are recorded --------------------------------------------------------------------------------
@@ -115,9 +115,9 @@ def test_the_audit_log_records_a_failed_action(
     ((action, succeeded, result),) = results(pabal, file)
     assert (action, succeeded) == ("retention", False)
     assert f"pabal: {result.removeprefix('StorageUnavailableError: ')}\n" == failed.stderr
-    told = pabal("--lang", "ko", "audit", file).stdout
-    assert "StorageUnavailableError: " in told
-    assert "데이터베이스나 디스크가 가득 찼습니다" in " ".join(told.split())
+    korean = pabal("--lang", "ko", "audit", file).stdout
+    assert "StorageUnavailableError: " in korean
+    assert "데이터베이스나 디스크가 가득 찼습니다" in " ".join(korean.split())
     assert json.loads(pabal("status", file, "--json").stdout)["totals"]["events"] == 8
 
 

@@ -78,8 +78,8 @@ def test_an_edit_rejects_a_payload_that_does_not_fit_the_event_class(
     editor(left)
     refused = pabal("dead-letters", "edit", file, 1, *KNOWN)
     assert (refused.exit_code, english in refused.stderr) == (code, True)
-    told = pabal("--lang", "ko", "dead-letters", "edit", file, 1, *KNOWN)
-    assert (told.exit_code, korean in told.stderr, english_in(told.stderr)) == (code, True, [])
+    result = pabal("--lang", "ko", "dead-letters", "edit", file, 1, *KNOWN)
+    assert (result.exit_code, korean in result.stderr, english_in(result.stderr)) == (code, True, [])
     assert parked(pabal, file) == before
 
 

@@ -32,9 +32,9 @@ def test_the_character_locale_decides_the_language_if_no_variable_is_set(
 ) -> None:
     """Windows sets none of these variables, and all Korean users would get English."""
     monkeypatch.delenv("LANG")
-    for locales, told in (
+    for locales, result in (
         ("Korean_Korea.949", "조건에 맞는 이벤트가 없습니다\n"),
         ("English_United States.1252", "no event matches\n"),
     ):
         monkeypatch.setattr(locale, "setlocale", lambda category, found=locales: found)
-        assert pabal("events", "list", file, "--since", "2999-01-01").output == told
+        assert pabal("events", "list", file, "--since", "2999-01-01").output == result

@@ -29,17 +29,17 @@ def test_commands_reject_an_empty_file_and_leave_it_empty(
     """Reading a truncated log would turn it into a new, healthy one."""
     empty = tmp_path / "empty.db"
     empty.touch()
-    told = pabal(*command, empty)
-    assert told.exit_code == (2 if command == ["doctor"] else 3)
-    assert "is not a pabal database (an empty file); it was left untouched" in told.output
+    result = pabal(*command, empty)
+    assert result.exit_code == (2 if command == ["doctor"] else 3)
+    assert "is not a pabal database (an empty file); it was left untouched" in result.output
     assert empty.read_bytes() == b""
 
 
 def test_projections_list_rejects_a_server_instead_of_reporting_none(pabal: Pabal) -> None:
     """Users would think that the projections are gone, although a server never has any."""
-    told = pabal("projections", "list", "redis://127.0.0.1:1/0")
-    assert told.exit_code == 2
-    assert "projections are kept in the SQLite file of a log" in told.output
+    result = pabal("projections", "list", "redis://127.0.0.1:1/0")
+    assert result.exit_code == 2
+    assert "projections are kept in the SQLite file of a log" in result.output
 
 
 def test_characters_missing_from_the_terminal_encoding_are_escaped(tmp_path: Path) -> None:
@@ -51,14 +51,14 @@ def test_characters_missing_from_the_terminal_encoding_are_escaped(tmp_path: Pat
             await storage.store_event(ShopOrder("주문-1", 1))
 
     asyncio.run(fill())
-    told = subprocess.run(
+    result = subprocess.run(
         [sys.executable, "-m", "pabal", "events", "list", path],
         env={**os.environ, "PYTHONIOENCODING": "ascii", "PABAL_LANG": "en"},
         capture_output=True,
         text=True,
     )
-    assert told.returncode == 0, told.stderr
-    assert "\\uc8fc\\ubb38-1" in told.stdout
+    assert result.returncode == 0, result.stderr
+    assert "\\uc8fc\\ubb38-1" in result.stdout
 
 
 def test_streams_show_explains_how_to_write_an_aggregate_given_as_type_and_id(
@@ -66,8 +66,8 @@ def test_streams_show_explains_how_to_write_an_aggregate_given_as_type_and_id(
 ) -> None:
     """An aggregate copied from ``events list`` would look as if it had lost its events."""
     assert "no events\n" in pabal("streams", "show", file, "o-9").output
-    told = pabal("streams", "show", file, "order/o-1").output
-    assert told == (
+    result = pabal("streams", "show", file, "order/o-1").output
+    assert result == (
         "pabal: this aggregate has no events; give its id alone, and its type with --aggregate-type\n"
     )
 
@@ -77,9 +77,9 @@ def test_streams_show_fails_for_an_unknown_aggregate(
     pabal: Pabal, file: Path, more: tuple[object, ...]
 ) -> None:
     """A script that misspells an id went on as if there were nothing to see."""
-    told = pabal("streams", "show", file, "o-9", *more)
-    assert (told.exit_code, told.stdout) == (1, "")
-    assert pabal("events", "show", file, "o-9").exit_code == told.exit_code
+    result = pabal("streams", "show", file, "o-9", *more)
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert pabal("events", "show", file, "o-9").exit_code == result.exit_code
 
 
 @pytest.mark.parametrize("encoding", ["cp949", "cp1252", "latin-1"])
@@ -93,21 +93,21 @@ def test_json_output_stays_valid_if_the_encoding_lacks_characters(tmp_path: Path
             await storage.store_event(ShopOrder(name, 1))
 
     asyncio.run(fill())
-    told = subprocess.run(
+    result = subprocess.run(
         [sys.executable, "-m", "pabal", "events", "list", path, "--json"],
         env={**os.environ, "PYTHONIOENCODING": encoding},
         capture_output=True,
         check=True,
     )
-    (event,) = json.loads(told.stdout.decode(encoding))["events"]
+    (event,) = json.loads(result.stdout.decode(encoding))["events"]
     assert event["aggregate_id"] == name
 
 
 def test_doctor_reports_a_missing_file_as_a_problem(pabal: Pabal, tmp_path: Path) -> None:
     """A script that ignores warnings would ignore a missing log."""
-    told = pabal("doctor", tmp_path / "gone.db")
-    assert told.exit_code == 2
-    assert "there is no such file" in told.output
+    result = pabal("doctor", tmp_path / "gone.db")
+    assert result.exit_code == 2
+    assert "there is no such file" in result.output
 
 
 def test_doctor_accepts_a_sqlite_url(pabal: Pabal, file: Path) -> None:
@@ -130,8 +130,8 @@ def test_a_number_beyond_every_log_is_no_damage(
     pabal: Pabal, file: Path, arguments: tuple[object, ...], code: int, said: str
 ) -> None:
     """A digit too many would be reported as a damaged file, and somebody might restore a backup."""
-    told = pabal(*(file if one == "FILE" else one for one in arguments))
-    assert (told.exit_code, said in told.output) == (code, True), told.output
+    result = pabal(*(file if one == "FILE" else one for one in arguments))
+    assert (result.exit_code, said in result.output) == (code, True), result.output
 
 
 @pytest.mark.parametrize(
@@ -155,20 +155,20 @@ def test_invalid_arguments_are_rejected_in_one_line_without_repeating_secrets(
     pabal: Pabal, file: Path, arguments: tuple[str, ...]
 ) -> None:
     """The operator on call would get a traceback, which may contain a password."""
-    told = pabal(*(file if one == "FILE" else one for one in arguments))
-    assert told.exit_code == 2, told.output
-    assert told.output.count("\n") == 1
-    assert "half" not in told.output
-    assert "other" not in told.output
+    result = pabal(*(file if one == "FILE" else one for one in arguments))
+    assert result.exit_code == 2, result.output
+    assert result.output.count("\n") == 1
+    assert "half" not in result.output
+    assert "other" not in result.output
 
 
 def test_importing_a_file_that_is_not_utf8_names_the_line(pabal: Pabal, file: Path, tmp_path: Path) -> None:
     """A wrong file would end in a traceback, as if pabal were at fault."""
     (tmp_path / "wrong.jsonl").write_bytes(b"\n\xff\xfe\n")
-    told = pabal("events", "import", file, "--input", tmp_path / "wrong.jsonl")
-    assert told.exit_code == 1
-    assert "line 2: not UTF-8 text" in told.output or "line 1: not UTF-8 text" in told.output
-    assert told.output.count("\n") == 1
+    result = pabal("events", "import", file, "--input", tmp_path / "wrong.jsonl")
+    assert result.exit_code == 1
+    assert "line 2: not UTF-8 text" in result.output or "line 1: not UTF-8 text" in result.output
+    assert result.output.count("\n") == 1
 
 
 @pytest.fixture
@@ -217,9 +217,9 @@ def test_commands_escape_control_characters_in_stored_text(pabal: Pabal, hostile
         ("tail", hostile, "--after", "0", "--count", "1"),
         ("audit", hostile),
     ):
-        told = pabal(*arguments)
-        assert told.exception is None or isinstance(told.exception, SystemExit), arguments
-        assert not set(told.output) & set("\x1b\x9b\u202e"), (arguments, told.output)
+        result = pabal(*arguments)
+        assert result.exception is None or isinstance(result.exception, SystemExit), arguments
+        assert not set(result.output) & set("\x1b\x9b\u202e"), (arguments, result.output)
     assert READ in pabal("events", "list", hostile).output
 
 
@@ -279,8 +279,8 @@ def test_commands_work_on_a_file_whose_name_is_not_valid_utf8(pabal: Pabal, file
 
 def test_export_rejects_a_source_with_a_lone_surrogate(pabal: Pabal, hostile: Path) -> None:
     """The export would end in a traceback."""
-    told = pabal("events", "export", hostile, "--format", "cloudevents", "--source", "shop-\udcff")
-    assert (told.exit_code, "which a CloudEvent cannot hold" in told.output) == (1, True), told.output
+    result = pabal("events", "export", hostile, "--format", "cloudevents", "--source", "shop-\udcff")
+    assert (result.exit_code, "which a CloudEvent cannot hold" in result.output) == (1, True), result.output
 
 
 @pytest.mark.parametrize(

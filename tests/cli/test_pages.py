@@ -23,7 +23,7 @@ def store(file: Path, *events: DomainEvent) -> None:
     asyncio.run(fill())
 
 
-def leafed(pabal: Pabal, *command: object, hint: str) -> list[list[str]]:
+def collect_pages(pabal: Pabal, *command: object, hint: str) -> list[list[str]]:
     """Follow the hints to the end exactly as printed; return the first column of each page."""
     pages: list[list[str]] = []
     more: list[str] = []
@@ -40,8 +40,8 @@ def leafed(pabal: Pabal, *command: object, hint: str) -> list[list[str]]:
 def test_events_list_can_be_paged_in_both_directions(pabal: Pabal, file: Path) -> None:
     """A user who follows the hints would miss events, or go round in circles."""
     listing = ("events", "list", file, "--limit", 3)
-    assert leafed(pabal, *listing, hint="older") == [["8", "7", "6"], ["5", "4", "3"], ["2", "1"]]
-    assert leafed(pabal, *listing, "--after", 2, hint="newer") == [["5", "4", "3"], ["8", "7", "6"]]
+    assert collect_pages(pabal, *listing, hint="older") == [["8", "7", "6"], ["5", "4", "3"], ["2", "1"]]
+    assert collect_pages(pabal, *listing, "--after", 2, hint="newer") == [["5", "4", "3"], ["8", "7", "6"]]
     assert pabal("--lang", "ko", *listing).stderr == "이전 쪽: --before 6\n"
     assert pabal("--lang", "ko", *listing, "--after", 0).stderr == "다음 쪽: --after 3\n"
 
@@ -54,14 +54,14 @@ def test_streams_list_can_be_paged_when_ids_contain_quotes(
     names = ["kim", "o'brien", 'o"hara', "park"]
     store(tmp_path / "names.db", *(ShopOrder(name, 1) for name in names))
     listing = ("--lang", lang, "streams", "list", tmp_path / "names.db", "--limit", 1)
-    assert leafed(pabal, *listing, hint=hint) == [[name] for name in sorted(names)]
+    assert collect_pages(pabal, *listing, hint=hint) == [[name] for name in sorted(names)]
 
 
 @pytest.mark.parametrize(("lang", "hint"), [("en", "next"), ("ko", "다음 쪽")])
 def test_dead_letters_list_can_be_paged(pabal: Pabal, file: Path, lang: str, hint: str) -> None:
     """Dead letters beyond the first page would never be seen."""
     listing = ("--lang", lang, "dead-letters", "list", file, "--limit", 1)
-    assert leafed(pabal, *listing, hint=hint) == [["1"], ["2"]]
+    assert collect_pages(pabal, *listing, hint=hint) == [["1"], ["2"]]
 
 
 def test_events_trace_truncates_a_long_chain_and_says_so(pabal: Pabal, tmp_path: Path) -> None:
@@ -72,8 +72,8 @@ def test_events_trace_truncates_a_long_chain_and_says_so(pabal: Pabal, tmp_path:
     drawn = pabal("events", "trace", tmp_path / "long.db", first.event_id)
     assert len(drawn.stdout.splitlines()) == 5000
     assert drawn.stderr == "there are more events than these 5000\n"
-    told = pabal("--lang", "ko", "events", "trace", tmp_path / "long.db", first.event_id)
-    assert told.stderr == "이 5000개 말고도 이벤트가 더 있습니다\n"
+    result = pabal("--lang", "ko", "events", "trace", tmp_path / "long.db", first.event_id)
+    assert result.stderr == "이 5000개 말고도 이벤트가 더 있습니다\n"
 
 
 # -- details of one ---------------------------------------------------------------------------------------

@@ -108,12 +108,12 @@ def test_tail_continues_when_the_application_restarts(file: Path) -> None:
 def test_a_terminal_prompt_is_answered_before_anything_changes(file: Path) -> None:
     """The dead letters would be gone before the answer."""
     command = (*_PABAL, "dead-letters", "discard", str(file), "--all")
-    for answer, code, told in (("n", 1, "nothing was changed"), ("y", 0, "2 done")):
+    for answer, code, result in (("n", 1, "nothing was changed"), ("y", 0, "2 done")):
         terminal = Terminal(*command)
         terminal.wait_for(lambda screen: "Discard 2 dead letters for good? [y/N]" in screen)
         terminal.type(f"{answer}\n")
         assert terminal.end() == code, terminal.screen
-        assert told in terminal.screen
+        assert result in terminal.screen
 
 
 def test_colours_are_used_only_on_terminals_that_allow_them(file: Path) -> None:

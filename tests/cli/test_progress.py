@@ -89,27 +89,27 @@ def test_long_commands_show_their_progress(
 
 def test_the_progress_bar_of_doctor_moves(place: Path, pabal: Pabal, monkeypatch: pytest.MonkeyPatch) -> None:
     """It would stay at zero until everything is done."""
-    told: list[int] = []
+    result: list[int] = []
 
     @contextmanager
     def progress(text: str, total: int | None) -> Iterator[Callable[[int], None]]:
-        yield told.append
+        yield result.append
 
     monkeypatch.setattr(doctor, "progress", progress)
     pabal("doctor", place)
-    assert told[-1] == 100
+    assert result[-1] == 100
 
 
 def test_the_progress_bar_of_an_export_moves(
     tmp_path: Path, pabal: Pabal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With a limit of millions, it would show nothing for minutes."""
-    told: list[int] = []
+    result: list[int] = []
 
     @contextmanager
     def progress(text: str, total: int | None) -> Iterator[Callable[[int], None]]:
         assert total == 1100
-        yield told.append
+        yield result.append
 
     async def fill() -> None:
         async with SqliteEventStorage(tmp_path / "many.db") as storage:
@@ -119,7 +119,7 @@ def test_the_progress_bar_of_an_export_moves(
     monkeypatch.setattr(events, "progress", progress)
     done = pabal("events", "export", tmp_path / "many.db", "--limit", 1100, "-o", tmp_path / "out.jsonl")
     assert done.stderr == "1,100 events written\n"
-    assert told == [500, 1000]
+    assert result == [500, 1000]
 
 
 @pytest.mark.parametrize("line", [line for line, _ in LONG if not line.startswith("bench")])

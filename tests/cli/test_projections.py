@@ -55,11 +55,11 @@ def listed(pabal: Pabal, file: Path, *more: str) -> list[dict[str, Any]]:
 
 def test_projections_list_prints_a_table_and_json(pabal: Pabal, projected: Path) -> None:
     """The operator on call would need SQL to see how far a read model is."""
-    told = pabal("projections", "list", projected, "--rows")
-    assert told.output.splitlines()[0].split() == [
+    result = pabal("projections", "list", projected, "--rows")
+    assert result.output.splitlines()[0].split() == [
         *("projection", "version", "position", "lag", "tables", "rebuild")
     ]
-    assert re.search(r"^quantities +1 +8 +0 +quantities \(5 rows\) *$", told.output, re.MULTILINE)
+    assert re.search(r"^quantities +1 +8 +0 +quantities \(5 rows\) *$", result.output, re.MULTILINE)
     (view,) = listed(pabal, projected)
     assert view == {
         "name": "quantities",

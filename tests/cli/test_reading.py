@@ -48,8 +48,8 @@ def on(file: Path, command: list[str]) -> list[str]:
 @pytest.mark.parametrize("command", READING, ids=" ".join)
 def test_every_reading_command_prints_text_and_json(pabal: Pabal, file: Path, command: list[str]) -> None:
     """A script that reads ``--json`` would get text, or a user nothing."""
-    told = pabal(*on(file, command))
-    assert (told.exit_code, told.output != "") == (0, True)
+    result = pabal(*on(file, command))
+    assert (result.exit_code, result.output != "") == (0, True)
     machine = pabal(*on(file, command), "--json")
     assert machine.exit_code == 0
     json.loads(machine.stdout)
@@ -67,18 +67,18 @@ def test_status_limits_the_reasons_and_counts_the_rest(pabal: Pabal, tmp_path: P
             await storage.store_event(ShopOrder("o-1", 1))
 
     asyncio.run(fill())
-    told = pabal("status", path).stdout.splitlines()
-    assert sum("no process handles it" in line for line in told) == 50
-    assert told[51] == "  and 10 more; --json has them all"
+    result = pabal("status", path).stdout.splitlines()
+    assert sum("no process handles it" in line for line in result) == 50
+    assert result[51] == "  and 10 more; --json has them all"
     assert len(json.loads(pabal("status", path, "--json").stdout)["reasons"]) == 60
 
 
 def test_status_names_what_is_stuck(pabal: Pabal, file: Path) -> None:
     """The operator on call would have to search for it."""
-    told = pabal("status", file)
-    assert "degraded" in told.output
-    assert "subscription 'pack' has dead letters (2); retry or discard them" in told.output
-    assert "8 events, 1 subscription, largest lag 0" in told.output
+    result = pabal("status", file)
+    assert "degraded" in result.output
+    assert "subscription 'pack' has dead letters (2); retry or discard them" in result.output
+    assert "8 events, 1 subscription, largest lag 0" in result.output
 
 
 def test_events_list_filters_and_pages(pabal: Pabal, file: Path) -> None:
@@ -148,8 +148,8 @@ def test_events_export_writes_every_event_with_its_payload(pabal: Pabal, file: P
 
 def test_tail_starts_at_a_cursor_and_stops_after_count_events(pabal: Pabal, file: Path) -> None:
     """Users could not catch up on events published while they were not watching."""
-    told = pabal("tail", file, "--after", "6", "--count", 2, "--json")
-    assert [json.loads(line)["position"] for line in told.output.splitlines()] == [7, 8]
+    result = pabal("tail", file, "--after", "6", "--count", 2, "--json")
+    assert [json.loads(line)["position"] for line in result.output.splitlines()] == [7, 8]
 
 
 def test_a_backup_is_a_readable_log(pabal: Pabal, file: Path, tmp_path: Path) -> None:
@@ -186,8 +186,8 @@ def test_the_shell_completes_commands_options_and_choices(typed: str, offered: l
 
 def test_bench_measures_every_storage(pabal: Pabal, tmp_path: Path) -> None:
     """A figure would be missing."""
-    told = pabal("bench", "--events", 1000, "--rounds", 1, "--directory", tmp_path, "--json")
-    assert [one["way"] for one in json.loads(told.stdout)] == [
+    result = pabal("bench", "--events", 1000, "--rounds", 1, "--directory", tmp_path, "--json")
+    assert [one["way"] for one in json.loads(result.stdout)] == [
         "in memory",
         "on disk, normal",
         "on disk, full",

@@ -29,7 +29,7 @@ DEMO = {*NAMES.values(), *READS.values(), *get_args(Phase), "trades", "candles"}
 BENCH = {"in memory", "on disk, normal", "on disk, full"}
 
 
-def said() -> set[str]:
+def command_line_texts() -> set[str]:
     found = {*STATES, *DEMO, *BENCH, *get_args(Level), *_QUESTIONS.values(), *_REASONS.values()}
     found |= set(helps(commands))
     for path in Path(pabal.cli.__file__).parent.glob("*.py"):

@@ -56,13 +56,13 @@ def served(app: Any) -> Iterator[str]:
         listener.close()
 
 
-def run_apart(work: Coroutine[Any, Any, None]) -> None:
+def run_in_thread(work: Coroutine[Any, Any, None]) -> None:
     """Run a coroutine in its own thread, because this one may already run the browser's event loop."""
     with ThreadPoolExecutor(1) as pool:
         pool.submit(asyncio.run, work).result()
 
 
-class Watched:
+class RecordedPage:
     """A page that records its errors and its requests to other hosts."""
 
     def __init__(self, context: BrowserContext, base: str) -> None:
@@ -70,15 +70,15 @@ class Watched:
         self.faults: list[str] = []
         self.page: Page = context.new_page()
         self.page.set_default_timeout(LONG)
-        self.page.on("console", self._said)
+        self.page.on("console", self._record_console)
         self.page.on("pageerror", lambda error: self.faults.append(f"error: {error}"))
-        self.page.on("request", self._asked)
+        self.page.on("request", self._record_request)
 
-    def _said(self, message: Any) -> None:
+    def _record_console(self, message: Any) -> None:
         if message.type in ("error", "warning"):
             self.faults.append(f"{message.type}: {message.text}")
 
-    def _asked(self, request: Any) -> None:
+    def _record_request(self, request: Any) -> None:
         if not request.url.startswith(self.base):
             self.faults.append(f"request to {request.url}")
 
@@ -104,7 +104,7 @@ def opened(
     width: int = 1280,
     height: int = 860,
     dark: bool = False,
-) -> Iterator[Watched]:
+) -> Iterator[RecordedPage]:
     """Open a window in a language and size; at its end, check that no error occurred in it."""
     context = running.new_context(
         viewport={"width": width, "height": height},
@@ -114,7 +114,7 @@ def opened(
         reduced_motion="reduce",
     )
     try:
-        watched = Watched(context, base)
+        watched = RecordedPage(context, base)
         yield watched
         assert watched.faults == []
     finally:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from playwright.sync_api import Page, expect
 
-from tests.dashboard.browser import Watched, browser, opened, served
+from tests.dashboard.browser import RecordedPage, browser, opened, served
 from tests.dashboard.stage import Stage, play_demo
 
 FOLDER = Path(__file__).parents[2] / "docs" / "pictures" / "dashboard"
@@ -21,7 +21,7 @@ LISTS, LIST_HEIGHT = ("events", "stream", "projections", "audit"), 480
 EVENTS, PER_SECOND = 36_000, 400
 
 
-def take(window: Watched, folder: Path, language: str) -> None:
+def take(window: RecordedPage, folder: Path, language: str) -> None:
     """Open each screen and save a screenshot."""
     page = window.open("dead-letters")
     expect(page.locator(".group")).to_have_count(3)
@@ -50,7 +50,7 @@ def take(window: Watched, folder: Path, language: str) -> None:
     keep(page, folder, "audit", language)
 
 
-def act(window: Watched) -> None:
+def act(window: RecordedPage) -> None:
     """Do something that is recorded in the audit log, but changes nothing."""
     page = window.open("subscriptions")
     row = page.locator("tbody tr", has_text="clearing")

@@ -63,13 +63,13 @@ class Stage:
     def __init__(self, file: Path, **options: Any) -> None:
         self._file = file
         self._options = {"allow_actions": True, **options}
-        self.mended = False
+        self.fixed = False
         self.mailed = 0
         self.bus: InMemoryEventBus | None = None
 
     async def mail(self, event: OrderFilled) -> None:
         await asyncio.sleep(0.001)
-        if event.symbol.endswith("ETH") and not self.mended:
+        if event.symbol.endswith("ETH") and not self.fixed:
             raise MailServerDownError(f"mail.example.com:25 refused the connection, order {event.order_id}")
         self.mailed += 1
 

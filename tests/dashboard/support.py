@@ -42,11 +42,11 @@ class Scale:
 
     def __init__(self, bus: InMemoryEventBus) -> None:
         self.bus = bus
-        self.mended = False
+        self.fixed = False
         self.seen: list[int] = []
 
     async def handle(self, event: Shipped) -> None:
-        if event.grams <= 0 and not self.mended:
+        if event.grams <= 0 and not self.fixed:
             raise ValueError(f"{event.parcel} weighs {event.grams} g, says {event.email}")
         self.seen.append(event.grams)
         await self.bus.publish(Weighed(event.parcel))
@@ -69,7 +69,7 @@ async def client(
         yield http
 
 
-async def own_page(http: Any) -> dict[str, str]:
+async def action_headers(http: Any) -> dict[str, str]:
     """Return the headers that a page of the dashboard sends with a change."""
     session = (await http.get("/api/session")).json()
     return {"x-csrf-token": session["csrf"], "origin": str(http.base_url).rstrip("/")}

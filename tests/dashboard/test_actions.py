@@ -8,13 +8,13 @@ from typing import Any, ClassVar
 import pytest
 
 from pabal import DomainEvent, InMemoryEventBus, InMemoryEventStorage
-from tests.dashboard.support import Scale, client, own_page
+from tests.dashboard.support import Scale, action_headers, client
 
 
 async def test_actions_are_rejected_unless_allow_actions_is_set(bus: InMemoryEventBus) -> None:
     """A user who only wanted to look could discard dead letters."""
     async with client(bus) as http:
-        headers = await own_page(http)
+        headers = await action_headers(http)
         for path, body in (
             ("/api/dead-letters/retry", {"ids": [1]}),
             ("/api/dead-letters/discard", {"ids": [1]}),
@@ -32,10 +32,10 @@ async def test_retrying_a_group_is_recorded_in_the_audit_log_with_the_user(
     bus: InMemoryEventBus, scale: Scale
 ) -> None:
     """The button would retry nothing, or nobody could tell later who pressed it."""
-    scale.mended = True
+    scale.fixed = True
     async with client(bus, allow_actions=True) as http:
         body = {"filter": {"subscription": "scale", "error_type": "ValueError"}, "count": 2}
-        response = await http.post("/api/dead-letters/retry", json=body, headers=await own_page(http))
+        response = await http.post("/api/dead-letters/retry", json=body, headers=await action_headers(http))
         assert response.json() == {"begun": 2, "left": 0}
         await bus.drain()
         assert (await http.get("/api/dead-letters/groups")).json()["groups"] == []
@@ -50,7 +50,7 @@ async def test_the_audit_log_shows_results_in_both_languages(bus: InMemoryEventB
     async with client(bus, allow_actions=True) as http:
         letter = (await http.get("/api/dead-letters/1")).json()["letter"]
         body = {"payload": {"parcel": "p-2"}, "revision": letter["revision"]}
-        await http.post("/api/dead-letters/1/edit", json=body, headers=await own_page(http))
+        await http.post("/api/dead-letters/1/edit", json=body, headers=await action_headers(http))
         (entry,) = (await http.get("/api/audit")).json()["items"]
     assert (entry["succeeded"], entry["id"]) == (False, 1)
     error, _, message = entry["result"].partition(": ")
@@ -63,7 +63,7 @@ async def test_a_group_that_has_changed_is_not_discarded(bus: InMemoryEventBus) 
     """A page that shows two dead letters would discard a third one that was parked meanwhile."""
     async with client(bus, allow_actions=True) as http:
         body = {"filter": {"subscription": "scale"}, "count": 1}
-        response = await http.post("/api/dead-letters/discard", json=body, headers=await own_page(http))
+        response = await http.post("/api/dead-letters/discard", json=body, headers=await action_headers(http))
     assert (response.status_code, response.json()["error"]["n"]) == (409, 2)
     assert len(await bus.dead_letters.list()) == 2
 
@@ -71,7 +71,7 @@ async def test_a_group_that_has_changed_is_not_discarded(bus: InMemoryEventBus) 
 async def test_discarding_a_group_removes_its_dead_letters(bus: InMemoryEventBus) -> None:
     """The button would discard nothing, or more than the page shows."""
     async with client(bus, allow_actions=True) as http:
-        headers = await own_page(http)
+        headers = await action_headers(http)
         other = {"filter": {"error_type": "KeyError"}, "count": 0}
         assert (await http.post("/api/dead-letters/discard", json=other, headers=headers)).json() == {
             "discarded": 0
@@ -90,7 +90,7 @@ async def test_a_dead_letter_can_be_edited_and_retried(bus: InMemoryEventBus, sc
         letter = (await http.get("/api/dead-letters/1")).json()["letter"]
         assert letter["payload"]["email"] == "•••"
         body = {"payload": {**letter["payload"], "grams": 750}, "revision": letter["revision"]}
-        response = await http.post("/api/dead-letters/1/edit", json=body, headers=await own_page(http))
+        response = await http.post("/api/dead-letters/1/edit", json=body, headers=await action_headers(http))
         assert response.status_code == 200, response.text
     await bus.drain()
     assert scale.seen == [500, 750]
@@ -122,7 +122,9 @@ async def test_an_edit_restores_values_masked_within_a_list() -> None:
             assert [label["email"] for label in labels] == ["•••", "•••"]
             labels[0]["to"] = "Busan"
             body = {"payload": {"labels": labels}, "revision": letter["revision"]}
-            edited = await http.post("/api/dead-letters/1/edit", json=body, headers=await own_page(http))
+            edited = await http.post(
+                "/api/dead-letters/1/edit", json=body, headers=await action_headers(http)
+            )
             assert edited.status_code == 200, edited.text
         await bus.drain()
     assert [event.labels for event in seen] == [
@@ -141,7 +143,7 @@ async def test_an_edit_rejects_a_payload_that_does_not_fit_the_class(
     async with client(bus, allow_actions=True) as http:
         revision = (await http.get("/api/dead-letters/1")).json()["letter"]["revision"]
         body = {"payload": payload, "revision": revision}
-        response = await http.post("/api/dead-letters/1/edit", json=body, headers=await own_page(http))
+        response = await http.post("/api/dead-letters/1/edit", json=body, headers=await action_headers(http))
         assert (response.status_code, response.json()["error"]["code"]) == (status, "does_not_fit")
         assert (await http.get("/api/dead-letters/1")).json()["letter"]["revision"] == revision
 
@@ -149,7 +151,7 @@ async def test_an_edit_rejects_a_payload_that_does_not_fit_the_class(
 async def test_actions_on_missing_or_changed_dead_letters_are_rejected(bus: InMemoryEventBus) -> None:
     """A stale page would act on something other than it shows."""
     async with client(bus, allow_actions=True) as http:
-        headers = await own_page(http)
+        headers = await action_headers(http)
         stale = {"payload": {"parcel": "p-2", "grams": 1, "email": ""}, "revision": "old"}
         changed = await http.post("/api/dead-letters/1/edit", json=stale, headers=headers)
         assert (changed.status_code, changed.json()["error"]["code"]) == (409, "changed")
@@ -194,7 +196,7 @@ async def test_the_plan_of_a_reset_counts_skipped_events(bus: InMemoryEventBus) 
     await bus.stop()
     async with client(bus.storage, allow_actions=True) as http:
         back = {"name": "scale", "start": "beginning", "watermark": 4, "confirm": "scale"}
-        await http.post("/api/subscriptions/reset", json=back, headers=await own_page(http))
+        await http.post("/api/subscriptions/reset", json=back, headers=await action_headers(http))
         plan = await http.get("/api/subscriptions/reset", params={"name": "scale", "start": "now"})
     assert plan.json() == {"watermark": 0, "start": 4, "again": 0, "skipped": 4}
 
@@ -203,10 +205,10 @@ async def test_retrying_several_dead_letters_skips_those_that_are_gone(
     bus: InMemoryEventBus, scale: Scale
 ) -> None:
     """One dead letter that was discarded meanwhile would keep the others from being retried."""
-    scale.mended = True
+    scale.fixed = True
     async with client(bus, allow_actions=True) as http:
         body = {"ids": [1, 2, 99]}
-        response = await http.post("/api/dead-letters/retry", json=body, headers=await own_page(http))
+        response = await http.post("/api/dead-letters/retry", json=body, headers=await action_headers(http))
     assert response.json() == {"begun": 2, "left": 1}
     await bus.drain()
     assert await bus.dead_letters.list() == []
@@ -215,7 +217,7 @@ async def test_retrying_several_dead_letters_skips_those_that_are_gone(
 async def test_a_subscription_can_be_paused_reset_and_resumed(bus: InMemoryEventBus, scale: Scale) -> None:
     """The buttons of the page would do nothing."""
     async with client(bus, allow_actions=True) as http:
-        headers = await own_page(http)
+        headers = await action_headers(http)
         paused = await http.post("/api/subscriptions/pause", json={"name": "scale"}, headers=headers)
         assert paused.status_code == 200, paused.text
         (row,) = (await http.get("/api/report")).json()["subscriptions"]
@@ -223,7 +225,7 @@ async def test_a_subscription_can_be_paused_reset_and_resumed(bus: InMemoryEvent
         back = {"name": "scale", "start": "beginning", "watermark": row["watermark"], "confirm": "scale"}
         reset = await http.post("/api/subscriptions/reset", json=back, headers=headers)
         assert reset.status_code == 200, reset.text
-        scale.mended = True
+        scale.fixed = True
         resumed = await http.post("/api/subscriptions/resume", json={"name": "scale"}, headers=headers)
         assert resumed.status_code == 200, resumed.text
         await bus.drain()
@@ -236,7 +238,7 @@ async def test_actions_work_on_the_file_of_a_stopped_bus(bus: InMemoryEventBus, 
     """After a crash loop, the application would have to run before anything could be fixed."""
     await bus.stop()
     async with client(bus.storage, allow_actions=True) as http:
-        headers = await own_page(http)
+        headers = await action_headers(http)
         retried = await http.post("/api/dead-letters/retry", json={"ids": [1]}, headers=headers)
         assert retried.json() == {"begun": 1, "left": 0}
         again = await http.post("/api/dead-letters/retry", json={"ids": [1]}, headers=headers)
@@ -248,7 +250,7 @@ async def test_actions_work_on_the_file_of_a_stopped_bus(bus: InMemoryEventBus, 
         letter = (await http.get("/api/dead-letters/2")).json()["letter"]
         body = {"payload": {**letter["payload"], "grams": 7}, "revision": letter["revision"]}
         assert (await http.post("/api/dead-letters/2/edit", json=body, headers=headers)).status_code == 200
-    scale.mended = True
+    scale.fixed = True
     await bus.start()
     await bus.drain()
     assert sorted(scale.seen) == [0, 7, 500]

@@ -15,7 +15,7 @@ from pabal import InMemoryEventStorage, SqliteEventStorage
 from pabal.dashboard import create_dashboard
 from pabal.dashboard.live import Hub
 from pabal.errors import StorageUnavailableError
-from tests.dashboard.browser import LONG, Watched, axe_script, browser, opened, served
+from tests.dashboard.browser import LONG, RecordedPage, axe_script, browser, opened, served
 from tests.dashboard.stage import Stage, play_demo
 from tests.dashboard.support import TOKEN, Shipped
 
@@ -51,14 +51,14 @@ def base(stage: Stage) -> Iterator[str]:
         yield address
 
 
-def settle(window: Watched) -> None:
+def settle(window: RecordedPage) -> None:
     """Wait until the bus has parked everything it cannot handle yet."""
     window.open("dead-letters")
     expect(window.page.locator(".group")).to_have_count(3)
     expect(window.page.locator(".bar .badge")).to_contain_text(re.compile("Degraded|주의"))
 
 
-def one_of_each(window: Watched) -> list[str]:
+def one_of_each(window: RecordedPage) -> list[str]:
     """Return the paths of one event, one stream and one dead letter."""
     page = window.open("events?type=order.filled")
     event = page.locator("tbody .row-link").first.get_attribute("href")
@@ -106,7 +106,7 @@ def test_the_overview_can_retry_a_group(chromium: Browser, base: str, stage: Sta
         page = window.open("")
         trouble = page.locator(".troubles li", has_text="mail has")
         expect(trouble).to_contain_text("mail.example.com:25 refused the connection")
-        stage.mended = True
+        stage.fixed = True
         trouble.get_by_role("button", name=re.compile("Retry")).click()
         page.get_by_role("dialog").get_by_role("button", name=re.compile("^Retry")).click()
         expect(page.locator(".toast")).to_contain_text("started")
@@ -130,7 +130,7 @@ def test_the_event_page_shows_failed_attempts_of_a_delivery_that_succeeded(
         expect(attempts).to_have_count(2)
         expect(delivery.locator(".badge")).to_have_text("dead letter")
         event = re.sub(r"^.*?/events", "events", page.url)
-        stage.mended = True
+        stage.fixed = True
         window.open(letter)
         page.get_by_role("button", name="Retry", exact=True).click()
         page.get_by_role("dialog").get_by_role("button", name="Retry", exact=True).click()

@@ -13,7 +13,7 @@ from pabal.dashboard import create_dashboard
 from pabal.dashboard.guard import HEADERS
 from pabal.dashboard.sessions import LIFETIME, Sessions
 from pabal.errors import MissingExtraError, UsageError
-from tests.dashboard.support import TOKEN, client, own_page
+from tests.dashboard.support import TOKEN, action_headers, client
 
 RETRY = {"ids": [1]}
 
@@ -56,7 +56,7 @@ async def test_another_host_name_must_be_allowed() -> None:
 async def test_a_cross_site_post_is_rejected(bus: InMemoryEventBus, headers: dict[str, str]) -> None:
     """A foreign page could retry dead letters through the browser of whoever opens it."""
     async with client(bus, allow_actions=True) as http:
-        mine = await own_page(http)
+        mine = await action_headers(http)
         del mine["origin"]
         response = await http.post("/api/dead-letters/discard", json=RETRY, headers={**mine, **headers})
         assert (response.status_code, response.json()["error"]["code"]) == (403, "cross_site")
@@ -96,7 +96,7 @@ async def test_login_accepts_the_token_and_rejects_a_wrong_one() -> None:
         assert "httponly" in cookie
         assert "samesite=strict" in cookie
         assert (await http.get("/api/report")).status_code == 200
-        assert (await http.post("/api/logout", headers=await own_page(http))).status_code == 200
+        assert (await http.post("/api/logout", headers=await action_headers(http))).status_code == 200
         assert (await http.get("/api/report")).status_code == 401
         by_header = await http.get("/api/report", headers={"authorization": f"Bearer {TOKEN}"})
         assert by_header.status_code == 200
@@ -166,7 +166,7 @@ async def test_an_auth_function_decides_who_is_admitted(bus: InMemoryEventBus) -
     async with client(bus, peer="10.0.0.9", auth=auth, allow_actions=True, payloads="full") as http:
         assert (await http.get("/api/report")).status_code == 401
         http.headers["x-user"] = "kim"
-        headers = await own_page(http)
+        headers = await action_headers(http)
         assert (await http.post("/api/dead-letters/discard", json=RETRY, headers=headers)).status_code == 200
         assert (await http.get("/api/audit")).json()["items"][0]["actor"] == "kim (dashboard)"
         lee = {**headers, "x-user": "lee"}
@@ -239,7 +239,7 @@ async def test_invalid_request_bodies_are_answered_with_a_reason(
 ) -> None:
     """A malformed request would end in a server error, or fill the server's memory."""
     async with client(bus, allow_actions=True) as http:
-        headers = {**await own_page(http), **sent.pop("headers", {})}
+        headers = {**await action_headers(http), **sent.pop("headers", {})}
         response = await http.post("/api/dead-letters/retry", headers=headers, **sent)
     assert response.status_code == status
 

@@ -6,7 +6,7 @@ import pytest
 
 from pabal import InMemoryEventBus
 from pabal.operations import operations_of
-from tests.dashboard.support import client, own_page
+from tests.dashboard.support import action_headers, client
 
 TOO_MUCH = 10**25
 """More than any log can count to."""
@@ -15,7 +15,7 @@ TOO_MUCH = 10**25
 async def answer(bus: InMemoryEventBus, path: str, body: bytes, **headers: str) -> tuple[int, str]:
     """Send a change like a page of the dashboard, with one thing wrong; return the answer."""
     async with client(bus, allow_actions=True) as http:
-        own = {**await own_page(http), "content-type": "application/json", **headers}
+        own = {**await action_headers(http), "content-type": "application/json", **headers}
         answered = await http.post(path, content=body, headers=own)
         return answered.status_code, answered.json()["error"]["code"]
 

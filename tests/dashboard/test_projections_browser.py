@@ -12,7 +12,7 @@ from playwright.sync_api import Browser, expect
 from pabal import InMemoryEventStorage, SqliteEventStorage
 from pabal.dashboard import create_dashboard
 from tests.cli.models import Quantities
-from tests.dashboard.browser import LONG, axe_script, browser, opened, run_apart, served
+from tests.dashboard.browser import LONG, axe_script, browser, opened, run_in_thread, served
 from tests.operations.conftest import ShopOrder
 
 pytestmark = pytest.mark.browser
@@ -55,7 +55,7 @@ def chromium() -> Iterator[Browser]:
 @pytest.fixture(scope="module")
 def base(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     path = tmp_path_factory.mktemp("projections") / "log.db"
-    run_apart(_fill(path))
+    run_in_thread(_fill(path))
     with SqliteEventStorage(path) as storage, served(create_dashboard(storage)) as address:
         yield address
 

@@ -13,7 +13,7 @@ from pabal.errors import EventNotFoundError
 from pabal.operations import Operations
 from pabal.ports.operations import Trace
 from tests.cli.conftest import rewrite
-from tests.dashboard.support import Scale, Shipped, client, own_page
+from tests.dashboard.support import Scale, Shipped, action_headers, client
 
 
 async def test_the_report_names_stuck_subscriptions_and_the_reason(bus: InMemoryEventBus) -> None:
@@ -130,7 +130,7 @@ async def test_an_event_shows_its_deliveries_and_its_chain(bus: InMemoryEventBus
 
 async def test_a_handled_event_shows_its_failed_attempts(bus: InMemoryEventBus, scale: Scale) -> None:
     """Once the handler is fixed, nobody could see that and when it had failed."""
-    scale.mended = True
+    scale.fixed = True
     await bus.dead_letters.retry("all")
     await bus.drain()
     async with client(bus) as http:
@@ -315,7 +315,7 @@ async def test_streams_dead_letters_and_the_audit_log_can_be_paged(bus: InMemory
     await bus.publish_batch([Shipped("p-0", -n) for n in range(60)])
     await bus.drain()
     async with client(bus, allow_actions=True) as http:
-        headers = await own_page(http)
+        headers = await action_headers(http)
         first = (await http.get("/api/streams/parcel/p-0")).json()
         rest = (await http.get("/api/streams/parcel/p-0", params={"after": first["next"]})).json()
         assert [row["stream_version"] for row in first["items"] + rest["items"]] == list(range(1, 61))
@@ -345,7 +345,7 @@ async def test_a_payload_that_is_not_json_is_shown_and_can_be_replaced(
         assert (await http.get(f"/api/events/{row['event_id']}")).json()["event"]["payload"] == as_text
         letter = (await http.get("/api/dead-letters/1")).json()["letter"]
         assert letter["payload"] == as_text
-        mended = {"payload": {"parcel": "p-2", "grams": 5, "email": ""}, "revision": letter["revision"]}
-        answered = await http.post("/api/dead-letters/1/edit", json=mended, headers=await own_page(http))
+        fixed = {"payload": {"parcel": "p-2", "grams": 5, "email": ""}, "revision": letter["revision"]}
+        answered = await http.post("/api/dead-letters/1/edit", json=fixed, headers=await action_headers(http))
         assert answered.status_code == 200, answered.text
-        assert (await http.get("/api/dead-letters/1")).json()["letter"]["payload"] == mended["payload"]
+        assert (await http.get("/api/dead-letters/1")).json()["letter"]["payload"] == fixed["payload"]

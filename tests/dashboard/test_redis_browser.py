@@ -14,7 +14,7 @@ from pabal import EventBusFactory
 from pabal.dashboard import create_dashboard
 from pabal.factory import open_operations
 from tests.brokers.server import Server
-from tests.dashboard.browser import LONG, browser, opened, run_apart, served
+from tests.dashboard.browser import LONG, browser, opened, run_in_thread, served
 from tests.operations.conftest import ShopOrder
 
 pytestmark = pytest.mark.browser
@@ -39,7 +39,7 @@ def url() -> Iterator[str]:
     server.start()
     try:
         url = f"{server.url}?group=shop"
-        run_apart(_publish(url))
+        run_in_thread(_publish(url))
         yield url
     finally:
         server.remove()

@@ -39,11 +39,11 @@ def arm(point: str, fuse: Fuse) -> None:
     if place == "committed":
         notify = SqliteEventStorage._notify
 
-        def committed(self: Any, batch: Committed) -> None:
+        def notify_and_burn(self: Any, batch: Committed) -> None:
             fuse.burn(sum(event.event_type == event_type for event in batch.events))
             notify(self, batch)
 
-        SqliteEventStorage._notify = committed  # type: ignore[method-assign]
+        SqliteEventStorage._notify = notify_and_burn  # type: ignore[method-assign]
     elif place in ("handling", "handled"):
         measure = Meter.measure
 
@@ -74,12 +74,12 @@ def arm(point: str, fuse: Fuse) -> None:
         wanted = {"failed": AttemptFailed, "parked": EventParked}[place]
         listen = Meter.listen
 
-        def told(self: Any, report: Report) -> None:
+        def listen_and_burn(self: Any, report: Report) -> None:
             listen(self, report)
             if isinstance(report, wanted):
                 fuse.burn()
 
-        Meter.listen = told  # type: ignore[method-assign]
+        Meter.listen = listen_and_burn  # type: ignore[method-assign]
 
 
 if __name__ == "__main__":

@@ -227,9 +227,9 @@ def test_an_interrupted_run_prints_how_to_resume_and_can_be_resumed(
     beside = demo(tmp_path, [*SMALL, "--new", "--json"])
     assert json.loads(beside.stdout)["file"] == "pabal-demo-2.db"
     resumed = demo(tmp_path, ["--resume", "--file", "pabal-demo.db", "--speed", "max", "--json"])
-    result, came_to = whole
+    result, expected_outcome = whole
     assert json.loads(resumed.stdout)["result"] == result
-    assert outcome(tmp_path / "pabal-demo.db") == came_to
+    assert outcome(tmp_path / "pabal-demo.db") == expected_outcome
 
 
 # -- output -----------------------------------------------------------------------------------------------

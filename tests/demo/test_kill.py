@@ -114,8 +114,8 @@ def test_a_candle_tape_killed_and_resumed_has_the_same_result(
     write_candles(tmp_path / "x-1m.csv", 1500)
     assert killed(tmp_path, point, count, (*CANDLES, "log.db"))
     summary = finished(tmp_path, "--resume", "--file", "log.db")
-    whole, came_to = whole_candles
-    assert outcome(tmp_path / "log.db") == came_to
+    whole, expected_outcome = whole_candles
+    assert outcome(tmp_path / "log.db") == expected_outcome
     assert (summary["result"], summary["profit"]) == (whole["result"], whole["profit"])
 
 

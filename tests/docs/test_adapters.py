@@ -17,7 +17,7 @@ DOCS = Path(__file__).resolve().parents[2] / "docs"
 
 
 @pytest.mark.parametrize("page", ["adapters.md", "adapters.ko.md"])
-def test_the_test_file_of_a_backend_runs_as_it_stands(
+def test_the_backend_test_file_of_the_page_runs_unchanged(
     page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whoever copies it would begin with a NameError, or with a test that no plugin runs."""

@@ -13,7 +13,7 @@ from pabal.cli import base
 from pabal.cli.app import commands
 from pabal.cli.korean.demo import DEMO
 from pabal.cli.korean.own import OWN
-from tests.cli.texts import said, subcommands
+from tests.cli.texts import command_line_texts, subcommands
 from tests.docs.pages import ROOT
 
 PAGES = pytest.mark.parametrize("page", ["cli.md", "cli.ko.md"])
@@ -59,13 +59,13 @@ def test_the_page_lists_every_exit_code(page: str) -> None:
     assert {int(code) for code in re.findall(r"^\| (\d+) \|", text, re.MULTILINE)} == codes
 
 
-def test_the_korean_catalogue_holds_exactly_what_is_said() -> None:
+def test_the_korean_catalogue_has_exactly_the_texts_of_the_command_line() -> None:
     """A Korean reader would meet English in the middle, or the catalogue keep what nobody says."""
-    assert {*OWN, *DEMO} == said() | {"Example:"}
+    assert {*OWN, *DEMO} == command_line_texts() | {"Example:"}
 
 
 @pytest.mark.parametrize("english", sorted({**OWN, **DEMO}))
-def test_a_translation_fills_in_the_same_fields(english: str) -> None:
+def test_a_translation_has_the_same_fields(english: str) -> None:
     """A name or a count would be missing in Korean, or the message end in a KeyError."""
     fields = [
         {name for _, name, _, _ in Formatter().parse(text) if name}

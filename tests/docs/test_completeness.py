@@ -96,18 +96,20 @@ def test_the_guide_describes_every_constructor_of_the_factory() -> None:
         ("Subscribing", "`DeliveryContext`", DeliveryContext),
     ],
 )
-def test_the_guide_describes_exactly_the_fields_of(heading: str, header: str, struct: type) -> None:
+def test_the_guide_describes_exactly_the_fields_of_each_record(
+    heading: str, header: str, struct: type
+) -> None:
     """A field would be unknown to readers, or promised and not there."""
     assert set(first_column(_table_with(heading, header))) - {struct.__name__} == set(_fields(struct))
 
 
-def test_the_guide_describes_exactly_what_a_dead_letter_shows() -> None:
+def test_the_guide_describes_exactly_the_fields_of_a_dead_letter() -> None:
     """A field would be unknown to readers, or promised and not there."""
     described = set(first_column(_table_with("When a handler fails", "`DeadLetter`"))) - {"DeadLetter"}
     assert described == {*_fields(DeadLetter), "event", "payload"}
 
 
-def test_the_defaults_of_the_retry_policy_are_those_of_the_table() -> None:
+def test_the_retry_policy_table_shows_the_actual_defaults() -> None:
     """Readers would count on other delays than they get."""
     table = _table_with("When a handler fails", "`RetryPolicy`")
     for field in msgspec.structs.fields(RetryPolicy):
@@ -145,7 +147,7 @@ def test_the_guide_describes_every_call_of_the_dead_letters() -> None:
     assert not missing
 
 
-def test_the_guide_describes_every_call_that_steers_subscriptions() -> None:
+def test_the_guide_describes_every_call_that_controls_subscriptions() -> None:
     """A call would be unknown to readers."""
     described = _names(section_of(_GUIDE, "Steering subscriptions"))
     assert {f"bus.subscriptions.{name}" for name in _public(Subscriptions)} - described == set()
@@ -222,7 +224,7 @@ def test_the_guide_describes_every_call_of_a_transaction() -> None:
 # -- errors -------------------------------------------------------------------------------------------------
 
 
-def test_the_table_of_errors_has_every_error_under_its_branch() -> None:
+def test_the_error_table_lists_every_error_under_its_branch() -> None:
     """Somebody who gets an error would not find who has to act."""
     branches: dict[str, str] = {}
     for line in _tables(section_of(_GUIDE, "Errors"))[0].splitlines()[2:]:
@@ -237,7 +239,7 @@ def test_the_table_of_errors_has_every_error_under_its_branch() -> None:
             assert issubclass(_ERRORS[name], _ERRORS[above]), name
 
 
-def test_the_tree_in_the_module_of_errors_is_the_tree_of_the_classes() -> None:
+def test_the_tree_in_the_errors_module_matches_the_class_hierarchy() -> None:
     """The tree that everybody reads first would be wrong."""
     drawn: dict[str, str | None] = {}
     path: list[str] = []
@@ -296,7 +298,7 @@ def test_the_guide_describes_exactly_the_commands_of_the_shell(page: str) -> Non
     assert named == {name for name, _ in subcommands(commands)}
 
 
-def test_the_guide_describes_everything_for_tests() -> None:
+def test_the_guide_describes_the_whole_testing_kit() -> None:
     """A help for tests would be unknown to readers, or promised and not there."""
     text = section_of(_GUIDE, "Testing your application") + "".join(block.text for block in blocks_of(_GUIDE))
     assert {name for name in testing.__all__ if name not in text} == set()
@@ -333,7 +335,7 @@ def _source_of(owner: type) -> str:
 
 
 @pytest.mark.parametrize("page", all_pages(), ids=name_of)
-def test_every_name_that_a_page_sets_in_code_exists(page: Path) -> None:
+def test_every_code_name_on_a_page_exists(page: Path) -> None:
     """Readers would look for something that was renamed, or never was there."""
     known = _known_names() | _classes_beside(page)
     code = " ".join(block.text for block in blocks_of(page))

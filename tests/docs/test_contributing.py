@@ -45,7 +45,7 @@ def test_contributing_shows_the_layers_that_the_linter_enforces(language: str) -
 
 
 @pytest.mark.parametrize("page", ["architecture.md", "architecture.ko.md"])
-def test_the_architecture_describes_every_room(page: str) -> None:
+def test_the_architecture_page_describes_every_folder(page: str) -> None:
     """A folder would be explained nowhere."""
     heading = "Folders" if page == "architecture.md" else "패키지 구성"
     described = set(first_column(section_of(ROOT / "docs" / page, heading)))

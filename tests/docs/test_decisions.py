@@ -17,7 +17,7 @@ _KOREAN_SECTIONS = ["배경", "결정", "결과"]
 
 
 @pytest.mark.parametrize("page", _DECISIONS, ids=lambda page: page.stem)
-def test_a_decision_has_its_title_its_status_and_its_three_parts(page: Path) -> None:
+def test_a_decision_has_a_title_a_status_and_three_sections(page: Path) -> None:
     """Whoever asks why would find no answer, or not know whether it still holds."""
     text = page.read_text("utf-8")
     number, title = page.stem.split("-", 1)
@@ -32,7 +32,7 @@ def test_a_decision_has_its_title_its_status_and_its_three_parts(page: Path) -> 
 
 
 @pytest.mark.parametrize("page", _KOREAN_DECISIONS, ids=lambda page: page.stem)
-def test_a_decision_in_korean_has_the_same_parts_and_is_listed(page: Path) -> None:
+def test_a_korean_decision_has_the_same_sections_and_is_listed(page: Path) -> None:
     """Korean readers would find no answer, or take a decision for valid that is not."""
     text = page.read_text("utf-8")
     number = page.name[:4]
@@ -45,7 +45,7 @@ def test_a_decision_in_korean_has_the_same_parts_and_is_listed(page: Path) -> No
     assert f"[{number}]({page.name})" in (_FOLDER / "README.ko.md").read_text("utf-8")
 
 
-def test_no_two_decisions_have_one_number() -> None:
+def test_no_two_decisions_share_a_number() -> None:
     """A number would stand for two decisions."""
     numbers = [page.name[:4] for page in _DECISIONS]
     assert sorted(set(numbers)) == sorted(numbers)

@@ -85,7 +85,7 @@ def _shows(value: Any) -> bool:
 
 
 @pytest.mark.parametrize(("name", "value"), _exported(), ids=lambda one: one if isinstance(one, str) else "")
-def test_what_people_call_has_an_example_or_names_what_shows_one(name: str, value: Any) -> None:
+def test_public_names_have_an_example_or_point_to_one(name: str, value: Any) -> None:
     """help() would say what it promises, and nobody see what to write."""
     if name in _WITHOUT:
         return
@@ -95,6 +95,6 @@ def test_what_people_call_has_an_example_or_names_what_shows_one(name: str, valu
     assert _shows(value) or any(_shows(exported[each]) for each in pointed)
 
 
-def test_the_search_for_docstring_examples_finds_them() -> None:
+def test_the_search_for_docstring_examples_finds_known_modules() -> None:
     """A search that comes back empty would let the test above pass for ever."""
     assert {"pabal.domain.event", "pabal.delivery.retry", "pabal.delivery.watermark"} <= set(_WITH_EXAMPLES)

@@ -22,7 +22,7 @@ def test_the_examples_of_a_page_run_in_order(
         stage.run(examples_of(page))
 
 
-def test_the_readme_of_both_languages_has_a_short_example() -> None:
+def test_the_readmes_of_both_languages_have_a_short_example() -> None:
     """Without one, nobody sees in half a minute what the bus is like."""
     for name in ("README.md", "README.ko.md"):
         page = next(page for page in all_pages() if name_of(page) == name)
@@ -39,14 +39,14 @@ def _block(text: str, line: int = 1) -> Block:
     return Block(Path(__file__), line, "python", text)
 
 
-def test_an_example_that_prints_something_else_is_refused() -> None:
+def test_an_example_with_other_output_fails() -> None:
     """A wrong output on a page, or one that is left out, would go unnoticed."""
     for text in ("print(1 + 1)\n# → 3\n", "print(1 + 1)\n", "# → 2\n"):
         with Stage("page_wrong") as stage, pytest.raises(WrongOutputError):
             stage.run([_block(text)])
 
 
-def test_an_example_that_raises_is_refused_with_the_line_of_the_page() -> None:
+def test_an_example_that_raises_fails_with_the_line_of_the_page() -> None:
     """Whoever mends a page could not find the place."""
     with Stage("page_raises") as stage, pytest.raises(ZeroDivisionError) as caught:
         stage.run([_block("x = 1\n1 / 0\n", line=40)])
@@ -65,7 +65,7 @@ def test_blocks_of_a_page_share_their_names_and_their_loop() -> None:
 
 
 @pytest.mark.parametrize("info", ["python notest", 'python notest="x"', "python nosuchword", "py", "pycon"])
-def test_a_python_block_cannot_slip_out_of_the_test(info: str, tmp_path: Path) -> None:
+def test_a_python_block_cannot_be_excluded_by_mistake_or_without_a_reason(info: str, tmp_path: Path) -> None:
     """A block marked by mistake, or without a reason, would never be run."""
     page = tmp_path / "page.md"
     page.write_text(f"```{info}\n1 / 0\n```\n")
@@ -73,7 +73,7 @@ def test_a_python_block_cannot_slip_out_of_the_test(info: str, tmp_path: Path) -
         examples_of(page)
 
 
-def test_a_block_that_is_never_closed_is_refused(tmp_path: Path) -> None:
+def test_an_unclosed_block_is_rejected(tmp_path: Path) -> None:
     """Everything behind it would vanish from the page and from the test."""
     page = tmp_path / "page.md"
     page.write_text("```python\nprint(1)\n")

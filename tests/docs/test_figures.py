@@ -57,13 +57,13 @@ _FIGURES = [
 
 
 @pytest.mark.parametrize(("page", "text"), _FIGURES)
-def test_a_figure_on_a_page_is_that_of_the_code(page: str, text: str) -> None:
+def test_figures_on_a_page_match_the_code(page: str, text: str) -> None:
     """Whoever reckons with the page would be wrong."""
     words = " ".join((ROOT / "docs" / f"{page}.md").read_text("utf-8").split())
     assert text in words
 
 
-def test_the_figures_that_pages_write_as_words_are_those_of_the_code() -> None:
+def test_figures_written_as_words_match_the_code() -> None:
     """Whoever reckons with the page would be wrong."""
     assert cursors.LEASE_SECONDS == 10, "architecture, guide and 0005: 'a lease of ten seconds'"
     assert leases._RENEW_EVERY == 3, "architecture: 'renewed every three'"

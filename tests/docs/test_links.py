@@ -30,7 +30,7 @@ def anchors_of(page: Path) -> set[str]:
 
 
 @pytest.mark.parametrize("page", all_pages(), ids=name_of)
-def test_every_link_of_a_page_leads_somewhere(page: Path) -> None:
+def test_every_link_on_a_page_has_a_target(page: Path) -> None:
     """A reader would follow a link into nothing."""
     broken: list[str] = []
     for target in _LINK.findall(prose_of(page)):
@@ -58,7 +58,7 @@ def test_every_file_that_a_page_names_exists(page: Path) -> None:
     assert not missing
 
 
-def test_every_page_is_reached_from_the_readme() -> None:
+def test_every_page_is_reachable_from_the_readme() -> None:
     """A page that nobody links to is read by nobody."""
     reached: set[Path] = set()
     waiting = [ROOT / "README.md"]
@@ -72,7 +72,7 @@ def test_every_page_is_reached_from_the_readme() -> None:
     assert [name_of(page) for page in all_pages() if page not in reached] == []
 
 
-def test_the_pictures_are_what_their_source_draws() -> None:
+def test_the_pictures_match_their_source() -> None:
     """A picture would show what was true before the last change of its source."""
     command = [sys.executable, str(_PICTURES / "draw.py"), "--check"]
     result = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -80,7 +80,7 @@ def test_the_pictures_are_what_their_source_draws() -> None:
 
 
 @pytest.mark.parametrize("picture", sorted(_PICTURES.glob("*.svg")), ids=lambda path: path.name)
-def test_a_picture_is_well_formed_and_has_its_own_ground(picture: Path) -> None:
+def test_a_picture_is_well_formed_and_has_its_own_background(picture: Path) -> None:
     """On a page of the other theme, text without a ground of its own cannot be read."""
     root = ElementTree.parse(picture).getroot()
     space = "{http://www.w3.org/2000/svg}"
@@ -92,7 +92,7 @@ def test_a_picture_is_well_formed_and_has_its_own_ground(picture: Path) -> None:
     assert root.findtext(f"{space}title")
 
 
-def test_the_numbers_in_the_picture_of_the_watermark_are_those_of_the_example() -> None:
+def test_the_watermark_picture_shows_the_numbers_of_the_example() -> None:
     """Picture and example on one page would contradict each other."""
     for name in ("watermark.svg", "watermark.ko.svg"):
         text = (_PICTURES / name).read_text("utf-8")
@@ -102,7 +102,7 @@ def test_the_numbers_in_the_picture_of_the_watermark_are_those_of_the_example() 
 
 
 @pytest.mark.parametrize("page", all_pages(), ids=name_of)
-def test_a_page_is_rendered_without_leftover_marks(page: Path) -> None:
+def test_a_rendered_page_has_no_leftover_markdown(page: Path) -> None:
     """Asterisks would stand in the text, as where emphasis ends between a bracket and a Korean letter."""
     leftover = [
         child.content
@@ -114,7 +114,7 @@ def test_a_page_is_rendered_without_leftover_marks(page: Path) -> None:
 
 
 @pytest.mark.parametrize(("page", "suffix"), [("dashboard.md", ""), ("dashboard.ko.md", ".ko")])
-def test_every_screen_of_the_dashboard_is_pictured(page: str, suffix: str) -> None:
+def test_every_dashboard_screen_has_a_screenshot(page: str, suffix: str) -> None:
     """Readers would have to start it to see what a screen is like."""
     screens = ROOT / "src" / "pabal" / "dashboard" / "static" / "js" / "screens"
     pictures = {

@@ -27,14 +27,14 @@ def _every_test() -> frozenset[str]:
 
 
 @pytest.mark.parametrize("page", all_pages(), ids=name_of)
-def test_every_test_that_a_page_names_is_there(page: Path) -> None:
+def test_every_test_named_on_a_page_exists(page: Path) -> None:
     """Readers would look for the proof of a sentence, and find none."""
     named = {span for span in spans_of(page) if re.fullmatch(r"test_\w+", span)}
     assert named - _every_test() - _EXAMPLES_OF_A_NAME == set()
 
 
 @pytest.mark.parametrize(("page", "word"), [("problems-met.md", "Test"), ("problems-met.ko.md", "테스트")])
-def test_each_problem_that_was_met_names_a_test_that_keeps_it_away(page: str, word: str) -> None:
+def test_each_solved_problem_names_existing_tests(page: str, word: str) -> None:
     """It would come back, and the page go on to say that it is solved."""
     _, *problems = re.split(r"^## ", (_LEARN / page).read_text("utf-8"), flags=re.MULTILINE)
     assert len(problems) >= 8
@@ -47,7 +47,7 @@ def test_each_problem_that_was_met_names_a_test_that_keeps_it_away(page: str, wo
 
 
 @pytest.mark.parametrize("page", ["eight-problems.md", "eight-problems.ko.md"])
-def test_each_of_the_eight_problems_has_its_test(page: str) -> None:
+def test_each_of_the_eight_problems_has_a_test(page: str) -> None:
     """The page says that each of them is one."""
     numbers = re.findall(r"^## (\d)\. ", (_LEARN / page).read_text("utf-8"), re.MULTILINE)
     tests = _tests_of(ROOT / "tests" / "bus" / "test_eight_problems.py")

@@ -48,7 +48,7 @@ def _rows(page: str) -> list[tuple[set[int], list[Path]]]:
 
 
 @pytest.mark.parametrize("page", ["README.md", "README.ko.md"])
-def test_each_promise_in_the_table_is_cited_by_a_test_that_the_row_names(page: str) -> None:
+def test_each_promise_is_cited_by_a_test_named_in_its_row(page: str) -> None:
     """The page would promise what nobody has shown."""
     rows = _rows(page)
     assert rows
@@ -59,7 +59,7 @@ def test_each_promise_in_the_table_is_cited_by_a_test_that_the_row_names(page: s
 
 
 @pytest.mark.parametrize("page", ["README.md", "README.ko.md"])
-def test_each_promise_that_a_test_cites_is_in_the_table(page: str) -> None:
+def test_each_promise_cited_by_a_test_is_in_the_table(page: str) -> None:
     """What is proven would not be told."""
     cited: dict[int, str] = {}
     for file in sorted(_TESTS.rglob("test_*.py")):
@@ -74,7 +74,7 @@ def test_both_tables_have_the_same_rows() -> None:
     assert _rows("README.md") == _rows("README.ko.md")
 
 
-def test_citations_are_read_in_every_form_that_tests_use(tmp_path: Path) -> None:
+def test_promise_citations_are_parsed_in_every_form(tmp_path: Path) -> None:
     """A citation that is not understood would count as missing, or as there."""
     file = tmp_path / "test_x.py"
     file.write_text('"""Promises 1, 4 and 9–11."""\ndef test_a():\n    """Breaks. Promise 22, short."""\n')

@@ -12,7 +12,7 @@ def _name(requirement: str) -> str:
     return re.split(r"[\[<>=!~; ]", requirement, maxsplit=1)[0].lower().replace("_", "-")
 
 
-def test_every_tool_of_development_is_locked() -> None:
+def test_every_development_tool_is_locked() -> None:
     """A new tool would be installed in any version, while the lock says that all are pinned."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
     extras = project["optional-dependencies"]
@@ -23,6 +23,6 @@ def test_every_tool_of_development_is_locked() -> None:
     assert wanted - {"pabal"} <= locked
 
 
-def test_the_lock_names_no_place_to_download_from() -> None:
+def test_the_lock_file_contains_no_download_url() -> None:
     """A lock with an address of its own would bypass the index that the reader trusts."""
     assert "://" not in (ROOT / "release" / "dev.lock").read_text("utf-8")

@@ -34,7 +34,7 @@ def test_the_page_describes_exactly_the_options_of_the_dashboard(page: str, head
     assert _table(_DOCS / page, header) == list(DashboardSettings.__struct_fields__)
 
 
-def test_the_docstring_describes_exactly_the_options_of_the_dashboard() -> None:
+def test_the_docstring_describes_exactly_the_dashboard_options() -> None:
     """They are taken as keywords of any name, so no signature shows them."""
     text = (create_dashboard.__doc__ or "").partition("Options:")[2].partition("Raises")[0]
     named = set(re.findall(r"``(\w+)``", text)) - {"prometheus"}  # an extra
@@ -57,7 +57,7 @@ def test_the_guide_describes_every_option_of_a_file(page: str, heading: str) -> 
     assert {name for name in options if f"{name}=" not in text and f"`{name}`" not in text} == set()
 
 
-def test_every_setting_of_a_url_is_an_option_of_what_it_names() -> None:
+def test_every_url_setting_is_an_option_of_its_bus_or_storage() -> None:
     """A setting of a URL would be refused by the bus that gets it, or be described nowhere."""
     of_bus = set(inspect.signature(InMemoryEventBus).parameters)
     of_file = set(inspect.signature(SqliteEventStorage).parameters)
@@ -68,7 +68,7 @@ def test_every_setting_of_a_url_is_an_option_of_what_it_names() -> None:
 
 
 @pytest.mark.parametrize("language", ["", ".ko"], ids=["english", "korean"])
-def test_the_pages_name_every_variable_of_the_environment(language: str) -> None:
+def test_the_pages_name_every_environment_variable(language: str) -> None:
     """A variable would change what a program does, and nobody know where it is read."""
     read = {
         node.value

@@ -47,14 +47,14 @@ def staged(site: Any, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Pat
     return folders
 
 
-def test_every_page_stands_on_the_site(site: Any) -> None:
+def test_every_page_is_on_the_site(site: Any) -> None:
     """A page that is not in docs/site/plan.toml could be found in the repository only."""
     planned = {page.file for section in site.read_plan() for page in section.pages}
     pages = {page for page in all_pages() if not page.name.endswith(".ko.md")}
     assert sorted(map(name_of, pages - planned)) == []
 
 
-def test_links_of_the_site_lead_to_pages_of_the_site(staged: dict[str, Path]) -> None:
+def test_site_links_lead_to_pages_of_the_site(staged: dict[str, Path]) -> None:
     """A link that holds in the repository would lead into nothing on the site, as from an English page there
     to a heading of a Korean one.
     """
@@ -91,14 +91,14 @@ def test_a_page_of_the_korean_site_is_the_korean_page(staged: dict[str, Path]) -
             assert re.search("[가-힣]", shown.split("\n\n")[0]), page
 
 
-def test_the_reference_of_the_site_has_every_exported_name(staged: dict[str, Path]) -> None:
+def test_the_reference_lists_every_exported_name(staged: dict[str, Path]) -> None:
     """A name that can be imported would be explained nowhere."""
     page = (staged["en"] / "reference" / "pabal.md").read_text("utf-8")
     headings = set(re.findall(r"^## (\w+)$", page, re.MULTILINE))
     assert headings == {name for name in pabal.__all__ if not name.startswith("_")}
 
 
-def test_the_reference_shows_what_a_class_has_from_bases_that_nobody_exports(staged: dict[str, Path]) -> None:
+def test_the_reference_includes_members_inherited_from_unexported_bases(staged: dict[str, Path]) -> None:
     """A command bus would seem to have no way to register a handler, and a storage none to be closed."""
     folder = staged["en"] / "reference"
     pages = {page.stem: page.read_text("utf-8") for page in folder.glob("*.md")}
@@ -109,7 +109,7 @@ def test_the_reference_shows_what_a_class_has_from_bases_that_nobody_exports(sta
     assert "### RedisEventBus.subscribe\n" not in pages["pabal.brokers.redis"]  # InMemoryEventBus has it
 
 
-def test_the_reference_shows_what_is_said_below_fields_and_constants(staged: dict[str, Path]) -> None:
+def test_the_reference_shows_the_docstrings_of_fields_and_constants(staged: dict[str, Path]) -> None:
     """A field would stand there with its type alone: nobody would know whether a lag is time or events."""
     folder = staged["en"] / "reference"
     views, records = (
@@ -120,7 +120,7 @@ def test_the_reference_shows_what_is_said_below_fields_and_constants(staged: dic
     assert "\nWhere a subscription begins" in records
 
 
-def test_the_settings_of_the_generator_can_be_read(site: Any, tmp_path: Path) -> None:
+def test_the_site_configuration_is_valid_toml_with_the_planned_navigation(site: Any, tmp_path: Path) -> None:
     """A title with a quotation mark would break the build of the whole site."""
     import tomllib
 

@@ -31,7 +31,7 @@ def _tool() -> ModuleType:
     return module
 
 
-def test_no_korean_page_lags_behind_its_english_one() -> None:
+def test_no_korean_page_lags_behind_the_english_page() -> None:
     """Korean readers would be told what was true some time ago. The output lists the pages."""
     result = subprocess.run(
         [sys.executable, str(ROOT / "docs" / "translations.py")], capture_output=True, text=True, check=False
@@ -47,7 +47,7 @@ def test_every_page_exists_in_both_languages() -> None:
 
 
 @pytest.mark.parametrize("page", _KOREAN_PAGES, ids=name_of)
-def test_the_pages_of_both_languages_lead_to_each_other(page: Path) -> None:
+def test_the_pages_of_both_languages_link_to_each_other(page: Path) -> None:
     """A reader who came to the wrong language would have to search for the right one."""
     english = _english_of(page)
     assert f"[English]({english.name})" in page.read_text("utf-8")
@@ -55,7 +55,7 @@ def test_the_pages_of_both_languages_lead_to_each_other(page: Path) -> None:
 
 
 @pytest.mark.parametrize("page", _KOREAN_PAGES, ids=name_of)
-def test_a_korean_page_leads_to_korean_pages(page: Path) -> None:
+def test_a_korean_page_links_to_korean_pages(page: Path) -> None:
     """A Korean reader would land on an English page though there is a Korean one."""
     english = [
         target
@@ -68,13 +68,13 @@ def test_a_korean_page_leads_to_korean_pages(page: Path) -> None:
 
 
 @pytest.mark.parametrize("page", _KOREAN_PAGES, ids=name_of)
-def test_a_korean_page_has_the_shape_of_its_english_one(page: Path) -> None:
+def test_a_korean_page_has_the_structure_of_the_english_page(page: Path) -> None:
     """A section, a row of a table or a picture would be missing in one language."""
     assert _shape(page) == _shape(_english_of(page))
 
 
 @pytest.mark.parametrize("page", _KOREAN_PAGES, ids=name_of)
-def test_the_examples_of_both_languages_are_the_same_but_for_comments(page: Path) -> None:
+def test_the_examples_of_both_languages_differ_only_in_comments(page: Path) -> None:
     """The two languages would teach different code."""
     assert _code(page) == _code(_english_of(page))
 
@@ -109,7 +109,7 @@ def _code(page: Path) -> list[str]:
 # -- the tool itself ----------------------------------------------------------------------------------------
 
 
-def test_a_changed_english_page_makes_its_korean_one_lag_until_it_is_accepted(tmp_path: Path) -> None:
+def test_a_changed_english_page_makes_the_korean_page_lag_until_accepted(tmp_path: Path) -> None:
     """The check would pass whatever changes."""
     tool = _tool()
     english, korean = tmp_path / "page.md", tmp_path / "page.ko.md"
