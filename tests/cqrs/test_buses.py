@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from functools import partial
 from typing import Any
 
 import pytest
@@ -21,7 +22,7 @@ from pabal.errors import (
     UsageError,
 )
 from pabal.eventsourcing import UnitOfWork
-from tests.cqrs.messages import Add, CountOf, Numbers
+from tests.cqrs.messages import Add, CountOf, Multiply, Numbers
 
 
 async def test_a_command_returns_what_its_handler_returns() -> None:
@@ -199,6 +200,22 @@ async def test_any_class_can_be_a_message_and_any_callable_object_a_handler() ->
     commands.register(Ping, Answer())
     assert (await commands.execute(Ping())).endswith("Ping")
     assert commands.message_classes() == (Ping,)
+
+
+async def test_partial_functions_and_built_in_methods_can_be_handlers() -> None:
+    """They have no annotations of their own: registering them would fail without saying why."""
+
+    async def scale(command: Add, context: MessageContext, *, factor: int) -> int:
+        assert context.returns is int
+        return factor * (command.left + command.right)
+
+    commands, handled = CommandBus(), list[Multiply]()
+    commands.register(Add, partial(partial(scale), factor=3))
+    commands.register(Multiply, handled.append)
+    assert await commands.execute(Add(1, 2)) == 9
+    command = Multiply(3, 4)
+    assert await commands.execute(command) is None
+    assert handled == [command]
 
 
 def test_messages_are_immutable_and_each_command_has_its_own_id() -> None:

@@ -86,7 +86,11 @@ class Handler:
 
     def _resolve_annotation(self, name: str) -> Any:
         """Resolve one annotation by itself: others may use names visible only inside the function."""
-        named = self.function if _is_named(self.function) else type(self.function).__call__
+        named = self.function
+        while isinstance(named, partial):
+            named = named.func
+        if not _is_named(named):
+            named = type(named).__call__
         one = SimpleNamespace(__annotations__={name: annotations_of(named).get(name, Any)})
         return get_type_hints(one, globalns=getattr(unwrap(named), "__globals__", None))[name]
 

@@ -35,7 +35,7 @@ else:
         return dict(namespace.get("__annotations__", {}))
 
     def annotations_of(function: Any) -> dict[str, Any]:
-        """Return the annotations of a function."""
-        return dict(function.__annotations__)
+        """Return the annotations of a function; a built-in one has none."""
+        return dict(getattr(function, "__annotations__", {}))
 
     signature_of = inspect.signature
