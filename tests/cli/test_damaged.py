@@ -74,7 +74,7 @@ def test_check_json_output_stays_english_with_lang_ko(pabal: Pabal, damaged: Pat
 
 @pytest.mark.parametrize("lang", ["en", "ko"])
 def test_doctor_escapes_control_characters(pabal: Pabal, damaged: Path, lang: str) -> None:
-    """An id chosen by an attacker could hide what follows it from whoever looks for damage."""
+    """An id chosen by an attacker could hide what follows it from the operator who looks for damage."""
     result = pabal("--lang", lang, "doctor", damaged)
     assert (result.exit_code, "\x1b" in result.output, ESCAPED in result.output) == (2, False, True)
 
@@ -82,8 +82,8 @@ def test_doctor_escapes_control_characters(pabal: Pabal, damaged: Path, lang: st
 def test_a_confirmation_prompt_escapes_control_characters(pabal: Pabal, file: Path) -> None:
     """An event type from a foreign file could rewrite the question that the user answers with yes."""
     rewrite(file, "dead_letters", 1, event_type=f"shop.{RED}")
-    asked = pabal("dead-letters", "discard", file, 1, input="n\n")
-    assert asked.stdout.startswith(f"Discard dead letter 1 (shop.{ESCAPED}) for good? [y/N]: ")
+    result = pabal("dead-letters", "discard", file, 1, input="n\n")
+    assert result.stdout.startswith(f"Discard dead letter 1 (shop.{ESCAPED}) for good? [y/N]: ")
     dry = pabal("dead-letters", "discard", file, 1, "--dry-run")
     assert dry.stdout == f"Discard dead letter 1 (shop.{ESCAPED}) for good?\nnothing was changed\n"
 

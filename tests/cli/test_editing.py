@@ -122,8 +122,8 @@ def test_an_edit_without_the_event_class_asks_for_its_module(
     pabal: Pabal, file: Path, lang: str, hint: str
 ) -> None:
     """A user whose command does not know the event class would not learn how to import it."""
-    asked = ("--lang", lang, "dead-letters", "edit", str(file), "1", "--set", "quantity=4")
-    ended = warm.run("pabal", *asked, warm=warm.COMMANDS, cwd=file.parent, env=environment(), timeout=LIMIT)
+    command = ("--lang", lang, "dead-letters", "edit", str(file), "1", "--set", "quantity=4")
+    ended = warm.run("pabal", *command, warm=warm.COMMANDS, cwd=file.parent, env=environment(), timeout=LIMIT)
     assert (ended.returncode, ended.stdout) == (1, "")
     assert ended.stderr.endswith(f"{hint}\n")
     assert "'shop.ordered'" in ended.stderr

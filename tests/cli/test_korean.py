@@ -146,10 +146,10 @@ def test_a_korean_prompt_repeats_after_an_invalid_answer_and_aborts_without_one(
     place: Path, pabal: Pabal
 ) -> None:
     """A slip would change something, or a script hang."""
-    asked = pabal("--lang", "ko", "dead-letters", "retry", "shop.db", "--all", input="what\nn\n")
-    assert asked.output.count("데드 레터 2개를 재시도할까요? [y/N]: ") == 2
-    assert "y나 n으로 답하세요" in asked.output
-    assert asked.exit_code == 1
+    result = pabal("--lang", "ko", "dead-letters", "retry", "shop.db", "--all", input="what\nn\n")
+    assert result.output.count("데드 레터 2개를 재시도할까요? [y/N]: ") == 2
+    assert "y나 n으로 답하세요" in result.output
+    assert result.exit_code == 1
     ended = pabal("--lang", "ko", "dead-letters", "retry", "shop.db", "--all", input="")
     assert ended.exit_code == 1
     assert "중단했습니다." in ended.output

@@ -76,8 +76,8 @@ def test_a_korean_error_template_has_the_fields_of_the_english_one(cls: type[Pab
 @pytest.mark.parametrize("english", sorted({**MISTAKES, **REASONS, **FINDINGS}))
 def test_a_korean_sentence_uses_only_fields_of_the_english_one(english: str) -> None:
     """It would end in a KeyError instead of the message."""
-    said = {**MISTAKES, **REASONS, **FINDINGS}[english]
-    korean, known = ({n for _, n, _, _ in Formatter().parse(text) if n} for text in (said, english))
+    translation = {**MISTAKES, **REASONS, **FINDINGS}[english]
+    korean, known = ({n for _, n, _, _ in Formatter().parse(text) if n} for text in (translation, english))
     assert korean <= known
 
 

@@ -129,7 +129,7 @@ def test_doctor_accepts_a_sqlite_url(pabal: Pabal, file: Path) -> None:
 def test_a_number_beyond_every_log_is_no_damage(
     pabal: Pabal, file: Path, arguments: tuple[object, ...], code: int, said: str
 ) -> None:
-    """A digit too many would be reported as a damaged file, and somebody might restore a backup."""
+    """A digit too many would be reported as a damaged file, and an operator might restore a backup."""
     result = pabal(*(file if one == "FILE" else one for one in arguments))
     assert (result.exit_code, said in result.output) == (code, True), result.output
 

@@ -158,8 +158,8 @@ def test_projections_commands_print_korean(pabal: Pabal, projected: Path) -> Non
     listing = pabal("--lang", "ko", "projections", "list", projected, "--rows").output
     assert "프로젝션" in listing
     assert "quantities(5행)" in listing
-    asked = pabal("--lang", "ko", "projections", "remove", projected, "quantities", input="n\n")
-    assert "'quantities'의 테이블(quantities)과 위치를 지울까요?" in asked.output
+    result = pabal("--lang", "ko", "projections", "remove", projected, "quantities", input="n\n")
+    assert "'quantities'의 테이블(quantities)과 위치를 지울까요?" in result.output
     unknown = pabal("--lang", "ko", "projections", "remove", projected, "nope", "--yes")
     assert unknown.stderr == "pabal: 프로젝션이 없습니다: 'nope'. 있는 프로젝션: quantities\n"
 

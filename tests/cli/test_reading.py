@@ -179,8 +179,8 @@ def test_completion_prints_a_script_for_the_shell(pabal: Pabal, shell: str) -> N
 def test_the_shell_completes_commands_options_and_choices(typed: str, offered: list[str]) -> None:
     """The script would exist, but the Tab key do nothing, because commands are imported when called."""
     words = typed.split(" ")
-    asked = {"_PABAL_COMPLETE": "bash_complete", "COMP_WORDS": typed, "COMP_CWORD": str(len(words) - 1)}
-    ended = warm.run("pabal", warm=warm.COMMANDS, cwd=ROOT, env=environment(**asked), timeout=LIMIT)
+    variables = {"_PABAL_COMPLETE": "bash_complete", "COMP_WORDS": typed, "COMP_CWORD": str(len(words) - 1)}
+    ended = warm.run("pabal", warm=warm.COMMANDS, cwd=ROOT, env=environment(**variables), timeout=LIMIT)
     assert ended.stdout.splitlines() == [f"plain,{word}" for word in offered]
 
 

@@ -31,7 +31,7 @@ async def test_actions_are_rejected_unless_allow_actions_is_set(bus: InMemoryEve
 async def test_retrying_a_group_is_recorded_in_the_audit_log_with_the_user(
     bus: InMemoryEventBus, scale: Scale
 ) -> None:
-    """The button would retry nothing, or nobody could tell later who pressed it."""
+    """The button would retry nothing, or the audit log not show who pressed it."""
     scale.fixed = True
     async with client(bus, allow_actions=True) as http:
         body = {"filter": {"subscription": "scale", "error_type": "ValueError"}, "count": 2}

@@ -54,7 +54,7 @@ async def test_another_host_name_must_be_allowed() -> None:
     ],
 )
 async def test_a_cross_site_post_is_rejected(bus: InMemoryEventBus, headers: dict[str, str]) -> None:
-    """A foreign page could retry dead letters through the browser of whoever opens it."""
+    """A foreign page could retry dead letters through the browser of a user who opens it."""
     async with client(bus, allow_actions=True) as http:
         mine = await action_headers(http)
         del mine["origin"]

@@ -151,21 +151,21 @@ async def test_event_types_are_cached_for_half_a_minute(
     bus: InMemoryEventBus, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each letter typed into the filter would read the whole index of types."""
-    now, asked = [100.0], [0]
+    now, calls = [100.0], [0]
     read = Operations.types
 
     async def types(operations: Operations) -> list[str]:
-        asked[0] += 1
+        calls[0] += 1
         return await read(operations)
 
     monkeypatch.setattr(Operations, "types", types)
     hub = Hub(operations_of(bus), clock=lambda: now[0])
     for _ in range(3):
         assert await hub.types() == ["dashboard.shipped", "dashboard.weighed"]
-    assert asked == [1]
+    assert calls == [1]
     now[0] += 31
     await hub.types()
-    assert asked == [2]
+    assert calls == [2]
 
 
 async def test_slow_counts_of_dead_letters_are_repeated_less_often(

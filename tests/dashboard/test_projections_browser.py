@@ -88,7 +88,7 @@ def test_the_projections_screen_renders_fits_and_passes_accessibility_checks(
 
 
 def test_navigation_items_do_not_overlap_on_a_phone(chromium: Browser, base: str) -> None:
-    """The names would overlap, and nobody know what a tap opens."""
+    """The names would overlap, and users not know what a tap opens."""
     for language in ("en", "ko"):
         with opened(chromium, base, language=language, width=360) as window:
             page = window.open("projections")

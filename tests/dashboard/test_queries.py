@@ -129,7 +129,7 @@ async def test_an_event_shows_its_deliveries_and_its_chain(bus: InMemoryEventBus
 
 
 async def test_a_handled_event_shows_its_failed_attempts(bus: InMemoryEventBus, scale: Scale) -> None:
-    """Once the handler is fixed, nobody could see that and when it had failed."""
+    """Once the handler is fixed, the page would not show that and when it had failed."""
     scale.fixed = True
     await bus.dead_letters.retry("all")
     await bus.drain()

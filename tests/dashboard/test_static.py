@@ -46,10 +46,10 @@ def test_both_languages_have_the_same_keys_and_placeholders() -> None:
 def test_every_text_key_used_by_the_scripts_exists() -> None:
     """A button would be labelled with the key of its text."""
     english = texts("en")
-    asked = set()
+    used = set()
     for path in (STATIC / "js").rglob("*.js"):
-        asked |= set(re.findall(r'\bt\("([\w.-]+)"', path.read_text("utf-8")))
-    assert asked - english.keys() == set()
+        used |= set(re.findall(r'\bt\("([\w.-]+)"', path.read_text("utf-8")))
+    assert used - english.keys() == set()
 
 
 def test_every_audited_action_has_a_translated_name() -> None:

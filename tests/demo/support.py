@@ -84,8 +84,8 @@ async def _outcome(path: Path) -> dict[str, list[dict[str, Any]]]:
         async for envelope in storage.read(types=RESULT_EVENTS):
             event = envelope.event
             kind = "order" if event.event_type in ("order.placed", "order.rejected") else event.event_type
-            said = {"id": event.event_id, "type": event.event_type, **event.to_dict()["payload"]}
-            found.setdefault(f"{event.symbol} {kind}", []).append(said)
+            fields = {"id": event.event_id, "type": event.event_type, **event.to_dict()["payload"]}
+            found.setdefault(f"{event.symbol} {kind}", []).append(fields)
         figures = await storage.get_event_statistics()
         found["counts"] = [figures["events_by_type"]]
     return found

@@ -214,9 +214,9 @@ def test_an_interrupted_run_prints_how_to_resume_and_can_be_resumed(
     tmp_path: Path, whole: tuple[str, Any], number: signal.Signals, code: int
 ) -> None:
     """Ctrl-C would end in a traceback, or leave a run that cannot be resumed or goes unnoticed."""
-    ended, said = interrupted(tmp_path, number)
+    ended, printed = interrupted(tmp_path, number)
     assert ended == code
-    assert said == (
+    assert printed == (
         "Stopped; all published events are stored. Continue with: python -m pabal demo --resume\n"
     )
     refused = demo(tmp_path, SMALL)
@@ -247,9 +247,9 @@ def test_stdout_contains_only_the_json_summary(tmp_path: Path) -> None:
 
 def test_demo_help_lists_every_option(tmp_path: Path) -> None:
     """An option would be undiscoverable."""
-    said = demo(tmp_path, ["--help"]).stdout
+    printed = demo(tmp_path, ["--help"]).stdout
     wanted = {"tape", "resume", "new", "file", "speed", "events", "seed", "durability", "json", "plain"}
-    assert {option for option in wanted if f"--{option}" in said} == wanted
+    assert {option for option in wanted if f"--{option}" in printed} == wanted
 
 
 @pytest.mark.parametrize("missing", ["click", "rich"])

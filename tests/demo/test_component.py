@@ -49,7 +49,7 @@ class Bench:
             made.resume_from(watermark)
         return made
 
-    async def recalled(self, watermark: int) -> Candles:
+    async def restored(self, watermark: int) -> Candles:
         """Create the component as a process does that continues an earlier one."""
         made = self.component(watermark)
         async for envelope in self.storage.read():
@@ -102,7 +102,7 @@ async def test_a_crash_at_any_event_leaves_the_candles_unchanged(
     for one in _TICKS[:crash_after]:
         await bench.deliver(component, one)
     saved = max(0, crash_after - unsaved)
-    again = await bench.recalled(watermark=saved)
+    again = await bench.restored(watermark=saved)
     for one in _TICKS[saved:]:
         await bench.deliver(again, one)
     crashed = [(event, event.event_id) for event in await bench.candles()]
@@ -125,7 +125,7 @@ async def test_recovered_state_includes_events_finished_above_the_watermark(
         if one.symbol == "X" and one.sequence <= 4:
             await bench.deliver(component, one)
     # Y's first tick (position 2) is unfinished, so the watermark is 1; X's 1, 3 and 4 are finished.
-    again = await bench.recalled(watermark=1)
+    again = await bench.restored(watermark=1)
     for one in _TICKS:
         if one.symbol == "Y" or one.sequence > 4:
             await bench.deliver(again, one)
@@ -144,7 +144,7 @@ async def test_a_poison_event_leaves_the_state_unchanged_before_and_after_a_rest
     for attempt in (1, 2):
         with pytest.raises(ImpossiblePriceError):
             await bench.deliver(component, poison, attempt)
-    again = await bench.recalled(watermark=bench.positions[9])
+    again = await bench.restored(watermark=bench.positions[9])
     await bench.deliver(again, later)
     assert [e.low for e in await bench.candles() if e.symbol == "X"] == [100, 90, 130]
 

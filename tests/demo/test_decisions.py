@@ -180,9 +180,9 @@ def test_a_fill_is_never_better_than_the_order_and_depends_on_the_order_alone() 
     """If a fill were drawn again after a crash, one order would be filled at two prices."""
     for number in range(50):
         side: Side = "buy" if number % 2 else "sell"
-        asked = order(f"o-{number}", side)
-        fill = execute(asked, MAX_OUTAGE_ATTEMPTS + 1, RULES, RUN)
-        again = execute(asked, MAX_OUTAGE_ATTEMPTS + 2, RULES, RUN)
+        placed = order(f"o-{number}", side)
+        fill = execute(placed, MAX_OUTAGE_ATTEMPTS + 1, RULES, RUN)
+        again = execute(placed, MAX_OUTAGE_ATTEMPTS + 2, RULES, RUN)
         assert (fill, fill.event_id) == (again, again.event_id)
         assert fill.price >= 100 if side == "buy" else fill.price <= 100
         assert abs(fill.price - 100) <= Decimal("0.03")

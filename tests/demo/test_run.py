@@ -24,7 +24,7 @@ class Stranger(DomainEvent):
 
 
 async def test_every_tick_passes_through_the_whole_chain_to_the_position_book(tmp_path: Path) -> None:
-    """If a link of the chain were missing, nothing would be traded, and nobody would notice."""
+    """If a link of the chain were missing, nothing would be traded, without any error."""
     summary = await play(tmp_path / "log.db", simulate_tape(7, 3000))
     counts = summary.by_type
     assert counts["market.tick-received"] == 3001

@@ -300,7 +300,7 @@ def printed(summary: Summary) -> str:
 
 def test_the_summary_shows_every_documented_figure() -> None:
     """A figure would be missing at the end of the run."""
-    said = printed(SUMMARY)
+    output = printed(SUMMARY)
     for pattern in (
         r"Played a SIMULATED tape in 10.0 s\.",
         r"ticks +market.tick-received +30,001",
@@ -315,17 +315,19 @@ def test_the_summary_shows_every_documented_figure() -> None:
         r"result 3a98abaf2790d306",
         r"log +pabal-demo.db, 31,908 events, durability full",
     ):
-        assert re.search(pattern, said), pattern
-    assert said.index("market.tick-received") < said.index("order.filled") < said.index("demo.run-started")
+        assert re.search(pattern, output), pattern
+    assert (
+        output.index("market.tick-received") < output.index("order.filled") < output.index("demo.run-started")
+    )
 
 
 def test_the_summary_says_if_nothing_was_left_to_handle() -> None:
     """A p99 without any data would be printed as 0 ms."""
-    said = printed(
+    output = printed(
         msgspec.structs.replace(
             SUMMARY, resumed_at=30_001, handled=0, latency_p50=None, latency_p99=None, paced_at=None
         )
     )
-    assert "Resumed after 30,001 events of the tape" in said
-    assert "nothing was left to handle" in said
-    assert "as fast as possible" in said
+    assert "Resumed after 30,001 events of the tape" in output
+    assert "nothing was left to handle" in output
+    assert "as fast as possible" in output

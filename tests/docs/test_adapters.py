@@ -20,7 +20,7 @@ DOCS = Path(__file__).resolve().parents[2] / "docs"
 def test_the_backend_test_file_of_the_page_runs_unchanged(
     page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whoever copies it would begin with a NameError, or with a test that no plugin runs."""
+    """A developer who copies it would get a NameError, or a test that no plugin runs."""
     (source,) = re.findall(r"```text\n(import .*?)```", (DOCS / page).read_text("utf-8"), re.DOTALL)
 
     class MyStorage(InMemoryEventStorage):

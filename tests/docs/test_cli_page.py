@@ -37,7 +37,7 @@ def test_the_page_describes_exactly_the_commands(page: str) -> None:
 
 @PAGES
 def test_the_page_names_every_option(page: str) -> None:
-    """An option would be found by chance alone."""
+    """Readers would not learn of an option."""
     text = (ROOT / "docs" / page).read_text("utf-8")
     options = {
         option
@@ -60,7 +60,7 @@ def test_the_page_lists_every_exit_code(page: str) -> None:
 
 
 def test_the_korean_catalogue_has_exactly_the_texts_of_the_command_line() -> None:
-    """A Korean reader would meet English in the middle, or the catalogue keep what nobody says."""
+    """Korean output would contain English, or the catalogue keep unused texts."""
     assert {*OWN, *DEMO} == command_line_texts() | {"Example:"}
 
 

@@ -225,7 +225,7 @@ def test_the_guide_describes_every_call_of_a_transaction() -> None:
 
 
 def test_the_error_table_lists_every_error_under_its_branch() -> None:
-    """Somebody who gets an error would not find who has to act."""
+    """A reader who gets an error would not find who has to act."""
     branches: dict[str, str] = {}
     for line in _tables(section_of(_GUIDE, "Errors"))[0].splitlines()[2:]:
         who, listed = line.split("|")[1:3]

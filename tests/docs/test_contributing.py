@@ -1,4 +1,4 @@
-"""Contributors are told the commands and the layers that there are."""
+"""CONTRIBUTING names exactly the commands and the layers that exist."""
 
 from __future__ import annotations
 

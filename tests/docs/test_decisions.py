@@ -18,7 +18,7 @@ _KOREAN_SECTIONS = ["배경", "결정", "결과"]
 
 @pytest.mark.parametrize("page", _DECISIONS, ids=lambda page: page.stem)
 def test_a_decision_has_a_title_a_status_and_three_sections(page: Path) -> None:
-    """Whoever asks why would find no answer, or not know whether it still holds."""
+    """A reader who asks why would find no answer, or not know whether it still holds."""
     text = page.read_text("utf-8")
     number, title = page.stem.split("-", 1)
     status = r"Status: (?:accepted|superseded by \[\d{4}\]\(.+\))"
@@ -46,6 +46,6 @@ def test_a_korean_decision_has_the_same_sections_and_is_listed(page: Path) -> No
 
 
 def test_no_two_decisions_share_a_number() -> None:
-    """A number would stand for two decisions."""
+    """A number would refer to two decisions."""
     numbers = [page.name[:4] for page in _DECISIONS]
     assert sorted(set(numbers)) == sorted(numbers)

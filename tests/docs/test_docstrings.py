@@ -59,7 +59,7 @@ _WITHOUT = {
     "StorageSource": "is made by operations_of()",
 }
 _PLAIN = (BaseException, msgspec.Struct, Protocol)
-"""Bases of what nobody makes or calls for himself: errors and warnings, records, ports."""
+"""Bases of classes that users do not create or call themselves: errors and warnings, records, ports."""
 
 
 def _exported() -> list[tuple[str, Any]]:
@@ -86,7 +86,7 @@ def _shows(value: Any) -> bool:
 
 @pytest.mark.parametrize(("name", "value"), _exported(), ids=lambda one: one if isinstance(one, str) else "")
 def test_public_names_have_an_example_or_point_to_one(name: str, value: Any) -> None:
-    """help() would say what it promises, and nobody see what to write."""
+    """help() would describe a name without showing how to use it."""
     if name in _WITHOUT:
         return
     text = " ".join((value.__doc__ or "").split())
@@ -96,5 +96,5 @@ def test_public_names_have_an_example_or_point_to_one(name: str, value: Any) -> 
 
 
 def test_the_search_for_docstring_examples_finds_known_modules() -> None:
-    """A search that comes back empty would let the test above pass for ever."""
+    """A search that comes back empty would let the test above always pass."""
     assert {"pabal.domain.event", "pabal.delivery.retry", "pabal.delivery.watermark"} <= set(_WITH_EXAMPLES)

@@ -23,7 +23,7 @@ def test_the_examples_of_a_page_run_in_order(
 
 
 def test_the_readmes_of_both_languages_have_a_short_example() -> None:
-    """Without one, nobody sees in half a minute what the bus is like."""
+    """New readers would not see quickly what using the bus is like."""
     for name in ("README.md", "README.ko.md"):
         page = next(page for page in all_pages() if name_of(page) == name)
         examples = examples_of(page)
@@ -47,7 +47,7 @@ def test_an_example_with_other_output_fails() -> None:
 
 
 def test_an_example_that_raises_fails_with_the_line_of_the_page() -> None:
-    """Whoever mends a page could not find the place."""
+    """An author who fixes a page could not find the place."""
     with Stage("page_raises") as stage, pytest.raises(ZeroDivisionError) as caught:
         stage.run([_block("x = 1\n1 / 0\n", line=40)])
     assert caught.traceback[-1].lineno + 1 == 41

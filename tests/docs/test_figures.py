@@ -58,13 +58,13 @@ _FIGURES = [
 
 @pytest.mark.parametrize(("page", "text"), _FIGURES)
 def test_figures_on_a_page_match_the_code(page: str, text: str) -> None:
-    """Whoever reckons with the page would be wrong."""
+    """Readers who rely on the figure would be wrong."""
     words = " ".join((ROOT / "docs" / f"{page}.md").read_text("utf-8").split())
     assert text in words
 
 
 def test_figures_written_as_words_match_the_code() -> None:
-    """Whoever reckons with the page would be wrong."""
+    """Readers who rely on the figure would be wrong."""
     assert cursors.LEASE_SECONDS == 10, "architecture, guide and 0005: 'a lease of ten seconds'"
     assert leases._RENEW_EVERY == 3, "architecture: 'renewed every three'"
     assert worker._TURN == 0.001, "0003: 'more than one', 'after a millisecond'"

@@ -45,7 +45,7 @@ def test_every_link_on_a_page_has_a_target(page: Path) -> None:
 
 @pytest.mark.parametrize("page", all_pages(), ids=name_of)
 def test_every_file_that_a_page_names_exists(page: Path) -> None:
-    """A file that was moved or renamed would be looked for in vain."""
+    """Readers would look for a file that was moved or renamed."""
     places = (ROOT, ROOT / "src" / "pabal", ROOT / "src" / "pabal" / "storage", page.parent)
     missing = [
         span
@@ -59,7 +59,7 @@ def test_every_file_that_a_page_names_exists(page: Path) -> None:
 
 
 def test_every_page_is_reachable_from_the_readme() -> None:
-    """A page that nobody links to is read by nobody."""
+    """A page without links to it would not be found."""
     reached: set[Path] = set()
     waiting = [ROOT / "README.md"]
     while waiting:
@@ -103,7 +103,7 @@ def test_the_watermark_picture_shows_the_numbers_of_the_example() -> None:
 
 @pytest.mark.parametrize("page", all_pages(), ids=name_of)
 def test_a_rendered_page_has_no_leftover_markdown(page: Path) -> None:
-    """Asterisks would stand in the text, as where emphasis ends between a bracket and a Korean letter."""
+    """Asterisks would remain in the text, as where emphasis ends between a bracket and a Korean letter."""
     leftover = [
         child.content
         for token in MarkdownIt("commonmark").enable("table").parse(page.read_text("utf-8"))

@@ -39,11 +39,11 @@ def test_each_solved_problem_names_existing_tests(page: str, word: str) -> None:
     _, *problems = re.split(r"^## ", (_LEARN / page).read_text("utf-8"), flags=re.MULTILINE)
     assert len(problems) >= 8
     for problem in problems:
-        said = problem.partition(f"*{word}")[2]
-        (file,) = re.findall(r"`(tests/[\w/]+\.py)`", said)
+        answer = problem.partition(f"*{word}")[2]
+        (file,) = re.findall(r"`(tests/[\w/]+\.py)`", answer)
         tests = _tests_of(ROOT / file)
         assert tests, problem
-        assert set(re.findall(r"`(test_\w+)`", said)) <= tests, problem
+        assert set(re.findall(r"`(test_\w+)`", answer)) <= tests, problem
 
 
 @pytest.mark.parametrize("page", ["eight-problems.md", "eight-problems.ko.md"])

@@ -49,7 +49,7 @@ def _rows(page: str) -> list[tuple[set[int], list[Path]]]:
 
 @pytest.mark.parametrize("page", ["README.md", "README.ko.md"])
 def test_each_promise_is_cited_by_a_test_named_in_its_row(page: str) -> None:
-    """The page would promise what nobody has shown."""
+    """The page would promise something that no test proves."""
     rows = _rows(page)
     assert rows
     for numbers, files in rows:
@@ -60,7 +60,7 @@ def test_each_promise_is_cited_by_a_test_named_in_its_row(page: str) -> None:
 
 @pytest.mark.parametrize("page", ["README.md", "README.ko.md"])
 def test_each_promise_cited_by_a_test_is_in_the_table(page: str) -> None:
-    """What is proven would not be told."""
+    """A proven promise would be missing from the page."""
     cited: dict[int, str] = {}
     for file in sorted(_TESTS.rglob("test_*.py")):
         if file.parent.name != "docs":

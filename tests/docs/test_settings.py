@@ -30,7 +30,7 @@ def _table(page: Path, header: str) -> list[str]:
     ("page", "header"), [("dashboard.md", "| option |"), ("dashboard.ko.md", "| 옵션 |")]
 )
 def test_the_page_describes_exactly_the_options_of_the_dashboard(page: str, header: str) -> None:
-    """An option that guards a dashboard would be found by chance alone."""
+    """Readers would not learn of an option that protects a dashboard."""
     assert _table(_DOCS / page, header) == list(DashboardSettings.__struct_fields__)
 
 
@@ -43,7 +43,7 @@ def test_the_docstring_describes_exactly_the_dashboard_options() -> None:
 
 @pytest.mark.parametrize(("page", "header"), [("redis.md", "| option |"), ("redis.ko.md", "| 옵션 |")])
 def test_the_page_describes_exactly_the_options_of_a_bus_on_redis(page: str, header: str) -> None:
-    """How long a process may be away would be set by nobody."""
+    """Readers would not learn how to set how long a process may be away."""
     made = set(inspect.signature(RedisEventBus).parameters) - {"url"}
     shared = {"worker_count", "max_queue_size", "backpressure", "clock", "seed"}  # those of every bus
     assert set(_table(_DOCS / page, header)) - shared == made - shared
@@ -51,7 +51,7 @@ def test_the_page_describes_exactly_the_options_of_a_bus_on_redis(page: str, hea
 
 @pytest.mark.parametrize(("page", "heading"), [("guide.md", "Storage"), ("guide.ko.md", "저장소")])
 def test_the_guide_describes_every_option_of_a_file(page: str, heading: str) -> None:
-    """How safe an event is would be left to a default that nobody has read."""
+    """Readers would not learn how to choose the durability of events."""
     text = section_of(_DOCS / page, heading)
     options = set(inspect.signature(SqliteEventStorage).parameters) - {"path"}
     assert {name for name in options if f"{name}=" not in text and f"`{name}`" not in text} == set()
@@ -69,7 +69,7 @@ def test_every_url_setting_is_an_option_of_its_bus_or_storage() -> None:
 
 @pytest.mark.parametrize("language", ["", ".ko"], ids=["english", "korean"])
 def test_the_pages_name_every_environment_variable(language: str) -> None:
-    """A variable would change what a program does, and nobody know where it is read."""
+    """A variable would change what a program does without being documented."""
     read = {
         node.value
         for file in _SOURCE.rglob("*.py")

@@ -75,7 +75,7 @@ def test_site_links_lead_to_pages_of_the_site(staged: dict[str, Path]) -> None:
 
 
 def test_both_languages_have_the_same_pages(staged: dict[str, Path]) -> None:
-    """Whoever switches the language would be told that there is no such page."""
+    """A reader who switches the language would get a page that does not exist."""
     english, korean = (
         {page.relative_to(folder).as_posix() for page in folder.rglob("*.md") if "source" not in page.parts}
         for folder in staged.values()
@@ -110,7 +110,7 @@ def test_the_reference_includes_members_inherited_from_unexported_bases(staged: 
 
 
 def test_the_reference_shows_the_docstrings_of_fields_and_constants(staged: dict[str, Path]) -> None:
-    """A field would stand there with its type alone: nobody would know whether a lag is time or events."""
+    """A field would be listed with its type alone: readers would not know whether a lag is time or events."""
     folder = staged["en"] / "reference"
     views, records = (
         (folder / f"pabal.ports.{name}.md").read_text("utf-8") for name in ("operations", "storage")

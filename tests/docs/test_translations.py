@@ -32,7 +32,7 @@ def _tool() -> ModuleType:
 
 
 def test_no_korean_page_lags_behind_the_english_page() -> None:
-    """Korean readers would be told what was true some time ago. The output lists the pages."""
+    """Korean readers would read outdated text. The output lists the pages."""
     result = subprocess.run(
         [sys.executable, str(ROOT / "docs" / "translations.py")], capture_output=True, text=True, check=False
     )
@@ -40,7 +40,7 @@ def test_no_korean_page_lags_behind_the_english_page() -> None:
 
 
 def test_every_page_exists_in_both_languages() -> None:
-    """Half of the readers would have no page."""
+    """Readers of one language would have no page."""
     english = {page for page in all_pages() if not page.name.endswith(KOREAN)}
     alone = {name_of(page) for page in english - {_english_of(page) for page in _KOREAN_PAGES}}
     assert alone - _ENGLISH_ALONE == set()
