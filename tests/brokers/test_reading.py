@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from functools import partial
+from typing import Any
 
 import pytest
 
 from pabal.brokers.redis import pages
-from pabal.brokers.redis.wire import Entry
+from pabal.brokers.redis.wire import Entry, decode_entry
 from tests.brokers.events import Moved, Recorder, until
 from tests.brokers.server import Server
 from tests.brokers.support import make_bus
@@ -85,3 +86,26 @@ async def test_large_events_are_not_buffered_without_limit(
         go.set()
         await bus.drain(timeout=30)
     assert numbers == list(range(40))
+
+
+async def test_single_rows_of_a_large_entry_are_read_with_one_request(
+    shared_server: Server, namespace: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each of the dead letters of a large batch would fetch and decode the whole batch when it is retried."""
+    async with make_bus(shared_server, namespace, Recorder(), partitions=1) as bus:
+        await until(lambda: bus.partitions == [0])
+        await bus.publish_batch([Moved(str(number), number) for number in range(200)])
+        await bus.drain(timeout=30)
+        [running] = bus._group_engine.running.values()
+        decoded = 0
+
+        def count_decoded(*entry: Any) -> Entry:
+            nonlocal decoded
+            decoded += 1
+            return decode_entry(*entry)
+
+        monkeypatch.setattr(pages, "decode_entry", count_decoded)
+        for position in range(1, 201):
+            [row] = await running.storage.pages.find([position])
+            assert row.position == position
+        assert decoded == 1

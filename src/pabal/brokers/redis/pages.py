@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
+from collections import deque
 from collections.abc import Callable, Sequence
 
 from pabal.brokers.redis.cursors import as_pairs
@@ -19,6 +20,9 @@ _CACHED_BYTES = 16 << 20
 """Limits for received entries waiting for readers; entries beyond either are read from the server later."""
 _ASKED_AT_ONCE = 256
 """The most entries to request by position at a time."""
+_KEPT_ENTRIES = 2
+_KEPT_ROWS, _KEPT_BYTES = 16, 4 << 20
+"""The least rows and the most bytes of an entry that is kept after it was requested for one of its rows."""
 _REMEMBERED = 20_000
 """The least number of event ids that a reader remembers, in order to skip events that were appended twice."""
 
@@ -57,6 +61,8 @@ class Pages:
         self._on_lost = on_lost
         self._cached: list[_CachedEntry] = []
         self._rows = self._bytes = 0
+        self._kept: deque[Entry] = deque(maxlen=_KEPT_ENTRIES)
+        """The large entries that were requested last: those who ask for single rows ask for more of them."""
         self._recent: dict[bytes, int] = {}
         self._older: dict[bytes, int] = {}
         self.follows = False
@@ -240,11 +246,19 @@ class Pages:
     async def _entries_at(self, positions: Sequence[int]) -> list[Entry]:
         """Return the entries that hold the positions, or that follow a missing one, without repeats."""
         key = self._log.keys.log(self._partition)
+        kept = [entry for entry in self._kept if any(entry.first <= one <= entry.last for one in positions)]
         calls = [
-            self._log.link.call("XRANGE", key, f"{position}-0", "+", "COUNT", 1) for position in positions
+            self._log.link.call("XRANGE", key, f"{position}-0", "+", "COUNT", 1)
+            for position in positions
+            if not any(entry.first <= position <= entry.last for entry in kept)
         ]
         found = {entry_id: fields for one in calls for entry_id, fields in await one}
-        return [decode_entry(entry_id, fields, self._log.path) for entry_id, fields in found.items()]
+        for entry_id, fields in found.items():
+            entry = decode_entry(entry_id, fields, self._log.path)
+            kept.append(entry)
+            if len(entry.rows) >= _KEPT_ROWS and sum(map(len, fields)) <= _KEPT_BYTES:
+                self._kept.append(entry)
+        return kept
 
 
 def _ignore(head: int) -> None:
