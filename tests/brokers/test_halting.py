@@ -22,8 +22,8 @@ from tests.brokers.events import Moved, until
 from tests.brokers.proxy import Proxy
 from tests.brokers.server import Server
 from tests.brokers.support import make_bus, run_cli, url_of
-from tests.brokers.test_steering import states_of
-from tests.brokers.test_steering_processes import child_process, wait_until_handled
+from tests.brokers.test_control import states_of
+from tests.brokers.test_controlled_processes import child_process, wait_until_handled
 
 
 class Poisoned:

@@ -16,8 +16,8 @@ from pabal.operations import operations_of
 from tests.brokers.events import Moved, Recorder, moves, until
 from tests.brokers.server import Server
 from tests.brokers.support import dump_namespace, fail_on_odd, make_bus, run_cli, url_of
+from tests.brokers.test_control import SubAndOther, publish_and_drain, states_of, two_buses
 from tests.brokers.test_resetting import Gate, freeze
-from tests.brokers.test_steering import SubAndOther, publish_and_drain, states_of, two_buses
 
 
 async def test_a_replay_redelivers_in_order_in_every_process_to_that_subscription_alone(

@@ -19,7 +19,7 @@ from pabal.ports.storage import Progress
 from tests.brokers.events import Moved, Recorder, moves, until
 from tests.brokers.server import Server
 from tests.brokers.support import dump_namespace, fail_on_odd, make_bus, run_cli, stop_heartbeats, url_of
-from tests.brokers.test_steering import SubAndOther, publish_and_drain, states_of, two_buses
+from tests.brokers.test_control import SubAndOther, publish_and_drain, states_of, two_buses
 
 
 async def view_of(operations: Operations, name: str = "sub") -> tuple[int, int]:

@@ -29,14 +29,16 @@ async def test_the_suite_finds_each_storage_defect(storage: Any, name: str) -> N
 
 def test_capabilities_select_the_cases() -> None:
     """A storage in memory would be required to survive its end."""
-    carrier = Capabilities(persistent=False, shared=False, versioned=False, searchable=False, steered=False)
+    carrier = Capabilities(
+        persistent=False, shared=False, versioned=False, searchable=False, controllable=False
+    )
     persistent = Capabilities(persistent=True, shared=False)
     everything = Capabilities(persistent=True, shared=True, aggregates=True, inspectable=True)
     needs = [
         {need for case in cases_for(capabilities) for need in case.needs}
         for capabilities in (carrier, SIMPLEST, persistent, everything)
     ]
-    beyond = {"versioned", "searchable", "steered"}
+    beyond = {"versioned", "searchable", "controllable"}
     whole = {*beyond, "aggregates", "inspectable"}
     assert needs == [set(), whole, {*beyond, "persistent"}, {*whole, "persistent", "shared"}]
     left_out = {"streams", "aggregates", "queries", "controls", "inspection"}

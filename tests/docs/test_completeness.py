@@ -149,7 +149,7 @@ def test_the_guide_describes_every_call_of_the_dead_letters() -> None:
 
 def test_the_guide_describes_every_call_that_controls_subscriptions() -> None:
     """A call would be unknown to readers."""
-    described = _names(section_of(_GUIDE, "Steering subscriptions"))
+    described = _names(section_of(_GUIDE, "Controlling subscriptions"))
     assert {f"bus.subscriptions.{name}" for name in _public(Subscriptions)} - described == set()
 
 

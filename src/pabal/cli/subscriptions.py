@@ -1,4 +1,4 @@
-"""``pabal status``, ``pabal subscriptions`` and ``pabal replay``: inspect subscriptions and steer them."""
+"""``pabal status``, ``pabal subscriptions`` and ``pabal replay``: inspect and control subscriptions."""
 
 from __future__ import annotations
 

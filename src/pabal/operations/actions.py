@@ -32,7 +32,7 @@ _SKIPPED_ERRORS = (DecodeError, SubscriptionError, DeadLetterNotFoundError, Acti
 
 
 class Actions:
-    """Steer subscriptions, and retry, edit or discard dead letters.
+    """Control subscriptions, and retry, edit or discard dead letters.
 
     ``count`` of a result is 0 if there was nothing to do.
     """

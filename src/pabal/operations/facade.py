@@ -1,4 +1,4 @@
-"""``Operations``: inspect a bus and steer it. The command line and the dashboard are built on this."""
+"""``Operations``: inspect and control a bus. The command line and the dashboard are built on this."""
 
 from __future__ import annotations
 

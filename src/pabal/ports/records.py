@@ -27,7 +27,7 @@ class Capabilities(msgspec.Struct, frozen=True):
     """Keeps versioned streams of aggregates: it is an event store, not only a carrier of events."""
     searchable: bool = True
     """Finds events by type, aggregate, chain of causes and time (``LogQueries``)."""
-    steered: bool = True
+    controllable: bool = True
     """Subscriptions can be paused, moved and replayed from any process (``SubscriptionControl``).
 
     A bus calls that port in any case. If this is False, ``add_control_listener`` returns a function that does

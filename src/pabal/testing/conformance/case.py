@@ -14,7 +14,7 @@ from pabal.ports.storage import Capabilities, EventStorage
 
 StorageFactory = Callable[[], EventStorage]
 Run = Callable[[StorageFactory], Awaitable[None]]
-Need = Literal["persistent", "shared", "versioned", "searchable", "steered", "aggregates", "inspectable"]
+Need = Literal["persistent", "shared", "versioned", "searchable", "controllable", "aggregates", "inspectable"]
 X = TypeVar("X", bound=BaseException)
 T = TypeVar("T")
 

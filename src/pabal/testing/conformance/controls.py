@@ -17,7 +17,7 @@ from pabal.testing.conformance.case import (
 )
 from pabal.testing.conformance.subscriptions import again, take, ticks
 
-NEEDS = ("steered",)
+NEEDS = ("controllable",)
 
 
 async def control_of(storage: Any, name: str = "sub") -> Control:

@@ -142,7 +142,7 @@ async def the_newest_recoveries_are_kept(factory: StorageFactory) -> None:
         )
 
 
-@case("steered")
+@case("controllable")
 async def recoveries_are_forgotten_with_their_subscription(factory: StorageFactory) -> None:
     """Show none of the attempts for another subscription that gets the same name later."""
     async with opened(factory) as storage:
@@ -175,7 +175,7 @@ async def recoveries_survive_closing(factory: StorageFactory) -> None:
         expect_equal((await delivery(storage, 1)).failures, (failure(1),), "its failed attempts")
 
 
-@case("steered")
+@case("controllable")
 async def a_reset_of_a_held_subscription_waits_for_its_holder(factory: StorageFactory) -> None:
     """Move a subscription at once if it is not held; if it is, store the last request until it is opened."""
     async with opened(factory) as storage:
@@ -200,7 +200,7 @@ async def a_reset_of_a_held_subscription_waits_for_its_holder(factory: StorageFa
         expect_equal(control.move, None, "the requested reset once it is done")
 
 
-@case("steered")
+@case("controllable")
 async def a_delayed_reset_to_now_repeats_nothing(factory: StorageFactory) -> None:
     """Take "now" as the time at which the reset takes effect; events handled before are not repeated."""
     async with opened(factory) as storage:
