@@ -142,6 +142,22 @@ async def test_a_where_that_raises_fails_the_wait_for_call_and_not_the_publisher
     assert (await other).n == 1
 
 
+async def test_a_where_that_raises_cancelled_error_fails_only_its_own_call(backend: Backend) -> None:
+    """It would cancel the publisher, or the reader that works for all calls."""
+    bus = await backend.start_bus()
+
+    def cancel(event: Moved) -> bool:
+        raise asyncio.CancelledError
+
+    waiting = asyncio.create_task(bus.wait_for(Moved, where=cancel, timeout=10))
+    other = asyncio.create_task(bus.wait_for(Moved, timeout=10))
+    await spin_loop()
+    assert await bus.publish(Moved("rook", 1))
+    with pytest.raises(SubscriptionError, match=r"where raised CancelledError\(\); it must return True"):
+        await waiting
+    assert (await other).n == 1
+
+
 async def test_wait_for_returns_a_registered_dataclass_as_itself(backend: Backend) -> None:
     """The caller must never get the wrapper that carries it."""
     bus = await backend.start_bus()

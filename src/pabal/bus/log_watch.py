@@ -158,7 +158,7 @@ class LogWatch:
 
     def _offer_row(self, partition: int, row: StoredRecord) -> None:
         event: DomainEvent | None = None
-        for future, call in self._calls.items():
+        for future, call in tuple(self._calls.items()):
             if future.done() or row.position <= call.places[partition]:
                 continue
             if event is None:

@@ -14,7 +14,7 @@ from pabal.delivery.matching import EventMatcher
 from pabal.delivery.shutdown import is_dead
 from pabal.domain.envelope import Receipt
 from pabal.domain.event import DomainEvent, body_of, copy_if_mutable, kind_of
-from pabal.errors import BusNotRunningError, UsageError
+from pabal.errors import BusNotRunningError, SubscriptionError, UsageError
 
 _REMEMBERED = 1024
 
@@ -99,7 +99,13 @@ def condition(matcher: EventMatcher, where: Callable[[Any], bool] | None) -> Cal
     def matches(event: DomainEvent) -> bool:
         if not matcher.matches_class(kind_of(event)):
             return False
-        return where is None or bool(plain_result("where", where(body_of(event))))
+        if where is None:
+            return True
+        try:
+            answer = where(body_of(event))
+        except asyncio.CancelledError as error:  # it would cancel whoever compares events for its caller
+            raise SubscriptionError(f"where raised {error!r}; it must return True or False") from error
+        return bool(plain_result("where", answer))
 
     return matches
 

@@ -167,6 +167,7 @@ _FILES = {
     "the function ended the transaction; leave COMMIT and ROLLBACK to pabal": "transact()가 트랜잭션을 스스로 끝냈습니다. COMMIT과 ROLLBACK은 pabal에 맡기세요",
     "{option} returned an awaitable; make it a plain function that returns its answer": "{option}이(가) 기다려야 하는 것을 반환했는데 아무도 기다리지 않습니다. 답을 바로 반환하게 하세요",
     "{what} raised {error}; it must return a key or None": "{what}이(가) {error}을(를) 일으켰습니다. 키나 None을 반환하게 하세요",
+    "where raised {error}; it must return True or False": "where가 {error}을(를) 일으켰습니다. 참이나 거짓을 반환하게 하세요",
     "transact() takes a plain function; an async one would never run": "transact()는 일반 함수를 받습니다. 비동기 함수라면 아무것도 실행되지 않습니다",
     "{path}: the scheduled event {name} is damaged and will not be released": "{path}: 예약된 이벤트 {name}이(가) 손상되어 발행되지 않습니다",
     "the index of stream {stream} is wrong about version {version} at position {position}": "스트림 {stream}의 인덱스가 위치 {position}의 버전 {version}과 맞지 않습니다",
