@@ -162,7 +162,7 @@ async def test_reading_continues_while_dead_letters_are_saved(
     shrink_buffers(monkeypatch)
     bus = await stored.start_bus(worker_count=1)
     saves = SlowSaves(bus.storage, monkeypatch)
-    await bus.publish_batch([Moved(str(n), n) for n in range(100)])
+    await bus.publish_batch([Moved(str(n), n) for n in range(500)])
     engine, counted = bus._engine, asyncio.Event()
     monkeypatch.setattr(engine.tally, "wait_until_counted", counted.wait)  # saves wait for counts
     bus.subscribe(Moved, RejectingHandler(), name="broken", start="beginning")
@@ -171,7 +171,7 @@ async def test_reading_continues_while_dead_letters_are_saved(
     await until(lambda: not engine.pending and reader._wake is not None and consumer.unsaved.is_full)
     counted.set()
     await saves.begun.wait()
-    await until(lambda: consumer.unsaved.is_full)
+    await until(lambda: bool(consumer.unsaved.parked))
     saves.may_end.set()
     await bus.drain(60)
-    assert len(await bus.dead_letters.list(limit=200)) == 100
+    assert len(await bus.dead_letters.list(limit=1000)) == 500

@@ -69,19 +69,26 @@ async def test_other_tasks_run_while_many_calls_look_at_many_events(
     """A page of events for a thousand calls would hold up the event loop for a second."""
     bus = await stored.start_bus()
     monkeypatch.setattr(log_watch, "_TURN", 0.0)
-    turns, turns_seen = 0, []
+    turns = 0
+    turns_seen: set[int] = set()
 
     def note_turn(event: Moved) -> bool:
-        turns_seen.append(turns)
+        turns_seen.add(turns)
         return event.n == 99
 
+    async def count_turns() -> None:
+        nonlocal turns
+        while len(turns_seen) < 100:
+            turns += 1
+            await asyncio.sleep(0)
+
+    counting = asyncio.create_task(count_turns())  # before the first event can be looked at
     waiting = asyncio.create_task(bus.wait_for(Moved, where=note_turn, timeout=30))
     await spin_loop()
     await bus.publish_batch([Moved("rook", n) for n in range(100)])
-    while not waiting.done():
-        turns += 1
-        await asyncio.sleep(0)
-    assert len(set(turns_seen)) == 100
+    await waiting
+    counting.cancel()
+    assert len(turns_seen) == 100
 
 
 async def test_a_failed_read_fails_all_calls_and_later_calls_work(monkeypatch: pytest.MonkeyPatch) -> None:
