@@ -250,9 +250,12 @@ def test_a_very_long_sentence_is_not_translated() -> None:
 
 def test_a_damaged_file_without_a_known_position_is_reported_without_one() -> None:
     """An operator would look for the event at position None."""
-    error = CorruptLogError(path="a.db", position=None, reason="truncated to 5 bytes")
-    assert str(error) == "a.db: the file of the log is damaged (truncated to 5 bytes). Restore a backup"
-    korean = "a.db: 로그 파일이 손상되었습니다(5바이트만 남고 잘림). 백업을 복원하세요"
+    error = CorruptLogError(path="a.db", position=None, reason="truncated: 5 of 9 bytes are left")
+    assert (
+        str(error)
+        == "a.db: the file of the log is damaged (truncated: 5 of 9 bytes are left). Restore a backup"
+    )
+    korean = "a.db: 로그 파일이 손상되었습니다(잘림: 9바이트 중 5바이트만 남음). 백업을 복원하세요"
     assert in_korean(str(error)) == korean
     assert Sentences({}, {}).told(error) == korean
     assert str(pickle.loads(pickle.dumps(error))) == str(error)

@@ -296,6 +296,26 @@ async def test_a_file_name_may_contain_characters_special_in_uris_and_patterns(t
     assert [p.name for p in tmp_path.iterdir()] == [path.name]
 
 
+@pytest.mark.parametrize("keep_open", [True, False])
+async def test_opening_a_file_twice_in_one_process_keeps_its_locks(path: Path, keep_open: bool) -> None:
+    """Promise 1: another process would take itself for the last one, and delete the log with acked events."""
+    open_and_close = (
+        "import sys; from pabal import SqliteEventStorage; SqliteEventStorage(sys.argv[1]).close()"
+    )
+    async with SqliteEventStorage(path) as storage:
+        await storage.store_events(ticks(5))
+        second = SqliteEventStorage(path)
+        if not keep_open:
+            second.close()
+        other = await asyncio.create_subprocess_exec(sys.executable, "-c", open_and_close, str(path))
+        assert await other.wait() == 0
+        await storage.store_events(ticks(5))
+        assert await storage.head() == 10
+        second.close()
+    async with SqliteEventStorage(path) as storage:
+        assert await storage.head() == 10
+
+
 def reader_in_delete_mode(path: Path) -> sqlite3.Connection:
     """Return a connection that is reading the file in another journal mode."""
     SqliteEventStorage(path).close()

@@ -150,7 +150,6 @@ _FILES = {
     "this process was forked while the file was open; close it before a fork, or open it after one": "파일이 열린 채로 포크된 프로세스입니다. 포크하기 전에 저장소를 닫거나, 포크한 다음에만 여세요",
     "the file has other names, which are hard links; remove those, or open a copy": "하드 링크로 다른 이름이 더 있는 파일입니다. 그 이름을 지우거나 사본을 여세요",
     "truncated: {size} of {expected} bytes are left": "잘림: {expected}바이트 중 {size}바이트만 남음",
-    "truncated to {size} bytes": "{size}바이트만 남고 잘림",
     "the file was moved or deleted while open; put it back, or open this path again": "열려 있는 동안 파일이 옮겨지거나 지워졌습니다. 제자리에 돌려놓거나 이 경로를 다시 여세요",
     "this file system does not support a write-ahead log": "이 파일 시스템에서는 WAL을 쓸 수 없습니다",
     "checksum mismatch": "체크섬 불일치",

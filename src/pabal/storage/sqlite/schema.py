@@ -7,6 +7,7 @@ import sqlite3
 import stat
 import time
 from collections.abc import Callable
+from math import prod
 from pathlib import Path, PurePath
 from urllib.parse import quote_from_bytes
 
@@ -47,7 +48,7 @@ def connect(path: Path, *, durability: str) -> sqlite3.Connection:
     try:
         _check_place(path)
         with translated(name):
-            _check_header(path)
+            _check_log(path)
     except OSError as error:
         raise StorageUnavailableError(path=name, reason=error.strerror or str(error)) from error
     with translated(name):
@@ -59,6 +60,7 @@ def connect(path: Path, *, durability: str) -> sqlite3.Connection:
             connection.text_factory = decode_text
             connection.execute(f"PRAGMA busy_timeout = {_BUSY_MS}")
             _check_identity(connection, name)
+            _check_size(connection, path)
             # This takes effect only in an empty file. It lets ``vacuum`` return free space in small steps.
             connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
             _use_wal(connection, name)
@@ -115,6 +117,8 @@ def _check_place(path: Path) -> None:
         return
     if not stat.S_ISREG(found.st_mode):  # opening a pipe would block
         raise StorageUnavailableError(path=name, reason="this is a pipe, a socket or a device, not a file")
+    if found.st_size == 1:  # SQLite takes this for an empty file
+        raise NotAPabalDatabaseError(path=name, reason="not an SQLite file")
     if not os.access(path, os.W_OK):
         raise StorageUnavailableError(path=name, reason="the file is read-only")
     if found.st_nlink > 1:
@@ -123,34 +127,32 @@ def _check_place(path: Path) -> None:
         raise StorageUnavailableError(path=name, reason=reason)
 
 
-def _check_header(path: Path) -> None:
-    """Raise for another program's file, before a connection could change it, and for a truncated file."""
-    if not path.exists():
+def _check_log(path: Path) -> None:
+    """Raise for another program's file with a write-ahead log: closing it would copy the log into the file.
+
+    Only SQLite may open the file, here and elsewhere. When a process closes any other descriptor of it, the
+    system drops all locks that the process has on it. Another process that closes the file then takes itself
+    for the last one, and deletes the log that we write: https://sqlite.org/howtocorrupt.html (2.2)
+    """
+    if not _has_log(path):
         return
-    size = path.stat().st_size
-    with open(path, "rb") as file:
-        header = file.read(100)
-    if size and not header.startswith(b"SQLite format 3\0"):
-        raise NotAPabalDatabaseError(path=str(path), reason="not an SQLite file")
-    wal = Path(f"{path}-wal")
-    if wal.exists() and wal.stat().st_size > 0:
-        # The current header and pages may still be in the write-ahead log. Use a read-only connection to
-        # look at another program's file, because closing a writing one would copy the log into the file.
-        if header[68:72] != APPLICATION_ID.to_bytes(4, "big"):
-            _look_only(path)
-        return
-    if len(header) < 100:
-        if size:
-            raise CorruptLogError(path=str(path), position=None, reason=f"truncated to {size} bytes")
-        return
-    page = int.from_bytes(header[16:18], "big")
-    page = 65536 if page == 1 else page
-    expected = page * int.from_bytes(header[28:32], "big")
-    counted = header[24:28] == header[92:96]  # otherwise a very old SQLite wrote last, and not the count
-    if counted and size < expected:
-        raise CorruptLogError(
-            path=str(path), position=None, reason=f"truncated: {size} of {expected} bytes are left"
-        )
+    # This connection reads only the file, so its cost does not depend on the length of the log.
+    connection = sqlite3.connect(f"{file_uri(path, 'ro')}&immutable=1", uri=True, isolation_level=None)
+    try:
+        mark = connection.execute("PRAGMA application_id").fetchone()[0]
+    except sqlite3.DatabaseError:
+        mark = None  # its first page may be in the log
+    finally:
+        connection.close()
+    if mark != APPLICATION_ID:
+        _look_only(path)
+
+
+def _has_log(path: Path) -> bool:
+    try:
+        return os.stat(f"{path}-wal").st_size > 0
+    except FileNotFoundError:
+        return False
 
 
 def _look_only(path: Path) -> None:
@@ -193,6 +195,22 @@ def _check_identity(connection: sqlite3.Connection, name: str) -> None:
         raise NewerSchemaError(
             path=name, reason="written by a newer pabal", found=version, supported=SCHEMA_VERSION
         )
+
+
+def _check_size(connection: sqlite3.Connection, path: Path) -> None:
+    """Raise if the file's end is missing; SQLite would notice that at the first read of its last page."""
+    connection.execute("BEGIN")  # until it ends, no other process can make the file shorter
+    try:
+        expected = prod(
+            connection.execute(f"PRAGMA {name}").fetchone()[0] for name in ("page_count", "page_size")
+        )
+        size = os.stat(path).st_size
+        if size < expected and not _has_log(path):
+            raise CorruptLogError(
+                path=str(path), position=None, reason=f"truncated: {size} of {expected} bytes are left"
+            )
+    finally:
+        connection.execute("ROLLBACK")
 
 
 def _migrate(connection: sqlite3.Connection) -> None:
