@@ -7,7 +7,7 @@ import re
 import sqlite3
 from dataclasses import replace
 from decimal import Decimal
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import pytest
 
@@ -66,6 +66,32 @@ async def test_a_live_model_and_a_rebuilt_one_are_identical(bus: InMemoryEventBu
     assert len(followed) == 17 + 3, "17 accounts; the table, its key and its index"
     await Balances(bus, batch=50).rebuild()
     assert _dump(bus) == followed
+
+
+async def test_a_build_on_a_log_that_grows_with_every_batch_ends(
+    bus: InMemoryEventBus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A build would follow the end of a busy log for as long as publishers append, and never go live."""
+    read_page = bus.storage.read_page  # type: ignore[union-attr]
+
+    async def read_and_append(*arguments: Any, **options: Any) -> Any:
+        page = await read_page(*arguments, **options)
+        await deposit(bus, 2)
+        return page
+
+    await deposit(bus, 25)
+    monkeypatch.setattr(bus.storage, "read_page", read_and_append)
+    balances = Balances(bus, batch=10)
+    steps: list[tuple[int, int]] = []
+    async with asyncio.timeout(30):
+        await balances.start(progress=lambda *at: steps.append(at))
+        first = len(steps)
+        await balances.rebuild(progress=lambda *at: steps.append(at))
+    monkeypatch.undo()
+    assert first == 4, "three batches of the log, and what was appended meanwhile"
+    await balances.reached(await deposit(bus, 1), timeout=30)
+    await balances.stop()
+    assert await entries(balances) == await bus.storage.head()  # type: ignore[union-attr]
 
 
 async def _keep_publishing(bus: InMemoryEventBus, count: int) -> Receipt:

@@ -59,7 +59,7 @@ class Advance:
         self._projection = projection
         self._name, _, self._tables, self._catalogue = model
         self._storage = storage
-        self._batch = batch
+        self.batch = batch
         self._warned: set[str] = set()
 
     async def transact(self, function: Callable[[Statements], T]) -> T:
@@ -83,7 +83,7 @@ class Advance:
         ``strict`` raises EventNotProjectedError for an unknown event. Raises ProjectionHandlerError,
         ProjectionError, StorageError, and MovedOnError if another process has moved a live generation.
         """
-        page = await self._storage.read_page(generation.position, limit=self._batch)
+        page = await self._storage.read_page(generation.position, limit=self.batch)
         if page.upto == generation.position:
             return False
         self.refuse_gap(generation, page.rows[0].position if page.rows else 0)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from types import TracebackType
 from typing import Any, ClassVar, Self
@@ -241,7 +242,6 @@ class Projection:
         async with self._lifecycle_lock:
             if self.is_running:
                 raise UsageError(f"projection {self.name!r} runs: stop() it first")
-
             await self._advance.transact(lambda tx: drop(tx, self.name))
             self._live = None
 
@@ -303,10 +303,15 @@ class Projection:
     async def _build_once(
         self, built: Generation, progress: Progress | None, check_stopped: Callable[[], None] | None
     ) -> bool:
-        """Project up to the log's end and try to swap. Return False if the live tables were ahead."""
-        while await self._advance.step(built, strict=True):
+        """Project up to the log's head and try to swap. Return False if the live tables were ahead."""
+        head = await self._storage.head()
+        while built.position < head and await self._advance.step(built, strict=True):
+            newest = await self._storage.head()
+            # The follower takes the last batch: as publishers go on appending, the end may never come.
+            if newest - built.position > self._advance.batch:
+                head = newest
             if progress is not None:
-                progress(built.position, max(built.position, await self._storage.head()))
+                progress(built.position, max(built.position, newest))
             if check_stopped is not None:
                 check_stopped()
         async with self._step_lock:
@@ -389,8 +394,6 @@ class Projection:
         self._waiters.notify(self.position)
 
     async def _wait_for_events(self) -> None:
-        try:
+        with suppress(TimeoutError):
             async with asyncio.timeout(_POLL_INTERVAL):
                 await self._wake.wait()
-        except TimeoutError:
-            pass
