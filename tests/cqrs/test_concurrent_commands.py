@@ -18,6 +18,7 @@ from tests.cqrs.support import (
     Orders,
     PayOrder,
     PlaceOrder,
+    RejectedError,
     ShipOrder,
     make_commands,
     stored_types,
@@ -208,6 +209,45 @@ async def test_without_retries_a_conflict_reaches_the_caller(storage: Any) -> No
 
     with pytest.raises(ConcurrencyError):
         await commands.execute(PayOrder("o-1"))
+
+
+async def test_a_command_is_not_refused_by_a_copy_that_another_process_has_made_stale(storage: Any) -> None:
+    """A process manager would compensate for an order that was never refused."""
+    here, elsewhere = make_commands(storage), make_commands(storage)
+    await here.execute(PlaceOrder("o-1"))
+    await elsewhere.execute(PayOrder("o-1"))
+    command = ShipOrder("o-1")
+    with pytest.raises(ConcurrencyError) as caught:
+        await here.execute(command)
+    assert (caught.value.expected_version, caught.value.actual_version) == (1, 2)
+    await here.execute(command)
+    with pytest.raises(RejectedError, match="the order is shipped"):
+        await here.execute(ShipOrder("o-1"))
+
+
+async def test_a_command_that_changes_nothing_by_a_stale_copy_is_handled_again(storage: Any) -> None:
+    """What another process allowed would be skipped for good: the command would count as handled."""
+
+    class ShipIfPaid(Command[bool]):
+        order: str
+
+    orders = Repository(CqrsOrder, storage)
+    commands = CommandBus()
+    commands.use(retry_conflicts())
+    commands.use(Idempotency(storage))
+
+    @commands.handles(ShipIfPaid)
+    async def ship(command: ShipIfPaid, work: UnitOfWork) -> bool:
+        order = await work.edit(orders, command.order)
+        if order.status == "paid":
+            order.ship()
+        return order.status == "shipped"
+
+    elsewhere = make_commands(storage)
+    await elsewhere.execute(PlaceOrder("o-1"))
+    assert not await commands.execute(ShipIfPaid("o-1"))
+    await elsewhere.execute(PayOrder("o-1"))
+    assert await commands.execute(ShipIfPaid("o-1"))
 
 
 async def test_a_command_sent_in_two_event_loops_at_once_returns_the_same_result(storage: Any) -> None:

@@ -160,6 +160,24 @@ async def test_a_result_that_contradicts_its_annotation_raises_and_nothing_is_st
     assert await stored_types(storage) == []
 
 
+async def test_a_result_that_would_not_come_back_equal_raises_and_nothing_is_stored(storage: Any) -> None:
+    """A caller that sends the command again would get a dictionary instead of the struct it knows."""
+    orders = Repository(CqrsOrder, storage)
+    commands = CommandBus()
+    commands.use(Idempotency(storage))
+
+    @commands.handles(PlaceOrder)
+    async def place(command: PlaceOrder, work: UnitOfWork):  # type: ignore[no-untyped-def]
+        (await work.edit(orders, command.order)).place(command.amount)
+        return Totals(3)
+
+    with pytest.raises(
+        UsageError, match=r"returned Totals\(count=3\), which would come back as \{'count': 3\}"
+    ):
+        await commands.execute(PlaceOrder("o-1"))
+    assert await stored_types(storage) == []
+
+
 async def test_a_stored_result_that_a_new_release_cannot_decode_raises_a_decode_error(storage: Any) -> None:
     """The error would come from msgspec, and name neither the command nor the cause."""
     command = PlaceOrder("o-1")

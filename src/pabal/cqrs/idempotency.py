@@ -82,6 +82,7 @@ class _ManagedUnitOfWork(UnitOfWork):
         )
 
     async def commit_with_id(self) -> Receipt | None:
+        await self.refuse_stale(changed=False)
         return await super().commit()
 
 
@@ -95,17 +96,18 @@ class Idempotency:
 
     If the same id is sent twice concurrently in one event loop, the second call waits for the first. In two
     loops or processes, both are handled, the second append is refused, and both calls return the first
-    result. A command whose handler raises stores nothing and may be sent again. Effects outside the unit of
-    work (an e-mail, the handler's own append) are not covered.
+    result. A command whose handler raises stores nothing and may be sent again; if it raised, or changed
+    nothing, because of a cached aggregate that another process has changed, that is a ConcurrencyError.
+    Effects outside the unit of work (an e-mail, the handler's own append) are not covered.
 
     An id is known as long as its ``CommandHandled`` is in the log. If the command is sent again after
     ``trim`` deleted that event, it is handled again, but its events are refused with ConcurrencyError.
 
     Messages without ``command_id`` pass through. Raises CommandIdReusedError for an id with other content,
     UsageError for a bus without storage, for an id that is not text, for a command or result that has no JSON
-    form, for a result that does not match the handler's return annotation, and for a command that is sent
-    again by its own handler or would wait for itself through another; DecodeError for a first result that no
-    longer matches the annotation; and what ``UnitOfWork.commit`` raises.
+    form, for a result that does not match the handler's return annotation or would not come back equal, and
+    for a command that is sent again by its own handler or would wait for itself through another; DecodeError
+    for a first result that no longer matches the annotation; and what ``UnitOfWork.commit`` raises.
 
     >>> import asyncio
     >>> from pabal import InMemoryEventStorage
@@ -172,9 +174,13 @@ class Idempotency:
             return _result_of(handled, message, fingerprint, context)
         work = _ManagedUnitOfWork(self.storage)
         context.provided[UnitOfWork] = work
-        result = await call_next()
+        try:
+            result = await call_next()
+        except Exception:
+            await work.refuse_stale(changed=True)
+            raise
         encoded = _encode(result, f"what {context.handler} returned")
-        _check_result_type(encoded, context)
+        _check_result(result, encoded, context)
         marker = CommandHandled(
             command_id,
             describe(type(message)),
@@ -239,15 +245,20 @@ def _result_of(handled: CommandHandled, message: Any, fingerprint: str, context:
         raise DecodeError(event_type=f"result of {command_type}", position=None, reason=str(error)) from error
 
 
-def _check_result_type(encoded: bytes, context: MessageContext) -> None:
+def _check_result(result: Any, encoded: bytes, context: MessageContext) -> None:
+    """Raise UsageError if a repeated command would not return an equal result."""
     try:
-        _decode(encoded, context)
+        decoded = _decode(encoded, context)
     except (TypeError, msgspec.ValidationError) as error:
         raise UsageError(
             f"the value that {context.handler} returned does not match its annotation ({error}), so it "
-            "could not be "
-            "returned if the command is sent again; nothing was stored. Correct the annotation"
+            "could not be returned if the command is sent again; nothing was stored. Correct the annotation"
         ) from error
+    if decoded != result:
+        raise UsageError(
+            f"{context.handler} returned {result!r:.60}, which would come back as {decoded!r:.60} if the "
+            "command is sent again; nothing was stored. Annotate the result more exactly"
+        )
 
 
 def _decode(encoded: str | bytes, context: MessageContext) -> Any:

@@ -19,7 +19,15 @@ A = TypeVar("A", bound=Aggregate)
 class CachedAggregate(Generic[A]):
     """Hold one cached aggregate and its changes that are not stored yet."""
 
-    __slots__ = ("_position", "aggregate", "last_event_id", "pending", "snapshot_at", "waiting")
+    __slots__ = (
+        "_position",
+        "aggregate",
+        "last_event_id",
+        "may_be_stale",
+        "pending",
+        "snapshot_at",
+        "waiting",
+    )
 
     def __init__(self, aggregate: A, last_event_id: str | None, snapshot_at: int, position: int) -> None:
         self.aggregate = aggregate
@@ -28,6 +36,8 @@ class CachedAggregate(Generic[A]):
         self._position = position
         self.snapshot_at = snapshot_at
         """The version of the newest snapshot."""
+        self.may_be_stale = False
+        """Whether it comes from the cache: another process may have stored events since it was loaded."""
         self.pending: PendingChanges | None = None
         self.waiting = 0
         """The number of updates that wait for their changes to be stored, to take a snapshot then if due."""

@@ -283,16 +283,19 @@ class Repository(Generic[A]):
 
         For decisions that store nothing, and so have no append that would detect it.
         """
-        if cached is None:
-            return
+        if cached is not None and await self._version_if_stale(cached):
+            self.cache.discard(cached)
+            raise OvertakenError
+
+    async def _version_if_stale(self, cached: CachedAggregate[A]) -> int | None:
+        """Return the version in the log if that is newer than a copy, else None."""
         aggregate = cached.aggregate
         rows = await self.storage.read_history(
             aggregate.aggregate_type, aggregate.id, aggregate.stored_version
         )
+        newest = (rows[-1].stream_version or 0) if rows else 0
         # Compare with its current version: events stored meanwhile may come from this very copy.
-        if rows and (rows[-1].stream_version or 0) > aggregate.stored_version:
-            self.cache.discard(cached)
-            raise OvertakenError
+        return newest if newest > aggregate.stored_version else None
 
     def _refuse_other_loop(self) -> None:
         if not self.cache.bind_to_running_loop():
@@ -344,7 +347,22 @@ class Repository(Generic[A]):
             await cached.settled()
         except (ConcurrencyError, OvertakenError):
             return None
-        return cached if cached.is_untouched else None
+        if not cached.is_untouched:
+            return None
+        cached.may_be_stale = True
+        return cached
+
+    async def refuse_stale(self, cached: CachedAggregate[A]) -> None:
+        """Raise ConcurrencyError if the log is newer than a checked out copy; called by ``UnitOfWork``."""
+        newest = await self._version_if_stale(cached)
+        if newest is not None:
+            aggregate = cached.aggregate
+            raise ConcurrencyError(
+                aggregate_type=aggregate.aggregate_type,
+                aggregate_id=aggregate.id,
+                expected_version=aggregate.stored_version,
+                actual_version=newest,
+            )
 
     async def check_in(self, cached: CachedAggregate[A]) -> None:
         """Cache an aggregate again after its events were stored; called by ``UnitOfWork``."""

@@ -132,6 +132,15 @@ class UnitOfWork:
                 await repository.check_in(cached)
         return self.receipt
 
+    async def refuse_stale(self, *, changed: bool) -> None:
+        """Raise ConcurrencyError if a cached copy was older than the log; called by ``Idempotency``.
+
+        Copies that recorded events are checked only if ``changed``: the append would detect that by itself.
+        """
+        for repository, cached in list(self._checked_out.values()):
+            if cached.may_be_stale and (changed or cached.is_untouched):
+                await repository.refuse_stale(cached)
+
     async def _submit(
         self, requests: list[StreamAppend], changed: list[tuple[Change, CachedAggregate[Any]]]
     ) -> list[int]:
