@@ -238,6 +238,7 @@ class RedisEventBus(BaseEventBus):
             async with asyncio.timeout(timeout), self._convert_closed_error("drain"):
                 await whole_group_drained(
                     self._log,
+                    self._keys,
                     self._group_engine,
                     self._coordinator,
                     self._inbox,

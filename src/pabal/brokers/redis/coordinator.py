@@ -13,7 +13,6 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 
 from pabal.brokers.redis.control import ControlWatch
-from pabal.brokers.redis.cursors import as_pairs, decode_cursor
 from pabal.brokers.redis.declaring import Declarations
 from pabal.brokers.redis.group import GroupEngine, Running
 from pabal.brokers.redis.heartbeat import Heartbeat
@@ -366,18 +365,6 @@ class Coordinator:
         running = self._engine.running.get(partition)
         if running is not None and running.engine.feed is not None:
             running.engine.feed.advance_to(head)
-
-    async def cursors(self) -> dict[str, dict[int, int]]:
-        """Return each subscription's saved watermarks by partition, whichever process handles it."""
-        places: dict[str, dict[int, int]] = {}
-        calls = [
-            self._log.link.call("HGETALL", self._keys.of(part).cursors)
-            for part in range(self._log.partitions)
-        ]
-        for part, call in enumerate(calls):
-            for name, data in as_pairs(await call).items():
-                places.setdefault(name.decode(), {})[part] = decode_cursor(data).watermark
-        return places
 
 
 def seconds_left(deadline: float, clock: Clock) -> float:

@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 
+from pabal.brokers.redis.control import HELD
 from pabal.brokers.redis.coordinator import Coordinator
+from pabal.brokers.redis.cursors import NEW, SavedCursor, as_pairs, decode_cursor, decode_retry, field
 from pabal.brokers.redis.extent import measure_extents
 from pabal.brokers.redis.group import GroupEngine, Running
+from pabal.brokers.redis.keys import GroupKeys
 from pabal.brokers.redis.log import RedisLog
+from pabal.brokers.redis.pages import Pages
 from pabal.bus.draining import is_idle
 from pabal.bus.inbox import Inbox
 from pabal.bus.log_watch import Found
-from pabal.delivery.consumer import HALTED
+from pabal.delivery.consumer import Consumer
 from pabal.delivery.engine import Engine
-from pabal.domain.envelope import Receipt
+from pabal.delivery.lane import Lane
+from pabal.domain.envelope import Receipt, StoredRecord, decode_event
+from pabal.domain.event import kind_of
 
 _PAUSE = 0.02
 _LONGEST_PAUSE = 0.25
@@ -82,6 +88,7 @@ async def places_after(log: RedisLog, since: Receipt | None) -> list[int]:
 
 async def whole_group_drained(
     log: RedisLog,
+    keys: GroupKeys,
     engine: GroupEngine,
     coordinator: Coordinator,
     inbox: Inbox,
@@ -114,7 +121,7 @@ async def whole_group_drained(
         for running in tuple(engine.running.values()):
             await _finish(running.engine, partial(is_done, running))
         heads = list(map(head, parts))
-        if await _others_drained(engine, coordinator, heads):
+        if await _others_drained(log, keys, engine, coordinator.controls.paused, heads, retries):
             # A handler may meanwhile have published events to a partition that was at rest before.
             if heads == list(map(head, parts)) and all(map(is_done, engine.running.values())):
                 return
@@ -135,16 +142,72 @@ async def _finish(engine: Engine, is_done: Callable[[], bool]) -> None:
             await engine.settlement.flush()
 
 
-async def _others_drained(engine: GroupEngine, coordinator: Coordinator, heads: list[int]) -> bool:
-    """Return whether the partitions not run here are finished up to these heads, by their saved progress."""
+async def _others_drained(
+    log: RedisLog,
+    keys: GroupKeys,
+    engine: GroupEngine,
+    paused: Container[str],
+    heads: Sequence[int],
+    retries: bool,
+) -> bool:
+    """Return whether the partitions not run here are finished up to these heads, by their saved progress.
+
+    As in those run here, a subscription that is paused or has halted is not waited for.
+    """
     owned = {partition for partition, running in engine.running.items() if _is_running(running)}
-    if len(owned) == len(heads) or not engine.consumers:
+    consumers = [consumer for name, consumer in engine.consumers.items() if name not in paused]
+    parts = [part for part in range(len(heads)) if part not in owned]
+    if not consumers:
         return True
-    cursors = await coordinator.cursors()
-    for name, consumer in engine.consumers.items():
-        if consumer.state == HALTED or name in coordinator.controls.paused:
-            continue
-        marks = cursors.get(name, {})
-        if any(marks.get(part, 0) < head for part, head in enumerate(heads) if part not in owned):
-            return False
+    names = [consumer.name for consumer in consumers]
+    held = [field(name, "held") for name in names]
+    asked = [
+        (log.link.call("HMGET", of.cursors, *names), log.link.call("HMGET", of.epochs, *held))
+        for of in map(keys.of, parts)
+    ]
+    for part, (cursors, marks) in zip(parts, asked, strict=True):
+        for consumer, data, mark in zip(consumers, await cursors, await marks, strict=True):
+            cursor = decode_cursor(data or NEW + b"0")
+            if cursor.watermark >= heads[part] or mark not in (None, HELD):
+                continue
+            if retries or not await _only_retries_left(log, keys, consumer, part, cursor, heads[part]):
+                return False
     return True
+
+
+async def _only_retries_left(
+    log: RedisLog, keys: GroupKeys, consumer: Consumer, part: int, cursor: SavedCursor, head: int
+) -> bool:
+    """Return whether all that is unfinished up to ``head`` waits for a retry, its own or one of its lane."""
+    stored = as_pairs(await log.link.call("HGETALL", keys.of(part).retries))
+    prefix = field(consumer.name, "").encode()
+    now = consumer.engine.clock.time()
+    retries = [decode_retry(data) for at, data in stored.items() if at.startswith(prefix)]
+    waiting = {retry.position for retry in retries if retry.due_at > now}
+    rows = await Pages(log, part, lambda first, last: None).find(cursor.positions())
+    after = cursor.frontier
+    lanes: set[Lane] = set()
+    while True:
+        for row in rows:
+            lane = _lane_of(consumer, row)
+            if lane is None or lane in lanes or row.position > head:
+                continue
+            if row.position not in waiting:
+                return False
+            if not lane.shared:
+                lanes.add(lane)
+        entries = await log.read_entries(part, after, _ENTRIES) if after < head else []
+        if not entries:
+            return True
+        rows = [row for entry in entries for row in entry.rows if row.position > after]
+        after = entries[-1].last
+
+
+def _lane_of(consumer: Consumer, row: StoredRecord) -> Lane | None:
+    """Return the lane of an event; None if it is not for this subscription, or will be parked at once."""
+    try:
+        event = decode_event(row)
+        kind = kind_of(event)
+        return consumer.lane_for(event, consumer.lanes_of(kind)) if consumer.wants(kind) else None
+    except Exception:
+        return None
