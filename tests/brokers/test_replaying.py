@@ -148,6 +148,78 @@ async def test_a_replay_skips_events_that_are_dead_letters(shared_server: Server
     assert Counter(recorder.numbers) == {number: 1 if number % 2 else 2 for number in range(8)}
 
 
+async def test_a_failure_during_a_replay_is_parked_and_can_be_retried_after_a_restart(
+    shared_server: Server, namespace: str
+) -> None:
+    """An event that a new version of the handler cannot handle would be lost without a trace."""
+    poison: set[int] = set()
+    recorder = Recorder()
+
+    async def handle(event: Moved) -> None:
+        if event.number in poison:
+            raise ValueError("poison")
+        await recorder.handle(event)
+
+    events = moves(16, 30)
+    async with make_bus(shared_server, namespace, handle) as bus:
+        await bus.publish_batch(events)
+        await bus.drain(timeout=30)
+        poison |= {3, 4}
+        await bus.subscriptions.replay("sub")
+        await until(lambda: len(recorder.numbers) == 58)
+        await bus.drain(timeout=30)
+        assert {letter.event.number for letter in await bus.dead_letters.list()} == poison
+    poison.clear()
+    async with open_operations(url_of(shared_server, namespace)) as operations:
+        for number in (3, 4):
+            [delivery] = (await operations.event(events[number].event_id)).deliveries
+            assert (delivery.state, delivery.attempts) == ("parked", 2)
+    async with make_bus(shared_server, namespace, handle) as bus:
+        assert await bus.dead_letters.retry("all") == 2
+        await bus.drain(timeout=30)
+        assert await bus.dead_letters.list() == []
+    assert Counter(recorder.numbers) == dict.fromkeys(range(30), 2)
+
+
+async def test_a_retry_requested_during_a_replay_delays_nothing_else(
+    shared_server: Server, namespace: str
+) -> None:
+    """Until the end of the replay its process would obey no request, take no partition and trim nothing."""
+    gate, recorder = asyncio.Event(), Recorder()
+
+    async def handle(event: Moved) -> None:
+        if gate.is_set():
+            await recorder.handle(event)
+        elif event.number == 3:
+            raise ValueError("not yet")
+        elif replaying:
+            await gate.wait()
+            await recorder.handle(event)
+
+    replaying = False
+    bus = make_bus(shared_server, namespace, partitions=1)
+    bus.subscribe(Moved, handle, name="sub", retry_count=0)
+    bus.subscribe(Moved, lambda event: None, name="other")
+    async with bus, open_operations(url_of(shared_server, namespace)) as operations:
+        await bus.publish_batch(moves(6, 6))
+        await bus.drain(timeout=30)
+        [engine] = bus._group_engine.engines()
+        replaying = True
+        await bus.subscriptions.replay("sub")
+        await operations.retry((await bus.dead_letters.list())[0].id)
+        coordinator = bus._coordinator
+        assert coordinator is not None
+        await until(lambda: coordinator.view is not None and coordinator.view.called == (0,))
+        await operations.pause("other")
+        await until(lambda: engine.consumers["other"].state == PAUSED)
+        assert recorder.numbers == []
+        gate.set()
+        await bus.drain(timeout=30)
+        assert await bus.dead_letters.list() == []
+        assert sorted(recorder.numbers) == list(range(6))
+        assert recorder.numbers[-1] == 3
+
+
 async def test_a_replay_to_a_paused_subscription_waits_for_resume(
     shared_server: Server, namespace: str
 ) -> None:

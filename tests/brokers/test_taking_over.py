@@ -19,7 +19,7 @@ from pabal.brokers.redis.reports import PartitionGivenUp
 from pabal.brokers.redis.tail import Tail
 from pabal.delivery.feed import Feed
 from pabal.delivery.retry import RetryPolicy
-from tests.brokers.events import Moved, moves, until
+from tests.brokers.events import Moved, Recorder, moves, until
 from tests.brokers.proxy import Proxy
 from tests.brokers.server import Server
 from tests.brokers.support import make_bus, record_lost_partitions, stop_heartbeats
@@ -261,3 +261,27 @@ async def test_stop_finishes_handovers_that_are_under_way(
         await until(lambda: len(joining.partitions) == 8)
     assert sorted(given_up) == list(range(8))
     assert set(stops.values()) == {1}
+
+
+async def test_a_process_that_ends_its_last_subscription_hands_over_at_once(
+    shared_server: Server, namespace: str
+) -> None:
+    """Nobody would handle its partitions for the length of the lease, and it would still list them."""
+    one, two = Recorder(), Recorder()
+    bus = make_bus(shared_server, namespace, lease=60.0)
+    subscription = bus.subscribe(Moved, one, name="sub")
+    async with bus, make_bus(shared_server, namespace, two, lease=60.0) as other:
+        await until(lambda: len(bus.partitions) == len(other.partitions) == 4)
+        lost = record_lost_partitions(bus)
+        bus.unsubscribe(subscription)
+        await until(lambda: (len(bus.partitions), len(other.partitions)) == (0, 8))
+        await until(lambda: len(other.get_statistics()["members"]) == 1)
+        await bus.publish_batch(moves(16, 32))
+        await other.drain(timeout=30)
+        assert sorted(two.numbers) == list(range(32))
+        bus.subscribe(Moved, one, name="sub")
+        await until(lambda: len(bus.partitions) == len(other.partitions) == 4)
+        await bus.publish_batch(moves(16, 32))
+        await bus.drain(timeout=30)
+        assert sorted(one.numbers + two.numbers) == sorted([*range(32), *range(32)])
+        assert not lost

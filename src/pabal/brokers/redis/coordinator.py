@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from contextlib import suppress
 
 from pabal.brokers.redis.control import ControlWatch
@@ -160,7 +160,7 @@ class Coordinator:
         for subscription in subscriptions:
             await self.declarations.declare(subscription)
         if not subscriptions:
-            self.heartbeat.suspend()
+            await self._withdraw()
             return
         sent_at = time.monotonic()
         view = self.view = await self.membership.read_view()
@@ -192,17 +192,28 @@ class Coordinator:
         if view.next_due is not None and view.next_due <= self._engine.clock.time():
             await self._on_due()
 
+    async def _withdraw(self) -> None:
+        """Hand over all partitions, then leave the group: this process has no subscription (any more)."""
+        self._give(self._engine.running)
+        if not self._engine.running and self.heartbeat.is_active:
+            self.heartbeat.suspend()
+            await self.membership.leave()
+
+    def _give(self, partitions: Iterable[int]) -> None:
+        """Begin to hand over partitions."""
+        for partition in partitions:
+            running = self._engine.running[partition]
+            if running.ending is None:
+                running.ending = asyncio.create_task(self._hand_over(running), name="pabal-redis-handover")
+                self._engine.background.spawn(running.ending)
+
     async def _apply_plan(self, plan: Plan) -> None:
         mine = dict(self._engine.running)
         for partition in plan.lost:
             await self._drop_partition(mine[partition])
         for partition in plan.forgotten:
             await self._restore(mine[partition])
-        for partition in plan.give:
-            one = mine[partition]
-            if one.ending is None:
-                one.ending = asyncio.create_task(self._hand_over(one), name="pabal-redis-handover")
-                self._engine.background.spawn(one.ending)
+        self._give(plan.give)
         self._inherited.update(partition for partition, owner in plan.take if self._is_other(owner))
         if self._inherited or self._note_connection.is_broken:
             await self._note_connection.open()
@@ -334,8 +345,8 @@ class Coordinator:
             return
         key = self._keys.of(partition).calls
         for call in await self._log.link.call("SMEMBERS", key):
-            await running.answer(call.decode(errors="replace"))
-            await self._log.link.call("SREM", key, call)
+            if await running.answer(call.decode(errors="replace")):
+                await self._log.link.call("SREM", key, call)
 
     async def has_calls(self) -> bool:
         """Return whether a dead letter was retried or discarded and its owner has not acted on it yet."""

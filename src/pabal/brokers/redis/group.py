@@ -36,6 +36,8 @@ class Running:
         """Whether taking the partition is complete; one that is still being taken is not let go."""
         self.has_jumped = False
         """Whether the log has a new incarnation whose head the engine does not know yet."""
+        self._waiting: dict[int, Consumer] = {}
+        """Retried dead letters whose subscription is being opened or replayed, by id."""
 
     def count_unassigned(self, consumer: Consumer) -> int:
         """Return how many positions ahead of a subscription hold no event: those between two incarnations."""
@@ -44,11 +46,13 @@ class Running:
             return 0
         return feed.head - tracker.seen - self.storage.pages.extent.count_assigned(tracker.seen, feed.head)
 
-    async def answer(self, call: str) -> None:
-        """Act on a call: the id of a retried dead letter, or name, position and key of a discarded one."""
+    async def answer(self, call: str) -> bool:
+        """Act on a call: the id of a retried dead letter, or name, position and key of a discarded one.
+
+        False if the subscription is being opened or replayed, and the call has to be made again later.
+        """
         if call.isdecimal():
-            await self._retry(int(call))
-            return
+            return await self._retry(int(call))
         self.engine.parked = max(0, self.engine.parked - 1)  # there is room for another
         name, _, rest = call.partition("\0")
         position, _, key = rest.partition("\0")
@@ -58,20 +62,27 @@ class Running:
                 0, name, int(position), None, None, "", (), datetime.now(UTC), "parked", key or None, 0
             )
             self.engine.redelivery.discarded(consumer, gone)
+        return True
 
-    async def _retry(self, dead_letter_id: int) -> None:
+    async def _retry(self, dead_letter_id: int) -> bool:
+        waiting_for = self._waiting.get(dead_letter_id)
+        if waiting_for is not None and waiting_for.is_opening:
+            return False  # without reading the dead letter at every look, for as long as a replay takes
+        self._waiting.pop(dead_letter_id, None)
         try:
             letter = await self.storage.get_dead_letter(dead_letter_id)
         except DeadLetterNotFoundError:
-            return  # discarded meanwhile
+            return True  # discarded meanwhile
         consumer = self.engine.consumers.get(letter.subscription)
         if consumer is None:
-            return  # the retry is stored, for whoever subscribes under this name next
-        await self.engine.background.wait_until(lambda: not consumer.is_opening)
+            return True  # the retry is stored, for whoever subscribes under this name next
+        if consumer.is_opening:
+            self._waiting[dead_letter_id] = consumer
+            return False
         known = consumer.failing.get(letter.position)
-        if consumer.state != ACTIVE or letter.state != "retrying" or known is not None:
-            return  # opening the subscription has loaded the retry, or will load it once resumed
-        self.engine.redelivery.redeliver(consumer, letter)
+        if consumer.state == ACTIVE and letter.state == "retrying" and known is None:
+            self.engine.redelivery.redeliver(consumer, letter)
+        return True  # otherwise opening the subscription has loaded the retry, or will load it once resumed
 
 
 class RemoteRedelivery:

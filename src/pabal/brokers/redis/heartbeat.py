@@ -30,13 +30,14 @@ class Heartbeat:
         self._on_overdue = on_overdue
         self._confirmed_at = 0.0
         """When the last heartbeat that the server has confirmed was sent (monotonic)."""
-        self._is_active = False
+        self.is_active = False
+        """Whether this process takes part in its group, so that heartbeats are needed."""
         self.tasks: list[asyncio.Task[None]] = []
 
     def start(self) -> None:
         """Start sending heartbeats between looks, and watching the age of the last one."""
         self._confirmed_at = time.monotonic()
-        self._is_active = False
+        self.is_active = False
         self.tasks = [
             asyncio.create_task(self._send_regularly(), name="pabal-redis-heartbeat"),
             asyncio.create_task(self._watch(), name="pabal-redis-guard"),
@@ -49,12 +50,12 @@ class Heartbeat:
     def note_confirmed(self, sent_at: float) -> None:
         """Note that the server has confirmed a heartbeat sent at ``sent_at`` (monotonic)."""
         self._confirmed_at = max(self._confirmed_at, sent_at)
-        self._is_active = True
+        self.is_active = True
 
     def suspend(self) -> None:
         """Note that this process owns no partitions and will not take any, so it needs no heartbeats."""
         self._confirmed_at = time.monotonic()
-        self._is_active = False
+        self.is_active = False
 
     @property
     def is_overdue(self) -> bool:
@@ -63,7 +64,7 @@ class Heartbeat:
 
     async def _send_regularly(self) -> None:
         while True:
-            if self.is_overdue or not self._is_active:
+            if self.is_overdue or not self.is_active:
                 await asyncio.sleep(self._pause)  # only a look can tell which partitions we still own
                 continue
             left = self._confirmed_at + self._lease / 3 - time.monotonic()
