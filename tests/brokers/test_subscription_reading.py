@@ -87,6 +87,37 @@ async def test_retries_are_restored_after_a_flush(own_server: Server, namespace:
         assert await bus._log.link.call("HLEN", keys.retries) == 1
 
 
+@pytest.mark.parametrize("lost", ["everything", "the lease"])
+async def test_a_key_stays_parked_after_a_loss_only_with_its_dead_letter(
+    own_server: Server, namespace: str, lost: str
+) -> None:
+    """Later events of the key would wait for a dead letter that nobody can retry or discard."""
+    recorder, reports = Recorder(), list[Any]()
+
+    async def handle(event: Moved) -> None:
+        if event.number == 1:
+            raise ValueError("no")
+        await recorder.handle(event)
+
+    bus = make_bus(own_server, namespace, partitions=1)
+    bus.subscribe(Moved, handle, name="sub", retry_count=0, on_exhausted="park_key")
+    bus.listen(reports.append)
+    async with bus:
+        await bus.publish_batch([Moved("a", 1), Moved("a", 2)])
+        await bus.drain(timeout=30)
+        [running] = bus._group_engine.running.values()
+        lease = running.storage._keys.lease
+        await bus._log.link.call(*(("FLUSHALL",) if lost == "everything" else ("DEL", lease)))
+        await until(lambda: any(isinstance(report, GroupRestored) for report in reports))
+        await bus.publish(Moved("a", 3))
+        await bus.drain(timeout=30)
+        if lost == "the lease":
+            assert recorder.numbers == []
+            await bus.dead_letters.discard("all")
+        await until(lambda: recorder.numbers == ([3] if lost == "everything" else [2, 3]))
+        await until(lambda: bus.health().status == "ok")
+
+
 def test_only_published_positions_of_a_hole_are_reported_as_lost() -> None:
     """Promise 42. Positions that were skipped at a restart would be reported as deleted events."""
     lost: list[tuple[int, int]] = []

@@ -297,6 +297,7 @@ class Coordinator:
             self._engine.report(GroupRestored("", running.partition))
             if engine.feed is not None:
                 engine.feed.controls.note_halts()
+            engine.background.spawn(running.release_lost_keys())
             running.has_jumped = True
         else:
             await self._drop_partition(running)

@@ -7,6 +7,7 @@ import logging
 import math
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 from pabal.brokers.redis.partition import PartitionStorage
@@ -83,6 +84,21 @@ class Running:
         if consumer.state == ACTIVE and letter.state == "retrying" and known is None:
             self.engine.redelivery.redeliver(consumer, letter)
         return True  # otherwise opening the subscription has loaded the retry, or will load it once resumed
+
+    async def release_lost_keys(self) -> None:
+        """Release the keys of dead letters that the server has lost: nobody can retry or discard those."""
+        engine = self.engine
+        for consumer in tuple(engine.consumers.values()):
+            blocked = set(consumer.blocked)
+            if not blocked:
+                continue
+            await engine.settlement.flush()  # what was parked a moment ago may not be saved yet
+            kept = await engine.background.call_with_retry(
+                consumer, partial(self.storage.blocked_keys, consumer.name)
+            )
+            if kept is not None and consumer.tracker is not None:
+                for key in blocked - kept:
+                    engine.redelivery.release_key(consumer, key)
 
 
 class RemoteRedelivery:

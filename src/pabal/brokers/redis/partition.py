@@ -11,7 +11,7 @@ from typing import Any
 from pabal.brokers.redis import cursors
 from pabal.brokers.redis.control import HELD
 from pabal.brokers.redis.controlled_partition import ControlledPartition
-from pabal.brokers.redis.cursors import encode_cursor, encode_letter, encode_retry
+from pabal.brokers.redis.cursors import as_pairs, encode_cursor, encode_letter, encode_retry
 from pabal.brokers.redis.dead_letters import GroupDeadLetters
 from pabal.brokers.redis.group_control import move
 from pabal.brokers.redis.keys import GroupKeys
@@ -296,6 +296,12 @@ class PartitionStorage(ControlledPartition):
             "ZRANGEBYLEX", self._keys.queue, f"[{prefix}\0", f"({prefix}\1", "LIMIT", 0, limit
         )
         return [int(member[-16:]) for member in found]
+
+    async def blocked_keys(self, name: str) -> set[str]:
+        """Return the keys that dead letters of a subscription block."""
+        blocking = as_pairs(await self.log.link.call("HGETALL", self._keys.blocking))
+        prefix = cursors.field(name, "").encode()
+        return {cursors.key_of_queue(key.decode()) for at, key in blocking.items() if at.startswith(prefix)}
 
     # -- dead letters and schedules -------------------------------------------------------------------
 
