@@ -11,7 +11,7 @@ import pytest
 from pabal.brokers.redis import RedisEventBus
 from pabal.brokers.redis.inspector import GroupInspector
 from pabal.brokers.redis.link import Link
-from pabal.errors import BrokerUnavailableError
+from pabal.errors import BrokerUnavailableError, StorageClosedError
 from tests.brokers.events import Moved, Recorder, moves, until
 from tests.brokers.proxy import Proxy
 from tests.brokers.server import Server
@@ -103,6 +103,19 @@ async def test_a_cancelled_inspector_call_leaves_no_connecting_task(
         await until(lambda: bool(_connecting_tasks()))
         looking.cancel()
         await asyncio.wait([looking])
+        assert not _connecting_tasks()
+
+
+async def test_a_connection_closed_while_it_is_being_made_raises_a_typed_error(shared_server: Server) -> None:
+    """`pabal tail` and the dashboard would end with an AttributeError if they are closed in that moment."""
+    async with Proxy(shared_server.port) as proxy:
+        proxy.swallow = True
+        link = Link(proxy.url, loads_scripts=False)
+        opening = asyncio.ensure_future(link.open())
+        await until(partial(_is_connecting, link))
+        await link.close()
+        with pytest.raises(StorageClosedError):
+            await opening
         assert not _connecting_tasks()
 
 

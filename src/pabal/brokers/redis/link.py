@@ -168,23 +168,24 @@ class Link:
         """Connect; return when the server answers.
 
         Raises BrokerUnavailableError after ``patience``, or at once if the server refuses the user or the
-        password, or its certificate is not trusted.
+        password, or its certificate is not trusted; StorageClosedError if it is closed meanwhile.
         """
         if self._task is not None and self._open:
             return
         self.begin()
-        assert self._task is not None
-        assert self._ready is not None
+        task, ready = self._task, self._ready
+        assert task is not None
+        assert ready is not None
         try:
-            await asyncio.wait(
-                {self._task, self._ready}, timeout=self._patience, return_when=asyncio.FIRST_COMPLETED
-            )
+            await asyncio.wait({task, ready}, timeout=self._patience, return_when=asyncio.FIRST_COMPLETED)
         except asyncio.CancelledError:
             await self.close()  # otherwise the task would go on connecting for ever
             raise
-        if self._ready.done():
+        if ready.done():
             return
-        task, trouble = self._task, self.trouble
+        if self._task is not task:
+            raise StorageClosedError(path=self.address, reason="closed")
+        trouble = self.trouble
         await self.close()
         if not task.cancelled() and task.exception() is not None:
             raise task.exception() or AssertionError
