@@ -16,6 +16,7 @@ from pabal.brokers.redis.link import Link
 from pabal.brokers.redis.reader import LogReader
 from pabal.errors import CorruptLogError, EventNotFoundError, InvalidFilterError
 from pabal.factory import open_operations
+from pabal.korean import in_korean
 from pabal.operations import Operations
 from pabal.operations.group_source import GroupSource
 from pabal.ports.operations import EventFilter, EventView
@@ -127,6 +128,19 @@ async def test_filters_select_events_by_type_aggregate_chain_and_time(
         for cursor in ("7", "9:1", "x:1", "1:2:3"):
             with pytest.raises(InvalidFilterError):
                 await operations.events(before=cursor)
+
+
+@pytest.mark.parametrize(("partitions", "words"), [(1, "the log has 1 partition"), (8, "has 8 partitions")])
+async def test_a_cursor_of_a_missing_partition_is_rejected_with_their_number(
+    shared_server: Server, namespace: str, partitions: int, words: str
+) -> None:
+    """An operator who copied a cursor from another log would not learn what is wrong with it."""
+    url = url_of(shared_server, namespace)
+    async with make_bus(shared_server, namespace, fail_on_odd, partitions=partitions):
+        async with open_operations(url) as operations:
+            with pytest.raises(InvalidFilterError, match=rf"{words}$") as caught:
+                await operations.events(before="9:1")
+        assert f"로그의 파티션은 {partitions}개입니다" in in_korean(caught.value.reason)
 
 
 async def test_a_search_that_reaches_its_limit_returns_a_cursor_to_continue_from(

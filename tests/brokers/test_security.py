@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import re
 import shlex
@@ -23,7 +24,7 @@ from tests.brokers.certificates import Certificate, make_certificate
 from tests.brokers.events import Moved, Recorder, moves, until
 from tests.brokers.proxy import Proxy
 from tests.brokers.server import Server
-from tests.brokers.support import fail_on_odd, stop_heartbeats
+from tests.brokers.support import fail_on_odd, run_cli, stop_heartbeats
 
 ROOT = Path(__file__).resolve().parents[2]
 USER, PASSWORD = "risk-user", "correct-horse"
@@ -282,6 +283,25 @@ async def test_a_wrong_password_is_rejected_at_once_and_not_shown(
         with pytest.raises(StorageError) as inspection:
             await operations.overview()
     assert_hidden(caught.value, inspection.value, bus, bus.health(), everything_logged.text)
+
+
+@pytest.mark.parametrize("fault", ["", "wrong password", "no permission"])
+@pytest.mark.parametrize("lang", ["en", "ko"])
+async def test_the_doctor_shows_neither_the_user_nor_the_password_of_its_url(
+    own_server: Server, fault: str, lang: str, everything_logged: pytest.LogCaptureFixture
+) -> None:
+    """The output of the doctor is pasted into tickets and chats, with the password in it."""
+    async with bus_at(f"{own_server.url}?group=risk", fail_on_odd) as bus:
+        await bus.publish_batch(moves(4, 8))
+        await bus.drain(timeout=30)
+    permissions = "-info" if fault == "no permission" else "+info"
+    await run_as_admin(own_server, "ACL", "SETUSER", USER, "on", f">{PASSWORD}", "~*", "+@all", permissions)
+    url = url_for(own_server.port, WRONG if fault == "wrong password" else PASSWORD)
+    for options in ([], ["--json"]):
+        code, output = await asyncio.to_thread(run_cli, "doctor", url, *options, lang=lang)
+        assert f"redis://127.0.0.1:{own_server.port}/0" in output
+        assert (code == 2) == bool(fault), output
+        assert_hidden(output, everything_logged.text)
 
 
 async def test_a_changed_password_is_reported_until_it_works_again(

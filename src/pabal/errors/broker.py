@@ -34,6 +34,7 @@ class PartitionCountError(UsageError):
     found: int
     wanted: int
     template = (
-        "{path}: the log has {found} partitions, not {wanted}; the number is fixed when the log is created, "
-        "because it decides the partition of each key. Leave partitions out, or use another namespace"
+        "{path}: the log has another number of partitions ({found}, not {wanted}); it is fixed when the log "
+        "is created, because it decides the partition of each key. Leave partitions out, or use another "
+        "namespace"
     )

@@ -30,6 +30,7 @@ _OPERATIONS = {
     "it is not later than since={since}": "since={since}보다 나중이어야 합니다",
     "it must be a position, a whole number": "위치(정수)를 쓰세요",
     "it must be a partition and a position in it, such as 3:1200": "3:1200처럼 파티션과 그 안의 위치를 쓰세요",
+    "the log has {count} partition": "로그의 파티션은 {count}개입니다",
     "the log has {count} partitions": "로그의 파티션은 {count}개입니다",
     "the log no longer goes back that far; begin without a cursor": "로그에 그렇게 오래된 이벤트는 더 이상 없습니다. 커서 없이 다시 시작하세요",
     "a log on Redis keeps no streams of aggregates; list events with the filter aggregate=TYPE/ID, or keep a local storage and feed the bus with relay(storage, bus)": "Redis의 로그에는 애그리거트의 스트림이 없습니다. aggregate=TYPE/ID 필터로 이벤트를 나열하거나, 로컬 저장소에 두고 relay(storage, bus)로 버스에 보내세요",

@@ -15,6 +15,7 @@ from pabal.brokers.redis.extent import measure_extents
 from pabal.brokers.redis.keys import LogKeys
 from pabal.brokers.redis.link import Link
 from pabal.brokers.redis.wire import Known, decode_entry
+from pabal.domain.counting import counted
 from pabal.domain.envelope import StoredRecord
 from pabal.errors import BrokerUnavailableError, InvalidFilterError
 from pabal.ports.groups import Found, Matches, Place, Placed
@@ -200,9 +201,8 @@ class LogReader:
     async def _positions_before(self, place: Place) -> list[int]:
         """Return for each partition the highest position that is before a place, or is the place itself."""
         if place.partition not in self._partitions:
-            raise InvalidFilterError(
-                field="cursor", value=str(place), reason=f"the log has {len(self._partitions)} partitions"
-            )
+            reason = f"the log has {counted(len(self._partitions), 'partition')}"
+            raise InvalidFilterError(field="cursor", value=str(place), reason=reason)
         entries = await self.entries(place.partition, place.position - 1, "+", 1)
         if not entries:
             return [_END] * len(self._partitions)
