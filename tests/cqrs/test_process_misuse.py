@@ -222,6 +222,32 @@ def test_a_process_class_with_an_invalid_attribute_is_rejected(
         type("Selling", (ProcessManager,), {"__module__": __name__, **attributes})
 
 
+@pytest.mark.parametrize("name", ["codec", "end", "reactions", "take"])
+def test_an_attribute_with_a_name_that_the_process_uses_itself_is_rejected(name: str) -> None:
+    """Every event of the process would be parked, with an error that does not name the attribute."""
+    with pytest.raises(ProcessDefinitionError, match=f"{name} is an attribute of every process"):
+        type("Selling", (ProcessManager,), {"__annotations__": {name: "str"}, name: ""})
+
+
+async def test_an_annotated_setting_of_a_process_is_no_state() -> None:
+    """Exception classes have no JSON form, so every event of the process would be parked."""
+
+    class Selling(ProcessManager):
+        process_type: str = "annotated"  # type: ignore[misc]
+        rejections: tuple[type[Exception], ...] = (RejectedError,)  # type: ignore[misc]
+
+        @starts(OrderPlaced, key="order")
+        def placed(self, event: OrderPlaced) -> None:
+            self.send(StopPayment(order="rejected"))
+
+        @on_rejected(StopPayment)
+        def refused(self, event: CommandRejected) -> None:
+            self.send(StopShipping(order=event.error))
+
+    handled, errors = await _run(Selling, StopPayment, StopShipping)
+    assert (handled, errors) == (["shop.payment", "shop.shipping"], [])
+
+
 def test_add_rejects_a_process_with_unreachable_methods_and_the_where_option() -> None:
     """It would be subscribed and ignore every event, without any error."""
 

@@ -202,6 +202,14 @@ def test_each_aggregate_has_its_own_copy_of_a_list_default() -> None:
     assert Bare("c-1").goods is None
 
 
+@pytest.mark.parametrize("name", ["version", "id", "pending", "_pending"])
+def test_an_attribute_that_would_hide_one_of_every_aggregate_is_rejected(name: str) -> None:
+    """A repository would read a state attribute ``version`` as its own, and silently store no event."""
+    for body in ({"__annotations__": {name: "int"}}, {name: 0}, {name: property(lambda self: 0)}):
+        with pytest.raises(AggregateDefinitionError, match=f"{name} is an attribute of every aggregate"):
+            type("Document", (Aggregate,), body)
+
+
 def test_two_appliers_for_one_event_are_rejected() -> None:
     """One of them would silently never run."""
     with pytest.raises(AggregateDefinitionError, match="both apply Deposited"):

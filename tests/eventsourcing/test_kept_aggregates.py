@@ -238,6 +238,32 @@ async def test_an_update_that_rejects_or_reads_stale_state_is_repeated_on_fresh_
     assert await here.update("b", _balance, must_exist=True) == ONE
 
 
+async def test_an_edit_finds_an_aggregate_that_another_process_has_begun_meanwhile(
+    storage: AnyStorage,
+) -> None:
+    """It would be reported as not found, because this process once looked before it existed."""
+    here, elsewhere = Repository(Account, storage), Repository(Account, storage)
+    assert await here.update("a", _balance) == 0
+    await elsewhere.update("a", _deposit)
+    async with here.edit("a", must_exist=True) as account:
+        assert account.balance == ONE
+
+
+async def test_a_repository_that_keeps_none_loads_an_aggregate_each_time(storage: AnyStorage) -> None:
+    """Every edit after a change in another process would conflict, which ``keep=0`` is there to prevent."""
+    here, elsewhere = Repository(Account, storage, keep=0), Repository(Account, storage)
+    await here.update("a", _deposit)
+    await elsewhere.update("a", _deposit)
+    async with here.edit("a") as account:
+        account.deposit(ONE)
+    await elsewhere.update("a", _deposit)
+    await here.update("a", _balance)
+    await elsewhere.update("a", _deposit)
+    async with here.edit("a") as account:
+        account.deposit(ONE)
+    assert (await here.load("a")).balance == 6
+
+
 async def test_a_cancelled_update_is_not_retried_after_a_conflict(
     storage: AnyStorage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -264,12 +290,17 @@ async def test_a_cancelled_update_is_not_retried_after_a_conflict(
     assert (await elsewhere.load("a")).balance == Decimal(2)
 
 
+@pytest.mark.parametrize("is_cached", [True, False])
 @pytest.mark.parametrize("kind", ["edit", "update", "unit of work"])
-async def test_an_event_that_is_already_stored_is_not_applied_twice(storage: AnyStorage, kind: str) -> None:
+async def test_an_event_that_is_already_stored_is_not_applied_twice(
+    storage: AnyStorage, kind: str, is_cached: bool
+) -> None:
     """The log stores an id once; the cached copy would apply the event twice, and decide by that."""
     accounts = Repository(Account, storage)
     known = Deposited("a", ONE, event_id="0192f0c1-0000-7000-8000-000000000001")
     await accounts.update("a", lambda account: account.record_event(known))
+    if not is_cached:
+        accounts = Repository(Account, storage)
     if kind == "update":
         await accounts.update("a", lambda account: account.record_event(known))
     elif kind == "edit":

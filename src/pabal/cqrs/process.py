@@ -167,6 +167,7 @@ class ProcessManager:
         if "process_type" not in vars(cls):
             cls.process_type = snake_case(cls.__name__)
         cls._check_attributes()
+        cls.codec = StateCodec(cls, ProcessManager)
         cls.reactions = dict(cls.reactions)
         cls.timeout_methods = dict(cls.timeout_methods)
         cls.rejection_methods = dict(cls.rejection_methods)
@@ -192,7 +193,6 @@ class ProcessManager:
                     f"@on_rejected has two commands named {each}; give one of them a command_type",
                     process=cls.__qualname__,
                 )
-        cls.codec = StateCodec(cls, ProcessManager)
 
     @classmethod
     def _check_attributes(cls) -> None:

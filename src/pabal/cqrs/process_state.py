@@ -12,6 +12,8 @@ from pabal.domain.annotations import annotations_in
 from pabal.errors import DecodeError, ProcessDefinitionError
 
 _RESERVED = frozenset({"key", "sent", "timeouts", "ended"})
+_SETTINGS = frozenset({"process_type", "rejections"})
+"""Attributes of the class that are no state, even if a subclass annotates them."""
 
 
 class StateCodec:
@@ -21,13 +23,14 @@ class StateCodec:
         self._cls = cls
         self._root = root
         self.defaults: dict[str, Any] = {}
+        reserved = _RESERVED.union(vars(root), annotations_in(vars(root)))
         for base in reversed(cls.__mro__):
             if not issubclass(base, root) or base is root:
                 continue
             for name, annotation in annotations_in(vars(base)).items():
-                if "ClassVar" in str(annotation):
+                if name in _SETTINGS or "ClassVar" in str(annotation):
                     continue
-                if name in _RESERVED:
+                if name in reserved:
                     self._refuse(f"{name} is an attribute of every process; give yours another name")
                 if name not in vars(base):
                     self._refuse(f"{name} has no default; an instance begins with one")

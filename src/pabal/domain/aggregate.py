@@ -102,6 +102,12 @@ class Aggregate:
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
         own = vars(cls)
+        for name in (*own, *annotations_in(own)):
+            if name in _RESERVED:
+                raise AggregateDefinitionError(
+                    f"{name} is an attribute of every aggregate; give yours another name",
+                    aggregate=cls.__qualname__,
+                )
         if "aggregate_type" not in own:
             cls.aggregate_type = snake_case(cls.__name__)
         cls._mutable_defaults = _find_mutable_defaults(own, cls._mutable_defaults)
@@ -249,6 +255,15 @@ class Aggregate:
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self._id!r} at version {self._version}>"
+
+
+_RESERVED = frozenset(
+    (
+        *vars(Aggregate("any")),
+        *(name for name, value in vars(Aggregate).items() if isinstance(value, property)),
+    )
+)
+"""What repositories read: an attribute of that name would hide, say, that events were recorded."""
 
 
 def _find_mutable_defaults(own: Mapping[str, Any], inherited: Mapping[str, Any]) -> dict[str, Any]:

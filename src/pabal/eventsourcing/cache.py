@@ -124,17 +124,17 @@ class AggregateCache(Generic[A]):
         """Cache an aggregate unless a copy is cached already; return the cached one."""
         existing = self.get(cached.aggregate.id)
         if existing is None:
+            self.shrink(room=1)
             existing = self._cached[cached.aggregate.id] = cached
-        self.shrink()
         return existing
 
-    def shrink(self) -> None:
-        """Evict the least recently used aggregates, down to the size.
+    def shrink(self, *, room: int = 0) -> None:
+        """Evict the least recently used aggregates, until there is ``room`` for more within the size.
 
-        Called when an aggregate is put and when events are stored. The loop stops at the first one that is
+        Called when an aggregate is put and when its change is done. The loop stops at the first one that is
         still in use and leaves the rest to the next call, so each call looks at few, however many are cached.
         """
-        while len(self._cached) > max(1, self._size):
+        while len(self._cached) > max(0, self._size - room):
             aggregate_id, oldest = next(iter(self._cached.items()))
             if oldest.is_in_use:
                 # Evicting it would let the next load decide without its pending events. Move it to the end.

@@ -243,6 +243,8 @@ class Repository(Generic[A]):
                 if retries <= 0:
                     raise
                 retries -= 1
+            finally:
+                self.cache.shrink()
 
     async def _update_own_copy(self, aggregate_id: str, change: Callable[[A], Any], must_exist: bool) -> Any:
         async with self.edit(aggregate_id, must_exist=must_exist) as aggregate:
@@ -321,7 +323,6 @@ class Repository(Generic[A]):
                 await self.loader.snapshot_if_due(cached)
         finally:
             cached.waiting -= 1
-            self.cache.shrink()
         return result
 
     # -- for units of work ----------------------------------------------------------------------------
@@ -335,7 +336,7 @@ class Repository(Generic[A]):
         return cached
 
     async def _take_from_cache(self, aggregate_id: str) -> CachedAggregate[A] | None:
-        """Remove the cached copy and return it; None unless everything in it is stored."""
+        """Remove the cached copy and return it; None unless it has events and all of them are stored."""
         cached = self.cache.get(aggregate_id)
         if cached is None:
             return None
@@ -347,7 +348,7 @@ class Repository(Generic[A]):
             await cached.settled()
         except (ConcurrencyError, OvertakenError):
             return None
-        if not cached.is_untouched:
+        if not cached.is_untouched or not cached.aggregate.version:
             return None
         cached.may_be_stale = True
         return cached
@@ -369,4 +370,5 @@ class Repository(Generic[A]):
         # Another task may have loaded and cached an older copy meanwhile.
         self.cache.evict_older(cached.aggregate.id, cached.aggregate.version)
         self.cache.put(cached)
+        self.cache.shrink()
         await self.loader.snapshot_if_due(cached)
