@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from pabal import QueueFullError, Receipt, RetryPolicy
+from pabal import DomainEvent, InMemoryEventBus, InMemoryEventStorage, QueueFullError, Receipt, RetryPolicy
 from pabal.delivery.buffers import BUFFER_LIVE
 from pabal.errors import BusNotRunningError
 from tests.bus.samples import Moved, NoteTaken
-from tests.bus.support import ONE_ATTEMPT, Backend, Recorder, spin_loop
+from tests.bus.support import LIMIT, ONE_ATTEMPT, Backend, Recorder, spin_loop
 
 
 async def _outcome(publishing: Awaitable[Receipt]) -> Receipt | Exception:
@@ -272,3 +272,99 @@ async def test_cancelled_publishers_leave_no_waiters_behind(memory: Backend) -> 
     assert len(bus._engine.admission.waiters) == 0
     gate.open.set()
     await bus.drain(60)
+
+
+async def start_bus_with_a_slow_log(
+    monkeypatch: pytest.MonkeyPatch, append_when: Callable[[], Awaitable[object]], limit: int
+) -> InMemoryEventBus:
+    """Return a bus whose log appends only after what ``append_when`` returns has been awaited."""
+    storage = InMemoryEventStorage()
+    append_at_once = storage.append_events
+
+    async def append_later(events: Sequence[DomainEvent]) -> list[int]:
+        await append_when()
+        return await append_at_once(events)
+
+    monkeypatch.setattr(storage, "append_events", append_later)
+    bus = InMemoryEventBus(storage, max_queue_size=limit)
+    await bus.start()
+    return bus
+
+
+async def test_a_publisher_that_waits_for_a_full_log_is_not_overtaken(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A task that publishes in a loop would take each free place before those that wait notice it."""
+    committed = asyncio.Event()
+    bus = await start_bus_with_a_slow_log(monkeypatch, committed.wait, limit=1)
+
+    async def publish_first_and_third() -> None:
+        await bus.publish(Moved("rook", 1))
+        await bus.publish(Moved("rook", 3))
+
+    in_a_loop = asyncio.create_task(publish_first_and_third())
+    await spin_loop()
+    waiting = asyncio.create_task(bus.publish(Moved("rook", 2)))
+    await spin_loop()
+    committed.set()
+    await asyncio.wait_for(asyncio.gather(in_a_loop, waiting), LIMIT)
+    assert bus.storage is not None
+    assert [stored.event.n async for stored in bus.storage.read()] == [1, 2, 3]
+    await bus.stop()
+
+
+async def test_publishers_that_wait_for_a_full_log_are_each_woken_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """If each commit woke all of them to look again, 100,000 at once would take minutes."""
+    bus = await start_bus_with_a_slow_log(monkeypatch, lambda: asyncio.sleep(0), limit=10)
+    loop = asyncio.get_running_loop()
+    call_soon, calls = loop.call_soon, 0
+
+    def count_call(*args: Any, **options: Any) -> asyncio.Handle:
+        nonlocal calls
+        calls += 1
+        return call_soon(*args, **options)
+
+    monkeypatch.setattr(loop, "call_soon", count_call)
+    await asyncio.gather(*(bus.publish(Moved("rook", n)) for n in range(1000)))
+    assert calls < 10_000
+    await bus.stop()
+
+
+def test_publishers_of_a_closed_loop_take_no_room_after_a_restart(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that was let in and never resumed would be waited for: a bus with room for one would take none."""
+    bus = InMemoryEventBus(worker_count=1, max_queue_size=1)
+    gate = Gate()
+    bus.subscribe(Moved, gate)
+    publishers: list[asyncio.Task[Receipt]] = []
+
+    async def publish_and_end_the_loop() -> None:
+        await bus.start()
+        await bus.publish(Moved("rook", 1))
+        publishers.append(asyncio.create_task(bus.publish(Moved("rook", 2))))
+        await gate.entered.reach(1)
+        let_in = bus._engine.admission.let_in
+
+        def let_in_too_late(waiter: asyncio.Future[None]) -> None:
+            let_in(waiter)
+            asyncio.get_running_loop().stop()  # before the publisher can resume
+
+        monkeypatch.setattr(bus._engine.admission, "let_in", let_in_too_late)
+        gate.open.set()
+
+    async def publish_again() -> None:
+        async with asyncio.timeout(LIMIT), bus:
+            await asyncio.gather(*(bus.publish(Moved("rook", n)) for n in range(3, 6)))
+
+    loop = asyncio.new_event_loop()
+    main = loop.create_task(publish_and_end_the_loop())
+    loop.run_forever()
+    loop.close()
+    assert main.done()
+    assert not publishers[0].done()
+    monkeypatch.undo()
+    gate.open = asyncio.Event()
+    gate.open.set()
+    asyncio.run(publish_again())
+    assert gate.handled == [1, 3, 4, 5]

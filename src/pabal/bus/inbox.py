@@ -117,8 +117,7 @@ class Inbox:
             self._pump = asyncio.get_running_loop().create_task(self._run(), name="pabal-inbox")
             self._pump.add_done_callback(self._on_pump_done)
         elif self._waiter is not None and not self._waiter.done() and self._engine.is_handling(mark):
-            self._engine.admission.admitted += 1
-            self._waiter.set_result(None)
+            self._engine.admission.let_in(self._waiter)
 
     def _is_urgent(self) -> bool:
         """Return whether a handler may be waiting for an entry: then no handler would make room for it.

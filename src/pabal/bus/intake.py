@@ -55,6 +55,9 @@ class Intake:
         self._dropper = OldestDropper(engine)
         engine.router.aged = backpressure == "drop_oldest"
         self._in_flight = 0
+        """Events whose append to the log is under way."""
+        if storage is not None:
+            engine.admission.count_taken = lambda: self._in_flight
         self._stored = 0
         self._release_at: float | None = None
         self.scheduled = 0
@@ -152,7 +155,7 @@ class Intake:
         if not isinstance(event, DomainEvent):
             event = adopt(event)
         event = with_cause(event, current_event.get())
-        if self._in_flight >= self._limit:
+        if self._in_flight >= self._limit or self._engine.admission.is_queued:
             return (await self._accept_all([event]))[0]
         assert self._storage is not None
         self._in_flight += 1
@@ -160,8 +163,8 @@ class Intake:
             position = (await self._storage.append_events((event,)))[0]
         finally:
             self._in_flight -= 1
-            if self._in_flight == self._limit - 1:
-                self._engine.background.notify_observers()
+            if self._engine.admission.waiters:
+                self._engine.admission.admit()
         self._stored += 1
         if position > self.last_position:
             self.last_position = position
@@ -169,17 +172,16 @@ class Intake:
 
     async def _store(self, storage: EventSink, events: list[DomainEvent]) -> list[Receipt]:
         """Append to the log; while too many appends are uncommitted, wait or raise."""
-        if self._in_flight >= self._limit:
+        if self._in_flight >= self._limit or self._engine.admission.is_queued:
             if self._backpressure == "raise":
                 raise QueueFullError(queue_size=self._in_flight, max_queue_size=self._limit)
-            await self._engine.background.wait_until(lambda: self._in_flight < self._limit)
-            self._check_open()
+            await self.wait_for_admission(asyncio.get_running_loop().create_future())
         self._in_flight += len(events)
         try:
             positions = await storage.append_events(events)
         finally:
             self._in_flight -= len(events)
-            self._engine.background.notify_observers()
+            self._engine.admission.admit()
         self._stored += len(events)
         self.last_position = max(self.last_position, *positions, 0)
         return [
@@ -211,18 +213,7 @@ class Intake:
 
     async def wait_for_admission(self, waiter: asyncio.Future[None]) -> None:
         """Wait until the engine lets ``waiter`` in. Raises BusNotRunningError if the bus stops first."""
-        admission = self._engine.admission
-        admission.waiters.append(waiter)
-        try:
-            await waiter
-        except asyncio.CancelledError:
-            if waiter.cancelled():
-                admission.withdraw(waiter)
-            else:
-                admission.admitted -= 1
-                admission.admit(all_at_once=True)  # pass on the place that was kept for this one
-            raise
-        admission.admitted -= 1
+        await self._engine.admission.wait(waiter)
         self._check_open()
 
     def _check_open(self) -> None:

@@ -68,7 +68,7 @@ class Engine:
         self.resting: deque[asyncio.Future[None]] = deque() if host is None else host.resting
         self.routing: asyncio.Lock = asyncio.Lock() if host is None else host.routing
         """Held while a page is routed, so that several logs take turns and publishers run in between."""
-        self.admission = Admission(self)
+        self.admission = Admission(lambda: self.pending)
         self.pending = 0
         """Deliveries in memory that are not finished: queued, running, or waiting for a retry."""
         self.parked = 0

@@ -106,8 +106,8 @@ def discard_closed_loop(engine: Engine) -> None:
 
     The effect is that of a crash: deliveries that were finished but not saved are made again.
     """
-    for futures in (engine.resting, engine.admission.waiters):
-        futures.clear()
+    engine.resting.clear()
+    engine.admission.discard_closed_loop()
     engine.background.discard_closed_loop()
     engine.settlement.discard_closed_loop()
     engine.tally.discard_closed_loop()
