@@ -77,7 +77,7 @@ async def test_the_cli_resets_a_subscription_of_a_stopped_group(
     )
     assert dry == (
         0,
-        "Move 'sub' from position 30 to beginning? Later events are delivered again.\nnothing was changed\n",
+        "Move 'sub' from position 30 to beginning? 30 positions are delivered again.\nnothing was changed\n",
     )
     reset = ("subscriptions", "reset", url, "sub", "--to")
     assert await asyncio.to_thread(run_cli, *reset, "beginning", "--yes") == (

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -95,12 +96,12 @@ def test_reset_and_replay_accept_times_and_describe_the_action_in_a_dry_run(paba
     dry = pabal("subscriptions", "reset", file, "pack", "--to", "2h", "--dry-run")
     assert (dry.exit_code, dry.output) == (
         0,
-        "Move 'pack' from position 8 to 2h? Later events are delivered again.\nnothing was changed\n",
+        "Move 'pack' from position 8 to 2h? 8 positions are delivered again.\nnothing was changed\n",
     )
-    dry = pabal("replay", file, "pack", "--from", "2026-05-01", "--to", "1h", "--dry-run")
+    dry = pabal("replay", file, "pack", "--from", "2026-05-01", "--to", "0s", "--dry-run")
     assert (dry.exit_code, dry.output) == (
         0,
-        "Deliver the events between 2026-05-01 and 1h to 'pack' again?\nnothing was changed\n",
+        "Deliver the events between 2026-05-01 and 0s to 'pack' again?\nnothing was changed\n",
     )
     dry = pabal("--lang", "ko", "replay", file, "pack", "--from", 2, "--dry-run")
     assert dry.output == "위치 2부터 8까지를 'pack'에 다시 전달할까요?\n아무것도 바뀌지 않았습니다\n"
@@ -108,10 +109,62 @@ def test_reset_and_replay_accept_times_and_describe_the_action_in_a_dry_run(paba
         before,
         "the audit log is empty\n",
     )
+    empty = pabal("replay", file, "pack", "--to", "1h", "--dry-run")
+    assert (empty.exit_code, empty.stdout) == (2, "")
+    assert empty.stderr == "pabal: there is nothing to deliver to 'pack' again in this range\n"
     done = pabal("--lang", "ko", "replay", file, "pack", "--from", "2h", "--yes", "--json")
     assert (done.exit_code, json.loads(done.stdout)["pending"]) == (0, True)
     done = pabal("subscriptions", "reset", file, "pack", "--to", "2h", "--yes")
     assert (done.exit_code, done.output) == (0, "1 done, now at position 0\n")
+
+
+def test_a_reset_says_how_many_positions_are_delivered_again_or_skipped(pabal: Pabal, file: Path) -> None:
+    """An operator who moves a cursor ahead would be told that events are delivered again, and lose them."""
+    reset = ("subscriptions", "reset", file, "pack", "--to")
+    assert pabal(*reset, "now", "--dry-run").stdout.splitlines()[0] == "Move 'pack' from position 8 to now?"
+    assert pabal(*reset, 7, "--dry-run").stdout.splitlines()[0].endswith("1 position is delivered again.")
+    assert pabal(*reset, 3, "--yes").exit_code == 0
+    ahead = pabal(*reset, "now", "--dry-run").stdout.splitlines()[0]
+    assert ahead == "Move 'pack' from position 3 to now? 5 positions are skipped."
+    ahead = pabal("--lang", "ko", *reset, "now", "--dry-run").stdout.splitlines()[0]
+    assert ahead == "'pack'의 위치를 3에서 now(으)로 옮길까요? 위치 5개를 건너뜁니다."
+
+
+def test_dry_runs_print_json_for_programs(pabal: Pabal, file: Path) -> None:
+    """A script that decides by the plan would have to parse a question, in the language of the locale."""
+
+    def planned(*arguments: object) -> dict[str, Any]:
+        result = pabal("--lang", "ko", *arguments, "--dry-run", "--json")
+        assert (result.exit_code, result.stderr) == (0, ""), result.output
+        plan: dict[str, Any] = json.loads(result.stdout)
+        return plan
+
+    plan = planned("subscriptions", "reset", file, "pack", "--to", "beginning")
+    assert plan == {"subscription": "pack", "watermark": 8, "position": 0, "again": 8, "skipped": 0}
+    assert planned("replay", file, "pack", "--from", 2, "--to", 99)["count"] == 7
+    assert planned("replay", file, "pack", "--from", "2h")["count"] == 8
+    assert planned("dead-letters", "retry", file, "--all")["count"] == 2
+    plan = planned("dead-letters", "discard", file, "--subscription", "pack")
+    assert (plan["action"], plan["subject"], plan["count"]) == ("discard", "subscription=pack", 2)
+    assert parked(pabal, file) == {1: "parked", 2: "parked"}
+
+
+def test_a_question_is_not_written_into_the_json(pabal: Pabal, file: Path) -> None:
+    """With > result.json the command would seem to hang, and the file would not be JSON."""
+    done = pabal("dead-letters", "discard", file, "--all", "--json", input="y\n")
+    assert json.loads(done.stdout)["count"] == 2
+    assert done.stderr.startswith("Discard 2 dead letters for good? [y/N]: ")
+
+
+def test_groups_of_dead_letters_can_be_filtered(pabal: Pabal, file: Path) -> None:
+    """The counts would be those of all subscriptions, although only one was asked for."""
+    groups = ("dead-letters", "list", file, "--groups", "--json")
+    error = json.loads(pabal(*groups).stdout)[0]["error_type"]
+    assert json.loads(pabal(*groups, "--subscription", "pack", "--error", error).stdout)[0]["count"] == 2
+    assert json.loads(pabal(*groups, "--subscription", "mail").stdout) == []
+    assert json.loads(pabal(*groups, "--error", "OSError").stdout) == []
+    refused = pabal(*groups, "--type", "shop.order")
+    assert (refused.exit_code, "--type" in refused.stderr) == (2, True)
 
 
 def test_replay_requests_a_replay_of_a_range_of_positions(pabal: Pabal, file: Path) -> None:

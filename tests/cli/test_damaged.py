@@ -83,7 +83,7 @@ def test_a_confirmation_prompt_escapes_control_characters(pabal: Pabal, file: Pa
     """An event type from a foreign file could rewrite the question that the user answers with yes."""
     rewrite(file, "dead_letters", 1, event_type=f"shop.{RED}")
     result = pabal("dead-letters", "discard", file, 1, input="n\n")
-    assert result.stdout.startswith(f"Discard dead letter 1 (shop.{ESCAPED}) for good? [y/N]: ")
+    assert result.stderr.startswith(f"Discard dead letter 1 (shop.{ESCAPED}) for good? [y/N]: ")
     dry = pabal("dead-letters", "discard", file, 1, "--dry-run")
     assert dry.stdout == f"Discard dead letter 1 (shop.{ESCAPED}) for good?\nnothing was changed\n"
 

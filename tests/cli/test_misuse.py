@@ -18,8 +18,8 @@ from tests.operations.conftest import ShopOrder
 
 TOO_MUCH = 10**25
 """More than any log can count to."""
-HOSTILE = "o-\x1b[2J\x9b1m\u202e[/]"
-READ = "o-\\x1b[2J\\x9b1m\\u202e[/]"
+HOSTILE = "o-\x1b[2J\x9b1m\u202e[/]\nforged"
+READ = "o-\\x1b[2J\\x9b1m\\u202e[/]\\nforged"
 
 
 @pytest.mark.parametrize("command", [["status"], ["check"], ["audit"], ["doctor"]], ids=" ".join)
@@ -191,7 +191,7 @@ def hostile(tmp_path: Path) -> Path:
 
 
 def test_commands_escape_control_characters_in_stored_text(pabal: Pabal, hostile: Path) -> None:
-    """An id could clear the operator's screen, overwrite other output, or break the command."""
+    """An id could clear the operator's screen, forge a line of the output, or break the command."""
 
     async def the_id() -> str:
         async with SqliteEventStorage(hostile) as storage:
@@ -220,6 +220,19 @@ def test_commands_escape_control_characters_in_stored_text(pabal: Pabal, hostile
         result = pabal(*arguments)
         assert result.exception is None or isinstance(result.exception, SystemExit), arguments
         assert not set(result.output) & set("\x1b\x9b\u202e"), (arguments, result.output)
+        assert "\nforged" not in result.output, (arguments, result.output)
+    for command in (
+        ("status", hostile, "--json"),
+        ("events", "list", hostile, "--json", "--payloads", "full"),
+        ("events", "export", hostile),
+        ("events", "export", hostile, "--format", "cloudevents"),
+        ("streams", "list", hostile, "--json"),
+        ("dead-letters", "show", hostile, "1", "--payloads", "full", "--json"),
+        ("tail", hostile, "--after", "0", "--count", "1", "--json"),
+    ):
+        result = pabal(*command)
+        assert not set(result.output) & set("\x1b\x9b\u202e"), (command, result.output)
+        assert json.dumps(HOSTILE)[1:-1] in json.dumps(json.loads(result.stdout)), command
     assert READ in pabal("events", "list", hostile).output
 
 
@@ -242,7 +255,12 @@ def test_a_full_disk_is_reported_in_one_line(hostile: Path) -> None:
 @pytest.mark.parametrize(
     ("closed", "command", "code", "words"),
     [
-        ("<&-", ["subscriptions", "reset", "{}", "pack", "--to", "now"], 1, "\nAborted!\n"),
+        (
+            "<&-",
+            ["subscriptions", "reset", "{}", "pack", "--to", "now"],
+            1,
+            "Move 'pack' from position 8 to now? [y/N]: \nAborted!\n",
+        ),
         (">&-", ["events", "export", "{}"], 0, ""),
     ],
     ids=["stdin", "stdout"],

@@ -36,10 +36,13 @@ WRONG_USAGE = 2
 UNAVAILABLE = 3
 """Exit code: the file is not a log, is damaged, or cannot be opened."""
 INTERRUPTED = 130
-_MIN_COLUMN_WIDTH = 6
-"""Minimum width of a column: if narrower, it may shrink to one place, but a Korean letter takes two."""
-_CONTROL_CHARACTERS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
-"""Characters that control a terminal, or change the direction of reading."""
+_MIN_COLUMN_WIDTH = 10
+"""The average width of columns below which names and times would be cut into pieces too short to read."""
+_BEYOND_ASCII = "\x80-\x9f\u2028-\u202e\u2066-\u2069"
+_CONTROL_CHARACTERS = re.compile(f"[\x00-\x08\n-\x1f\x7f{_BEYOND_ASCII}]")
+"""Characters that control a terminal, begin a line, or change the direction of reading."""
+_CONTROLS_IN_JSON = re.compile(f"[{_BEYOND_ASCII}]")
+"""Those of them that JSON may contain unescaped."""
 
 
 def compose(*decorators: Callable[[Any], Any]) -> Callable[[F], F]:
@@ -166,7 +169,7 @@ def actor() -> str:
 
 
 def readable(text: str) -> str:
-    """Return a text from elsewhere with the characters that control the terminal escaped."""
+    """Return a text from elsewhere as one line, with the characters that control the terminal escaped."""
     return _CONTROL_CHARACTERS.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
 
 
@@ -180,9 +183,18 @@ def console(*, err: bool = False) -> Console:
     return Console(highlight=False, soft_wrap=True, stderr=err)
 
 
+def json_text(value: Any, *, indent: int = 2) -> str:
+    """Return a value as JSON, indented or (with ``indent`` -1) on one line, that is safe on a terminal."""
+    encoded = msgspec.json.encode(value)
+    text = (encoded if indent < 0 else msgspec.json.format(encoded, indent=indent)).decode()
+    if text.isascii():
+        return text
+    return _CONTROLS_IN_JSON.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+
+
 def print_json(value: Any) -> None:
     """Print a value as indented JSON."""
-    click.echo(msgspec.json.format(msgspec.json.encode(value)).decode())
+    click.echo(json_text(value))
 
 
 def table(*columns: str) -> Table:
@@ -249,20 +261,23 @@ def confirm(question: str, *, yes: bool) -> None:
     while not yes:
         # Not click.confirm: its message for an invalid answer is always English.
         try:
-            answer = click.prompt(f"{question} [y/N]", default="", show_default=False).strip().lower()
+            answer = click.prompt(f"{question} [y/N]", default="", show_default=False, err=True)
         except click.Abort:
             click.echo(err=True)  # start a new line for the message that follows
             raise
-        if answer in ("", "n", "no"):
-            click.echo(t("nothing was changed"))
-            sys.exit(REFUSED)
-        if answer in ("y", "yes"):
-            return
-        click.echo(t("Error: {message}", message=t("answer y or n")))
+        match answer.strip().lower():
+            case "" | "n" | "no":
+                fail(t("nothing was changed"), REFUSED)
+            case "y" | "yes":
+                return
+        click.echo(t("Error: {message}", message=t("answer y or n")), err=True)
 
 
-def print_dry_run(question: str) -> None:
-    """Print the question and that nothing was changed: a dry run does not wait for an answer."""
+def print_dry_run(question: str, plan: Any, *, as_json: bool) -> None:
+    """Print the plan as JSON, or the question and that nothing was changed, without waiting for an answer."""
+    if as_json:
+        print_json(plan)
+        return
     click.echo(readable(question))
     click.echo(t("nothing was changed"))
 

@@ -11,7 +11,14 @@ from typing import Any, TextIO
 import click
 import msgspec
 
-from pabal.cli.base import errors_as_exit_codes, import_module, import_option, progress, target_argument
+from pabal.cli.base import (
+    errors_as_exit_codes,
+    import_module,
+    import_option,
+    json_text,
+    progress,
+    target_argument,
+)
 from pabal.cli.command import Command
 from pabal.cli.language import counted, t
 from pabal.errors import InvalidEventError, PabalError
@@ -42,7 +49,7 @@ source_option = click.option(
 def line_of(event: EventView, form: str, source: str) -> str:
     """Return an event as one line of JSON in the chosen format."""
     value: Any = view_to_cloudevent(event, source) if form == "cloudevents" else event
-    return msgspec.json.encode(value).decode()
+    return json_text(value, indent=-1)
 
 
 @click.command("import", cls=Command)

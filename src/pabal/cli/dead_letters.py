@@ -19,6 +19,7 @@ from pabal.cli.base import (
     fail,
     import_option,
     json_option,
+    json_text,
     limit_option,
     moment,
     payloads_option,
@@ -39,6 +40,7 @@ from pabal.cli.language import counted, t
 from pabal.cli.translation import translate, translate_error
 from pabal.errors import UnknownEventTypeError
 from pabal.operations import Operations
+from pabal.operations.actions import describe_filter, is_group_wanted
 from pabal.ports.operations import ActionResult, DeadLetterFilter, DeadLetterView
 
 _filter_options = compose(
@@ -65,10 +67,12 @@ def list_letters(
 
     Example: pabal dead-letters list trading.db --groups
     """
-    if groups:
-        _list_groups(target, as_json=as_json)
-        return
     wanted = DeadLetterFilter(**criteria)
+    if groups:
+        if wanted.event_type is not None:
+            fail(t("--groups counts by subscription and error; it cannot be used with --type"), WRONG_USAGE)
+        _list_groups(target, wanted, as_json=as_json)
+        return
     page = run(
         target,
         lambda operations: operations.dead_letters(wanted, after=after, limit=limit),
@@ -94,8 +98,8 @@ def list_letters(
         click.echo(t("next: --after {cursor}", cursor=page.next), err=True)
 
 
-def _list_groups(target: str, *, as_json: bool) -> None:
-    groups = run(target, Operations.dead_letter_groups)
+def _list_groups(target: str, wanted: DeadLetterFilter, *, as_json: bool) -> None:
+    groups = [group for group in run(target, Operations.dead_letter_groups) if is_group_wanted(wanted, group)]
     if as_json:
         print_json(groups)
         return
@@ -128,7 +132,7 @@ def _print_letter(letter: DeadLetterView) -> None:
     state = f"{letter.subscription}: {t(letter.state)}, {translate(letter.reason)}"
     out.print(f"[bold]{letter.id}[/] {verbatim(state)}")
     out.print(f"[bold]{verbatim(event.event_type)}[/] {event.event_id}  {t('position')} {event.position}")
-    out.print(verbatim(msgspec.json.format(msgspec.json.encode(event.payload)).decode()))
+    out.print(json_text(event.payload), markup=False)
     if letter.queued:
         events = counted(letter.queued, "event of the same key waits", "events of the same key wait")
         out.print(t("{events} behind it", events=events))
@@ -136,7 +140,9 @@ def _print_letter(letter: DeadLetterView) -> None:
         text = f"{attempt.attempt}. {moment(attempt.failed_at)} {attempt.error_type}: {attempt.message}"
         out.print(verbatim(text))
         if attempt.traceback:
-            out.print(verbatim(attempt.traceback), style="dim")
+            out.print(
+                "\n".join(f"   {verbatim(line)}" for line in attempt.traceback.split("\n")), style="dim"
+            )
 
 
 Act = Callable[[Operations], Awaitable[ActionResult]]
@@ -168,7 +174,8 @@ def _act_on_matching(
         click.echo(t("no dead letter matches"))
         sys.exit(REFUSED)
     if dry_run:
-        print_dry_run(question)
+        subject = describe_filter(wanted) if number is None else str(number)
+        print_dry_run(question, ActionResult(action, subject, count), as_json=as_json)
         return
     if number is None or action == "discard":
         confirm(question, yes=yes)
@@ -298,7 +305,7 @@ def _with_fields(payload: Any, fields: tuple[str, ...]) -> Any:
 
 
 def _edit_payload(payload: Any) -> Any:
-    text = click.edit(msgspec.json.format(msgspec.json.encode(payload)).decode() + "\n", extension=".json")
+    text = click.edit(json_text(payload) + "\n", extension=".json")
     if text is None:
         return None
     try:

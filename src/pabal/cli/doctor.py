@@ -11,7 +11,7 @@ import msgspec
 from rich.cells import cell_len
 from rich.console import Console
 
-from pabal.cli.base import progress, readable, verbatim
+from pabal.cli.base import print_json, progress, readable, verbatim
 from pabal.cli.command import Command
 from pabal.cli.language import t
 from pabal.cli.translation import translate, translate_error
@@ -24,7 +24,7 @@ _EXIT = {"ok": 0, "warning": 1, "problem": 2}
 
 
 @click.command(cls=Command)
-@click.argument("target", metavar="FILE_OR_URL")
+@click.argument("target", metavar="FILE|URL")
 @click.option("--namespace", default="pabal", help="Namespace of the log on the server.")
 @click.option("--json", "as_json", is_flag=True, help="Print the diagnosis as JSON.")
 def doctor(target: str, namespace: str, as_json: bool) -> None:
@@ -46,7 +46,7 @@ def doctor(target: str, namespace: str, as_json: bool) -> None:
     if as_json:
         findings = msgspec.to_builtins(diagnosis.findings)
         report = {"path": diagnosis.path, "level": diagnosis.level, "findings": findings}
-        click.echo(msgspec.json.format(msgspec.json.encode(report)).decode())
+        print_json(report)
     else:
         _print_diagnosis(diagnosis)
     sys.exit(_EXIT[diagnosis.level])

@@ -20,6 +20,7 @@ from pabal.cli.base import (
     fail,
     filter_options,
     json_option,
+    json_text,
     limit_option,
     moment,
     payloads_option,
@@ -124,9 +125,9 @@ def _print_detail(detail: EventDetail) -> None:
     out.print(f"[bold]{verbatim(event.event_type)}[/] {event.event_id}")
     when, whose = moment(event.recorded_at), verbatim(_aggregate(event))
     out.print(f"{t('position')} {event.cursor}  {t('recorded')} {when}  {whose}")
-    out.print(verbatim(msgspec.json.format(msgspec.json.encode(event.payload)).decode()))
+    out.print(json_text(event.payload), markup=False)
     if event.metadata is not msgspec.UNSET:
-        out.print(f"{t('metadata')} {verbatim(msgspec.json.encode(event.metadata).decode())}")
+        out.print(f"{t('metadata')} {verbatim(json_text(event.metadata, indent=-1))}")
     if detail.cause is not None:
         out.print(f"{t('caused by')} {verbatim(detail.cause.event_type)} {detail.cause.event_id}")
     for effect in detail.effects:
@@ -265,9 +266,9 @@ def tail(
 
 def _print_tailed(event: EventView, *, as_json: bool) -> None:
     if as_json:
-        click.echo(msgspec.json.encode(event).decode())
+        click.echo(json_text(event, indent=-1))
     else:
-        payload = msgspec.json.encode(event.payload).decode()
+        payload = json_text(event.payload, indent=-1)
         place = f"[dim]{event.cursor} {moment(event.recorded_at)}[/]"
         console().print(f"{place} [bold]{verbatim(event.event_type)}[/] {verbatim(payload)}")
     with contextlib.suppress(ValueError):
@@ -347,7 +348,7 @@ def show_stream(
         *(["aggregate"] if has_several_types else []), ">version", "recorded", "type", "payload"
     )
     for event in events:
-        payload = msgspec.json.encode(event.payload).decode()
+        payload = json_text(event.payload, indent=-1)
         cells = (event.stream_version, moment(event.recorded_at), event.event_type, payload)
         row(event_table, *([f"{event.aggregate_type}/{aggregate_id}"] if has_several_types else []), *cells)
     show(event_table, "this aggregate has no events above that version")

@@ -172,7 +172,7 @@ def remove(target: str, name: str, unfinished: bool, dry_run: bool, yes: bool, a
     if question is None:
         fail(t("there is no unfinished rebuild of {name}", name=repr(name)), REFUSED)
     if dry_run:
-        print_dry_run(question)
+        print_dry_run(question, ActionResult("remove", f"projection {name}", 1), as_json=as_json)
         return
     confirm(question, yes=yes)
     result = run(target, lambda operations: operations.remove_projection(name, unfinished=unfinished))

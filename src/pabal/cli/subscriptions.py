@@ -10,6 +10,7 @@ import click
 
 from pabal.cli.base import (
     REFUSED,
+    WRONG_USAGE,
     compose,
     confirm,
     dry_run_option,
@@ -33,7 +34,7 @@ from pabal.cli.language import counted, language, t
 from pabal.cli.translation import translate
 from pabal.operations import Operations
 from pabal.operations.filters import parse_moment
-from pabal.ports.operations import Reason
+from pabal.ports.operations import ActionResult, Reason, SubscriptionView
 from pabal.ports.storage import Start
 
 _MAX_REASONS = 50
@@ -74,8 +75,8 @@ def status(target: str, as_json: bool) -> None:
             "{retries}, {parked}, {queued} queued behind them, {scheduled} scheduled",
             retries=counted(overview.retries, "retry", "retries"),
             parked=counted(overview.parked, "dead letter"),
-            queued=overview.queued,
-            scheduled=totals.scheduled,
+            queued=f"{overview.queued:,}",
+            scheduled=f"{totals.scheduled:,}",
         )
     )
     sys.exit(_HEALTH[overview.health])
@@ -178,19 +179,24 @@ def resume(target: str, name: str, as_json: bool) -> None:
 def reset(target: str, name: str, to: str, dry_run: bool, yes: bool, as_json: bool) -> None:
     """Move a subscription's cursor: back to deliver events again, ahead to skip them.
 
+    Its retries and replays are dropped, and so are its dead letters whose events are delivered again.
+
     Example: pabal subscriptions reset trading.db build-report --to beginning
     """
     with errors_as_exit_codes():
         start = _parse_start(to)
-    view = run(target, lambda operations: operations.subscription(name))
+    plan = run(target, lambda operations: operations.plan_reset(name, start))
     question = t(
-        "Move {name} from position {position} to {to}? Later events are delivered again.",
-        name=repr(name),
-        position=view.watermark,
-        to=to,
+        "Move {name} from position {position} to {to}?", name=repr(name), position=plan.watermark, to=to
     )
+    if plan.again:
+        question += " " + counted(
+            plan.again, "position is delivered again.", "positions are delivered again."
+        )
+    if plan.skipped:
+        question += " " + counted(plan.skipped, "position is skipped.", "positions are skipped.")
     if dry_run:
-        print_dry_run(question)
+        print_dry_run(question, plan, as_json=as_json)
         return
     confirm(question, yes=yes)
     print_result(run(target, lambda operations: operations.reset(name, start)), as_json=as_json)
@@ -254,7 +260,7 @@ def replay(
     last: int | str | None,
     dry_run: bool,
     yes: bool,
-    **show_as: Any,
+    as_json: bool,
 ) -> None:
     """Deliver events again, in order, to one subscription only.
 
@@ -262,7 +268,13 @@ def replay(
     """
     with errors_as_exit_codes():
         begin, end = _parse_bound("from", first), None if last is None else _parse_bound("to", last)
-    view = run(target, lambda operations: operations.subscription(name))
+
+    async def look(operations: Operations) -> tuple[SubscriptionView, ActionResult]:
+        return await operations.subscription(name), await operations.plan_replay(name, begin, end)
+
+    view, plan = run(target, look)
+    if not plan.count:
+        fail(t("there is nothing to deliver to {name} again in this range", name=repr(name)), WRONG_USAGE)
     upto = last if isinstance(last, str) else min(last or view.frontier, view.frontier)
     ends = {"first": first, "last": upto, "name": repr(name)}
     if isinstance(first, str) or isinstance(last, str):
@@ -270,7 +282,7 @@ def replay(
     else:
         question = t("Deliver positions {first} to {last} to {name} again?", **ends)
     if dry_run:
-        print_dry_run(question)
+        print_dry_run(question, plan, as_json=as_json)
         return
     confirm(question, yes=yes)
-    print_result(run(target, lambda operations: operations.replay(name, begin, end)), **show_as)
+    print_result(run(target, lambda operations: operations.replay(name, begin, end)), as_json=as_json)

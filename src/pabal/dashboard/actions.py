@@ -92,13 +92,12 @@ async def plan_reset(context: Context, request: Request) -> Any:
     query = request.query_params
     text = query.get("start", "")
     start = _parse_start(int(text) if text.isascii() and text.isdecimal() and len(text) <= 18 else text)
-    view = await context.operations.subscription(query.get("name", ""))
-    position = await _position_of(context, start)
+    plan = await context.operations.plan_reset(query.get("name", ""), start)
     return {
-        "watermark": view.watermark,
-        "start": position,
-        "again": max(0, view.watermark - position),
-        "skipped": max(0, position - view.watermark),
+        "watermark": plan.watermark,
+        "start": plan.position,
+        "again": plan.again,
+        "skipped": plan.skipped,
     }
 
 
@@ -133,17 +132,6 @@ def _parse_start(start: str | int) -> Start:
             "start",
             f"{start!r} is not a place to start: use beginning, now, a position or a time in ISO 8601",
         ) from None
-
-
-async def _position_of(context: Context, start: Start) -> int:
-    head = (await context.operations.overview()).totals.head
-    if start == "beginning":
-        return 0
-    if start == "now":
-        return head
-    if isinstance(start, datetime):
-        return head - await context.operations.published_since(start)
-    return min(int(start), head)
 
 
 # -- dead letters ------------------------------------------------------------------------------------------

@@ -22,7 +22,7 @@ from pabal.errors import (
 )
 from pabal.eventsourcing.projection import Progress, Projection
 from pabal.operations.filters import MAX_POSITION
-from pabal.ports.operations import ActionResult, DeadLetterFilter, OperationsSource
+from pabal.ports.operations import ActionResult, DeadLetterFilter, DeadLetterGroup, OperationsSource
 from pabal.ports.storage import Start
 
 _PAGE = 500
@@ -172,7 +172,7 @@ class Actions:
         """
         return await self._audited(
             "retry",
-            _describe_filter(wanted),
+            describe_filter(wanted),
             wanted,
             lambda: self._for_each_matching(
                 "retry", wanted, lambda letter_id: self._source.retry(letter_id, None), progress
@@ -185,7 +185,7 @@ class Actions:
         """Discard every dead letter that matches, for good; see ``retry_matching``."""
         return await self._audited(
             "discard",
-            _describe_filter(wanted),
+            describe_filter(wanted),
             wanted,
             lambda: self._for_each_matching("discard", wanted, self._source.discard, progress),
         )
@@ -196,10 +196,7 @@ class Actions:
             return len(await self._matching_ids(wanted))
         # The storage counts by group: do not read a hundred thousand dead letters for one number.
         return sum(
-            group.count
-            for group in await self._source.dead_letter_groups()
-            if wanted.subscription in (None, group.subscription)
-            and wanted.error_type in (None, group.error_type)
+            group.count for group in await self._source.dead_letter_groups() if is_group_wanted(wanted, group)
         )
 
     async def _for_each_matching(
@@ -229,7 +226,7 @@ class Actions:
                     raise outcome
                 if progress is not None:
                     progress(processed)
-        return ActionResult(action, _describe_filter(wanted), done, skipped, pending)
+        return ActionResult(action, describe_filter(wanted), done, skipped, pending)
 
     async def _matching_ids(self, wanted: DeadLetterFilter) -> list[int]:
         ids: list[int] = []
@@ -266,7 +263,16 @@ def checked_letter_id(dead_letter_id: int) -> int:
     return dead_letter_id
 
 
-def _describe_filter(wanted: DeadLetterFilter) -> str:
+def is_group_wanted(wanted: DeadLetterFilter, group: DeadLetterGroup) -> bool:
+    """Return whether the dead letters of a group match a filter without event type."""
+    return wanted.subscription in (None, group.subscription) and wanted.error_type in (
+        None,
+        group.error_type,
+    )
+
+
+def describe_filter(wanted: DeadLetterFilter) -> str:
+    """Return a filter as the audit log names it."""
     restrictions = {
         name: value for name, value in msgspec.structs.asdict(wanted).items() if value is not None
     }

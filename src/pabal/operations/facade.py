@@ -17,6 +17,7 @@ from pabal.operations.health import judge
 from pabal.operations.masking import Masking
 from pabal.operations.trace import build_trace
 from pabal.ports.operations import (
+    ActionResult,
     AuditEntry,
     CutShort,
     DeadLetterFilter,
@@ -30,12 +31,14 @@ from pabal.ports.operations import (
     OperationsSource,
     Overview,
     ProjectionView,
+    ResetPlan,
     StreamPage,
     SubscriptionView,
     Target,
     Trace,
 )
 from pabal.ports.samples import Sample, Series
+from pabal.ports.storage import Start
 
 _NO_FILTER = EventFilter()
 _MAX_LIMIT = 1000
@@ -130,6 +133,42 @@ class Operations(Actions):
         if name not in views:
             raise SubscriptionNotFoundError(name=name, known=", ".join(views) or "none")
         return views[name]
+
+    async def plan_reset(self, name: str, to: Start) -> ResetPlan:
+        """Return what ``reset`` would do, without doing it. Raises SubscriptionNotFoundError."""
+        view = await self.subscription(name)
+        totals = await self._source.totals()
+        oldest = totals.head - totals.events
+        if isinstance(to, datetime):
+            position = totals.head - await self._source.published_since(to)
+        elif isinstance(to, str):
+            position = 0 if to == "beginning" else totals.head
+        else:
+            position = min(to, totals.head)
+        return ResetPlan(
+            name,
+            view.watermark,
+            position,
+            again=max(0, view.watermark - max(position, oldest)),
+            skipped=max(0, position - max(view.watermark, oldest)),
+        )
+
+    async def plan_replay(
+        self, name: str, first: int | datetime = 1, last: int | datetime | None = None
+    ) -> ActionResult:
+        """Return what ``replay`` would do, without doing it; ``count`` is 0 if the range is empty.
+
+        Raises SubscriptionNotFoundError.
+        """
+        view = await self.subscription(name)
+        totals = await self._source.totals()
+        if isinstance(first, datetime):
+            first = totals.head - await self._source.published_since(first) + 1
+        if isinstance(last, datetime):
+            last = totals.head - await self._source.published_since(last)
+        end = view.frontier if last is None else min(last, view.frontier)
+        oldest = totals.head - totals.events + 1
+        return ActionResult("replay", name, max(0, end - max(first, oldest) + 1), pending=True)
 
     # -- events ---------------------------------------------------------------------------------------
 

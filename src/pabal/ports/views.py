@@ -323,6 +323,20 @@ class AuditEntry(msgspec.Struct, frozen=True):
     succeeded: bool | None
 
 
+class ResetPlan(msgspec.Struct, frozen=True):
+    """What a reset of a subscription would do; positions that are no longer in the log are not counted."""
+
+    subscription: str
+    watermark: int
+    """Its position now."""
+    position: int
+    """Its position after the reset."""
+    again: int
+    """How many positions would be delivered again."""
+    skipped: int
+    """How many positions would be skipped."""
+
+
 class ActionResult(msgspec.Struct, frozen=True):
     """The result of an action.
 
