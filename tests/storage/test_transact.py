@@ -239,19 +239,27 @@ async def test_transact_rejects_an_async_function(storage: SqliteEventStorage) -
         ("ALTER TABLE events ADD COLUMN note TEXT", "events"),
         ("ALTER TABLE meta RENAME TO mine", "meta"),
         ("INSERT INTO accounts VALUES ('trigger', 0)", "events"),
+        ("CREATE TEMP TABLE Events AS SELECT * FROM main.events", "Events"),
+        ("CREATE TEMP VIEW subscriptions AS SELECT 1", "subscriptions"),
+        ("CREATE VIRTUAL TABLE temp.meta USING fts5(x)", "meta"),
     ],
 )
 async def test_transact_rejects_changes_to_pabals_own_tables(
     accounts: SqliteEventStorage, sql: str, table: str
 ) -> None:
-    """Acknowledged events would be lost or altered, and only a backup could bring them back."""
+    """Acknowledged events would be lost or altered, and only a backup could bring them back.
+
+    A temporary table of the same name would take the events, and end with the connection.
+    """
     await accounts.store_event(Tick("kim", 1))
 
     def act(tx: Any) -> None:
         tx.execute("CREATE TRIGGER purge AFTER INSERT ON accounts BEGIN DELETE FROM events; END")
         tx.execute(sql)
 
-    with pytest.raises(UsageError, match=f"changes '{table}', one of pabal's own tables; store events with"):
+    with pytest.raises(
+        UsageError, match=f"changes or hides '{table}', one of pabal's own tables; store events with"
+    ):
         await accounts.transact(act)
     assert await accounts.store_event(Tick("kim", 2)) == 2
     assert await accounts.check() == []
@@ -261,7 +269,7 @@ async def test_transact_rejects_changes_to_pabals_own_tables(
 async def test_transact_allows_reading_the_log_and_changing_application_tables(
     accounts: SqliteEventStorage,
 ) -> None:
-    """Reading the log is harmless, and so are columns, indexes and other databases with the same names."""
+    """Reading the log is harmless; so are columns and indexes of the same names, and temporary tables."""
 
     def act(tx: Any) -> list[int]:
         stored = [tx.store_event(Tick("kim", 1))]
@@ -269,8 +277,8 @@ async def test_transact_allows_reading_the_log_and_changing_application_tables(
         tx.execute("CREATE INDEX notes_by_meta ON notes (meta)")
         tx.execute("INSERT INTO notes SELECT event_type, 1 FROM events")
         tx.execute("UPDATE notes SET events = 'a'")
-        tx.execute("CREATE TEMP TABLE samples (n INT)")
-        tx.execute("INSERT INTO temp.samples VALUES (1)")
+        tx.execute("CREATE TEMP TABLE chosen (n INT)")
+        tx.execute("INSERT INTO temp.chosen VALUES (1)")
         # The iterator over the rows may store events itself.
         names = ("lee", "park")
         tx.executemany(
@@ -278,7 +286,7 @@ async def test_transact_allows_reading_the_log_and_changing_application_tables(
         )
         tx.execute("DROP INDEX notes_by_meta")
         tx.execute("DROP TABLE notes")
-        tx.execute("DROP TABLE temp.samples")
+        tx.execute("DROP TABLE temp.chosen")
         return stored
 
     assert await accounts.transact(act) == [1]

@@ -161,7 +161,7 @@ _FILES = {
     "event {event_type} belongs to {found}, not to {wanted}": "이벤트 {event_type}은(는) {wanted}이(가) 아니라 {found}의 것입니다",
     "rows({sql}) cannot be run; it takes one SELECT": "rows({sql})을 실행할 수 없습니다. SELECT 하나만 받습니다",
     "{sql} is not allowed inside transact(); pabal sets the connection's settings": "transact() 안의 {sql}: 연결의 설정은 pabal에 맡기세요",
-    "{sql} is not allowed inside transact(): it changes {table}, one of pabal's own tables; store events with tx.store_event(), and keep your rows in your own tables": "transact() 안의 {sql}: pabal의 테이블 {table}을(를) 바꿉니다. 이벤트는 tx.store_event()로 저장하고, 자기 행은 자기 테이블에 두세요",
+    "{sql} is not allowed inside transact(): it changes or hides {table}, one of pabal's own tables; store events with tx.store_event(), and keep your rows in your own tables": "transact() 안의 {sql}: pabal의 테이블 {table}을(를) 바꾸거나 가립니다. 이벤트는 tx.store_event()로 저장하고, 자기 행은 자기 테이블에 두세요",
     "{sql} is not allowed inside transact(); pabal begins and ends the transaction": "transact() 안의 {sql}: 트랜잭션은 pabal에 맡기세요",
     "this transaction is over: use tx only inside the function given to transact()": "끝난 트랜잭션입니다. tx는 transact()에 넘긴 함수 안에서만 쓰세요",
     "the function ended the transaction; leave COMMIT and ROLLBACK to pabal": "transact()가 트랜잭션을 스스로 끝냈습니다. COMMIT과 ROLLBACK은 pabal에 맡기세요",

@@ -18,8 +18,15 @@ _TABLE_AT = {
     sqlite3.SQLITE_DROP_TABLE: 0,
     sqlite3.SQLITE_ALTER_TABLE: 1,
     sqlite3.SQLITE_DROP_INDEX: 1,
+    sqlite3.SQLITE_CREATE_TEMP_TABLE: 0,
+    sqlite3.SQLITE_CREATE_TEMP_VIEW: 0,
+    sqlite3.SQLITE_CREATE_VTABLE: 0,
 }
-"""Actions that change or drop a table, and which argument of SQLite's authorizer callback names it."""
+"""Actions that change, drop or hide a table, and which argument of SQLite's authorizer callback names it.
+
+A temporary table hides one of the same name: pabal's statements would write into it, and it ends with the
+connection.
+"""
 
 
 @cache
@@ -29,7 +36,7 @@ def own_tables() -> frozenset[str]:
 
 
 class OwnTables:
-    """Refuse an application's statements that write pabal's tables.
+    """Refuse an application's statements that write pabal's tables, or hide them from pabal's statements.
 
     SQLite asks the authorizer when it compiles a statement, so pabal's own cached statements cost nothing.
     The authorizer is set only once, because setting it makes SQLite recompile every statement.
@@ -44,7 +51,7 @@ class OwnTables:
     def execute_guarded(
         self, call: Callable[..., sqlite3.Cursor], sql: str, parameters: Any
     ) -> sqlite3.Cursor:
-        """Run an application's statement. Raises UsageError if it writes one of pabal's tables."""
+        """Run an application's statement. Raises UsageError if it writes or hides one of pabal's tables."""
         self._is_guarding, self._refused = True, ""
         try:
             return call(sql, parameters)
@@ -52,7 +59,7 @@ class OwnTables:
             if not self._refused:
                 raise
             raise UsageError(
-                f"{sql.strip()!r} is not allowed inside transact(): it changes {self._refused!r}, "
+                f"{sql.strip()!r} is not allowed inside transact(): it changes or hides {self._refused!r}, "
                 "one of pabal's own tables; store events with tx.store_event(), and keep your rows in your "
                 "own tables"
             ) from error
@@ -68,7 +75,7 @@ class OwnTables:
     ) -> int:
         if self._is_guarding and action in _TABLE_AT:
             table = (first, second)[_TABLE_AT[action]]
-            if table is not None and table.lower() in self._own and database in ("main", None):
+            if table is not None and table.lower() in self._own:
                 self._refused = table
                 return sqlite3.SQLITE_DENY
         return sqlite3.SQLITE_OK
