@@ -264,6 +264,50 @@ async def test_trim_deletes_the_stream_index_entries_of_trimmed_events(
         assert await entries_of_streams(storage) == 3  # the newest entry of each drawer
 
 
+async def test_the_stream_index_does_not_grow_with_repeated_trims(path: Path) -> None:
+    """Each trim keeps the newest entry of every stream, which has to go at a later one."""
+    async with SqliteEventStorage(path) as storage:
+        for n in range(4):
+            await storage.store_events(filed(6, 6 * n))
+            await storage.trim(max_events=1)
+        assert await entries_of_streams(storage) == 3
+        await storage.store_events(filed(6, 24))
+        rows = await storage.read_stream("drawer-0", None, limit=2)
+        assert [row.stream_version for row in rows] == [9, 10], "a page holds no entries of trimmed events"
+
+
+async def test_a_rebuilt_file_continues_the_versions_of_trimmed_streams(path: Path, tmp_path: Path) -> None:
+    """Two writers would both believe that they were first, as after a trim that forgot the versions."""
+    copy = tmp_path / "copy.db"
+    async with SqliteEventStorage(path) as storage:
+        await storage.store_events([*filed(30), Filed("last", 30)])
+        await storage.trim(max_events=1)
+        listed = await storage.list_streams()
+        await storage.rebuild(copy)
+    async with SqliteEventStorage(copy) as storage:
+        assert await storage.list_streams() == listed
+        await storage.store_event(Filed("drawer-0", 31))
+        assert [row.stream_version for row in await storage.read_stream("drawer-0", None)] == [11]
+        assert await storage.check() == []
+
+
+async def test_a_rebuild_warns_if_the_versions_of_trimmed_streams_cannot_be_read(
+    path: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A damaged index is what a rebuild is for; but the versions lost with it must not go unnoticed."""
+    async with SqliteEventStorage(path) as storage:
+        await storage.store_events(filed(30))
+        await storage.trim(max_events=1)
+        page = (await storage.query("SELECT rootpage FROM sqlite_schema WHERE name = 'streams'"))[0][0]
+        size = (await storage.query("PRAGMA page_size"))[0][0]
+    data = bytearray(path.read_bytes())
+    data[(page - 1) * size : (page - 1) * size + 8] = bytes(8)
+    path.write_bytes(data)
+    async with SqliteEventStorage(path) as storage:
+        assert await storage.rebuild(tmp_path / "copy.db") == 1
+    assert "may begin again at version 1" in caplog.text
+
+
 async def test_an_interrupted_trim_leaves_a_consistent_log(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sqlite3
 import threading
@@ -12,11 +13,13 @@ from pathlib import Path
 from pabal.domain.envelope import StoredRecord, verify
 from pabal.errors import CorruptLogError, StorageUnavailableError
 from pabal.storage.sqlite import maintenance
-from pabal.storage.sqlite.faults import translated
+from pabal.storage.sqlite.faults import is_corruption, translated
 from pabal.storage.sqlite.projected import copy_projections
 from pabal.storage.sqlite.reader import STEPS
 from pabal.storage.sqlite.schema import connect
 from pabal.storage.sqlite.statements import insert_events, statements
+
+_log = logging.getLogger("pabal")
 
 _CHUNK = 64
 _TABLES = (
@@ -56,6 +59,7 @@ def rebuild(source: sqlite3.Connection, path: str, target: Path, cancelled: thre
                 copy_projections(source, connection)
                 connection.execute(statements()["disown_all"])
                 _index(connection)
+                _copy_trimmed_streams(source, path, connection)
             finally:
                 source.execute("ROLLBACK")  # it only read, and SQLite refuses COMMIT after a damaged page
             connection.execute("COMMIT")
@@ -95,6 +99,21 @@ def _copy_table(source: sqlite3.Connection, target: sqlite3.Connection, table: s
     rows = source.execute(f"SELECT * FROM {table}")
     places = ",".join("?" * len(rows.description))
     target.executemany(f"INSERT INTO {table} VALUES ({places})", rows)
+
+
+def _copy_trimmed_streams(source: sqlite3.Connection, path: str, target: sqlite3.Connection) -> None:
+    """Copy the last version of each stream whose events are all trimmed: the next is computed from it."""
+    try:
+        target.executemany(statements()["insert_stream"], source.execute(statements()["trimmed_streams"]))
+    except sqlite3.DatabaseError as error:
+        if not is_corruption(error):
+            raise
+        _log.warning(
+            "%s: the index of streams is damaged (%s); streams whose events are all trimmed may begin again "
+            "at version 1 in the rebuilt file",
+            path,
+            error,
+        )
 
 
 def _index(target: sqlite3.Connection) -> None:

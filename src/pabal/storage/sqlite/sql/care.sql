@@ -49,9 +49,17 @@ INSERT INTO sqlite_sequence (name, seq) VALUES (?, ?)
 SELECT max(position) FROM (SELECT position FROM events WHERE position <= ? ORDER BY position LIMIT ?)
 
 -- name: trim_stream
-DELETE FROM streams WHERE aggregate_id = ? AND aggregate_type = ? AND version = ?
+DELETE FROM streams WHERE aggregate_id = ? AND aggregate_type = ? AND version <= ?
 AND version < (SELECT max(s.version) FROM streams s
                WHERE s.aggregate_id = streams.aggregate_id AND s.aggregate_type = streams.aggregate_type)
+
+-- name: trimmed_streams
+SELECT aggregate_id, aggregate_type, version, position FROM streams s
+WHERE position < (SELECT min(position) FROM events)
+AND version = (SELECT max(version) FROM streams WHERE aggregate_id = s.aggregate_id AND aggregate_type = s.aggregate_type)
+
+-- name: insert_stream
+INSERT INTO streams (aggregate_id, aggregate_type, version, position) VALUES (?, ?, ?, ?)
 
 -- name: trim_types
 DELETE FROM events_by_type WHERE (event_type, position) IN (

@@ -7,7 +7,8 @@ SELECT coalesce((SELECT min(position) FROM events), 0), coalesce((SELECT max(pos
 -- name: stream_page
 SELECT * FROM (
     SELECT version, position FROM streams
-    WHERE aggregate_id = ?1 AND aggregate_type = ?2 AND version > ?3 ORDER BY version LIMIT ?4)
+    WHERE aggregate_id = ?1 AND aggregate_type = ?2 AND version > ?3
+    AND position >= (SELECT min(position) FROM events) ORDER BY version LIMIT ?4)
 UNION
 SELECT stream_version, position FROM events
 WHERE position > (SELECT value FROM meta WHERE key = 'indexed_upto')
