@@ -7,6 +7,7 @@ import sqlite3
 import sys
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -45,6 +46,27 @@ async def test_close_leaves_no_open_file_extra_file_or_thread(path: Path) -> Non
     assert not [
         thread for thread in threading.enumerate() if thread not in threads and "pabal" in thread.name
     ]
+
+
+async def test_an_append_during_a_close_in_another_thread_is_stored_or_refused(path: Path) -> None:
+    """``aclose`` closes in a thread while the loop goes on; an append lost in between would never return."""
+    storage = SqliteEventStorage(path)
+    first = storage.append_events(ticks(1))
+    closing = threading.Thread(target=storage.close)
+
+    class Buffered(dict[Any, Any]):
+        def get(self, *key: Any) -> Any:
+            found = super().get(*key)
+            closing.start()
+            closing.join(0.2)  # it ends at once unless it waits for this append
+            return found
+
+    storage._writer._buffered = Buffered(storage._writer._buffered)
+    storage._writer._last_group = 10
+    second = storage.append_events(ticks(1))
+    async with asyncio.timeout(20):
+        assert await asyncio.gather(first, second) == [[1], [2]]
+    closing.join()
 
 
 @linux

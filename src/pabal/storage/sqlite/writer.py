@@ -62,10 +62,11 @@ class Writer:
         self._notify = notify
         self._queue: SimpleQueue[list[Job] | None] = SimpleQueue()
         self._buffered: dict[asyncio.AbstractEventLoop, list[Job]] = {}
-        """Jobs that each event loop submitted in its current iteration; only that loop's thread uses them."""
+        """Jobs that each event loop submitted in its current iteration."""
         self._last_group = 1
         """How many jobs the last group had."""
         self._lock = threading.Lock()
+        """Held while a job is submitted and while jobs are queued: none may get behind the last one."""
         self._closed = self.is_inherited = False
         self._after_commit: list[Callable[[], object]] = []
         self._thread = threading.Thread(target=self._run, name=f"pabal-writer {path}", daemon=True)
@@ -97,13 +98,14 @@ class Writer:
         Jobs submitted in one iteration of the loop go to the writer thread together, at the latest when the
         iteration ends. Sent one by one, the first would be committed alone and the others wait for its sync.
         """
-        if self._closed:
-            raise self._refusal()
-        buffered = self._buffered.get(job.loop)
-        if buffered is None:
-            buffered = self._buffered[job.loop] = []
-            job.loop.call_soon(self._flush_buffered, job.loop)
-        buffered.append(job)
+        with self._lock:
+            if self._closed:
+                raise self._refusal()
+            buffered = self._buffered.get(job.loop)
+            if buffered is None:
+                buffered = self._buffered[job.loop] = []
+                job.loop.call_soon(self._flush_buffered, job.loop)
+            buffered.append(job)
         if len(buffered) >= self._last_group or len(job.records) >= _LARGE_BATCH:
             # As many as in the last group: probably no more are coming, so the writer can start while this
             # loop goes on with its deliveries. A large batch keeps it busy while others are being encoded.
@@ -111,15 +113,12 @@ class Writer:
         return job.future
 
     def _flush_buffered(self, loop: asyncio.AbstractEventLoop) -> None:
-        jobs = self._buffered.pop(loop, None)
-        if jobs is None:
-            return
-        # Without the lock, jobs could be queued behind the None that ends the thread, and never resolve.
         with self._lock:
-            if not self._closed:
+            jobs = self._buffered.pop(loop, [])
+            if jobs and not self._closed:
                 self._queue.put(jobs)
                 return
-        for job in jobs:
+        for job in jobs:  # in a forked child; `finish` leaves none
             job.error = self._refusal()
         resolve(jobs)
 
@@ -135,11 +134,12 @@ class Writer:
 
     def finish(self) -> None:
         """Finish all submitted jobs and end the thread. Blocks; harmless when it has ended."""
-        for loop in list(self._buffered):
-            self._flush_buffered(loop)
         with self._lock:
             if not self._closed:
                 self._closed = True
+                for jobs in self._buffered.values():
+                    self._queue.put(jobs)
+                self._buffered.clear()
                 self._queue.put(None)
         self._thread.join()
 
