@@ -65,7 +65,7 @@ async def test_an_append_during_a_close_in_another_thread_is_stored_or_refused(p
     storage._writer._last_group = 10
     second = storage.append_events(ticks(1))
     async with asyncio.timeout(20):
-        assert await asyncio.gather(first, second) == [[1], [2]]
+        assert (await first, await second) == ([1], [2])
     closing.join()
 
 

@@ -13,7 +13,7 @@ async def forgotten_dead_letters(storage: Any) -> list[int]:
     await storage.store_events(ticks(2))
     cursor = await storage.open_subscription("gone", "beginning")
     rows = await storage.read_positions([1, 2])
-    parked = [ParkedDelivery(row.position, "no", (), 5.0, row) for row in rows]
+    parked = [ParkedDelivery(row.position, "no", (), 5.0, row, key="a", blocks=True) for row in rows]
     assert await storage.save_progress([Progress("gone", cursor.epoch, 2, 2, parked=tuple(parked))]) == []
     await storage.release_subscription("gone", cursor.epoch)
     assert await storage.forget_subscription("gone")
@@ -39,3 +39,25 @@ async def test_a_reused_subscription_name_starts_without_old_retries(any_storage
     await any_storage.discard_dead_letter(first)
     cursor = await any_storage.open_subscription("gone", "now")
     assert (cursor.watermark, cursor.unfinished, cursor.retries) == (2, (), ())
+
+
+async def test_a_reused_subscription_name_is_not_blocked_by_old_dead_letters(any_storage: Any) -> None:
+    """After a restart, all events of their keys would queue behind dead letters of the deleted one."""
+    [first, _] = await forgotten_dead_letters(any_storage)
+    await any_storage.begin_retry(first, None, 6.0)
+    for _ in range(2):
+        cursor = await any_storage.open_subscription("gone", "now")
+        assert (cursor.blocked_keys, cursor.retries) == ((), ())
+        await any_storage.release_subscription("gone", cursor.epoch)
+    assert [(one.state, one.key) for one in await any_storage.list_dead_letters()] == [("parked", None)] * 2
+    assert await any_storage.begin_retry(first, None, 7.0) is not None
+    cursor = await any_storage.open_subscription("gone", "now")
+    assert [retry.position for retry in cursor.retries] == [1]
+
+
+async def test_a_retry_for_a_forgotten_subscription_makes_no_event_unprocessed(any_storage: Any) -> None:
+    """Whoever waits until nothing is left would wait for a subscription that no longer exists."""
+    [first, _] = await forgotten_dead_letters(any_storage)
+    await any_storage.open_subscription("other", "now")
+    await any_storage.begin_retry(first, None, 6.0)
+    assert await any_storage.get_unprocessed_events() == []

@@ -10,6 +10,7 @@ import pytest
 
 from pabal import InMemoryEventBus, SqliteEventStorage
 from pabal.errors import StorageUnavailableError
+from pabal.ports.storage import Page, ParkedDelivery, PendingRetry, Progress
 from pabal.storage.sqlite.unprocessed import UnprocessedCache
 from tests.storage.events import Note, Recorder, Tick, ticks
 
@@ -64,6 +65,31 @@ async def test_unprocessed_events_are_those_some_subscription_has_not_finished(a
     assert cursor is not None
     assert [event.number for event in await any_storage.get_unprocessed_events()] == [2, 3]
     assert [event.number for event in await any_storage.get_unprocessed_events(limit=1)] == [2]
+
+
+async def test_a_page_of_no_rows_ends_where_it_began(any_storage: Any) -> None:
+    """A limit of 0 is allowed; whoever asks for the next page must not skip the events it left out."""
+    assert await any_storage.read_page(0, limit=0) == Page((), 0)
+    await any_storage.store_events(ticks(3))
+    assert await any_storage.read_page(1, limit=0) == Page((), 1)
+    await any_storage.open_subscription("s", "beginning")
+    assert await any_storage.get_unprocessed_events(limit=0) == []
+
+
+async def test_unprocessed_events_are_found_beside_retries_of_trimmed_ones(
+    storage: SqliteEventStorage,
+) -> None:
+    """A dead letter may be retried after its event was trimmed; it must take no other event's place."""
+    await storage.store_events(ticks(10))
+    cursor = await storage.open_subscription("s", "beginning")
+    assert cursor is not None
+    parked, retry = ParkedDelivery(1, "no", (), 5.0, None), PendingRetry(8, 1, 9e9)
+    await storage.save_progress(
+        [Progress("s", cursor.epoch, 7, 10, (8,), retries=(retry,), parked=(parked,))]
+    )
+    await storage.begin_retry(1, None, 9e9)
+    assert (await storage.trim(max_events=4)).deleted == 6
+    assert [event.number for event in await storage.get_unprocessed_events(limit=1)] == [8]
 
 
 async def test_an_event_marked_as_processed_is_no_longer_unprocessed(any_storage: Any) -> None:

@@ -50,6 +50,22 @@ async def test_an_empty_aggregate_type_selects_events_without_a_type(any_storage
     assert len(await any_storage.get_events_by_aggregate("A")) == 2
 
 
+class EmptyType(Untyped):
+    """An event whose class declares an empty aggregate type, which is as good as none."""
+
+    event_type: ClassVar[str] = "storage-test.empty-type"
+    aggregate_type: ClassVar[str] = ""
+
+
+async def test_no_aggregate_type_and_an_empty_one_are_the_same_stream(any_storage: Any) -> None:
+    """They share their versions, so events of both classes in one stream must not look like damage."""
+    events = [Untyped("A"), EmptyType("A"), Untyped("A")]
+    await any_storage.store_events(events)
+    assert await any_storage.get_events_by_aggregate("A") == events
+    assert [row.stream_version for row in await any_storage.read_history("", "A")] == [1, 2, 3]
+    assert await any_storage.list_streams() == [("A", "", 3)]
+
+
 async def test_an_append_at_the_expected_version_succeeds(any_storage: Any) -> None:
     """Version 0 means that the stream must not exist; None allows any version."""
     assert await any_storage.append("symbol", "A", ticks(2, "A"), expected_version=0) == [1, 2]

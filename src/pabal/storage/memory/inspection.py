@@ -27,7 +27,7 @@ class MemoryInspection:
     if TYPE_CHECKING:
         _rows: list[StoredRecord]
         _by_id: dict[bytes, int]
-        _streams: dict[str, dict[str | None, list[int]]]
+        _streams: dict[str, dict[str, list[int]]]
         _scheduled: list[tuple[float, bytes, DomainEvent]]
         _subscriptions: MemorySubscriptions
         _actions: list[ActionRecord]
@@ -53,9 +53,7 @@ class MemoryInspection:
         """Return up to ``limit`` rows of an aggregate above a version, ordered by type and version."""
         check_bounds(limit, after_version=after_version)
         streams = self._streams.get(aggregate_id, {})
-        kinds = sorted(
-            (kind for kind in streams if aggregate_type in (None, kind or "")), key=lambda k: k or ""
-        )
+        kinds = sorted(kind for kind in streams if aggregate_type in (None, kind))
         found = (position for kind in kinds for position in streams[kind][max(0, after_version) :])
         return [self._rows[position - 1] for position in islice(found, limit)]
 
@@ -65,11 +63,11 @@ class MemoryInspection:
         """Return (aggregate id, aggregate type or ``""``, version) of each stream, ordered by id and type."""
         check_bounds(limit)
         found = [
-            (identity, kind or "", len(entries))
+            (identity, kind, len(entries))
             for identity, streams in self._streams.items()
             if identity.startswith(prefix)
             for kind, entries in streams.items()
-            if after is None or (identity, kind or "") > after
+            if after is None or (identity, kind) > after
         ]
         return sorted(found)[:limit]
 

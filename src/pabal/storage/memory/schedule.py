@@ -47,10 +47,11 @@ class MemorySchedule:
     async def release_due(self, now: float) -> float | None:
         """Append all scheduled events that are due; return when the next one is due, or None."""
         while self._scheduled and self._scheduled[0][0] <= now:
-            _, event_id, event = heapq.heappop(self._scheduled)
-            self._scheduled_by_id.pop(event_id, None)
+            _, event_id, event = self._scheduled[0]
             try:
                 self._append([event])
             except DuplicateEventError as error:
                 _log.error("a scheduled event is dropped: another one was published with its id: %s", error)
+            heapq.heappop(self._scheduled)
+            del self._scheduled_by_id[event_id]
         return self._scheduled[0][0] if self._scheduled else None

@@ -73,7 +73,8 @@ class InMemoryEventStorage(MemorySubscriptionCalls, MemoryInspection, MemorySamp
         super().__init__()
         self._by_id: dict[bytes, int] = {}
         self._snapshots: dict[tuple[str, str], bytes] = {}
-        self._streams: dict[str, dict[str | None, list[int]]] = {}
+        self._streams: dict[str, dict[str, list[int]]] = {}
+        """The positions of each stream, by aggregate id and type ('' where the event class has none)."""
         self._processed: dict[int, str | None] = {}
         self._first_unprocessed = 1
         self._listeners: list[Callable[[Committed], None]] = []
@@ -176,9 +177,8 @@ class InMemoryEventStorage(MemorySubscriptionCalls, MemoryInspection, MemorySamp
         for position, _, record in fresh:
             version = None
             if record.aggregate_id is not None:
-                stream = self._streams.setdefault(record.aggregate_id, {}).setdefault(
-                    record.aggregate_type, []
-                )
+                streams = self._streams.setdefault(record.aggregate_id, {})
+                stream = streams.setdefault(record.aggregate_type or "", [])
                 stream.append(position)
                 version = len(stream)
             checksum = checksum_at(record.checksum, position, version, now)
@@ -189,7 +189,7 @@ class InMemoryEventStorage(MemorySubscriptionCalls, MemoryInspection, MemorySamp
             listener(batch)
 
     def _positions_of(self, aggregate_type: str | None, aggregate_id: str) -> list[int]:
-        return self._streams.get(aggregate_id, {}).get(aggregate_type, [])
+        return self._streams.get(aggregate_id, {}).get(aggregate_type or "", [])
 
     def add_listener(self, listener: Callable[[Committed], None]) -> Callable[[], None]:
         """Call ``listener`` after each append; return a function that removes it."""
@@ -217,7 +217,7 @@ class InMemoryEventStorage(MemorySubscriptionCalls, MemoryInspection, MemorySamp
         positions = sorted(
             position
             for kind, entries in self._streams.get(aggregate_id, {}).items()
-            if aggregate_type in (None, kind or "")
+            if aggregate_type in (None, kind)
             for position in entries
         )
         return await decode_all([self._rows[position - 1] for position in positions])
@@ -264,14 +264,10 @@ class InMemoryEventStorage(MemorySubscriptionCalls, MemoryInspection, MemorySamp
         """Read up to ``limit`` rows above ``after``, not decoded."""
         check_bounds(limit, after=after)
         names = None if types is None else set(types)
-        rows: list[StoredRecord] = []
-        for position in range(max(0, after), len(self._rows)):
-            row = self._rows[position]
-            if names is None or row.event_type in names:
-                rows.append(row)
-                if len(rows) == limit:
-                    return Page(tuple(rows), row.position)
-        return Page(tuple(rows), max(after, len(self._rows)))
+        left = (self._rows[index] for index in range(max(0, after), len(self._rows)))
+        rows = tuple(islice((row for row in left if names is None or row.event_type in names), limit))
+        last = rows[-1].position if rows else after
+        return Page(rows, last if len(rows) == limit else max(after, len(self._rows)))
 
     async def read_positions(self, positions: Sequence[int]) -> list[StoredRecord]:
         """Read the rows at these positions, in order; positions missing from the log are left out."""

@@ -115,6 +115,8 @@ class MemorySubscriptions:
         known = self._by_name.get(name)
         if known is None:
             known = self._by_name[name] = MemorySubscription(next(self._numbers), self._start_position(start))
+            # Dead letters of a deleted subscription of this name block no key of the new one.
+            self._letters.settle(name, len(self._rows))
         if known.held and known.epoch != epoch:
             return None
         known.held = True

@@ -86,6 +86,8 @@ def take(tx: Transaction, name: str, start: Start, owner: str, database: Path) -
         number = tx.execute(
             sql["insert_subscription"], (name, watermark, watermark, owner, lease, now, now)
         ).fetchone()[0]
+        # Dead letters of a deleted subscription of this name block no key of the new one.
+        tx.execute(sql["settle_letters"], (name,))
         return Cursor(name, number, 1, watermark, watermark, (), (), ())
     holder, leased_until = row[5], row[6]
     if holder is not None and holder != owner:

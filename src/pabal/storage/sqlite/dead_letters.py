@@ -19,7 +19,7 @@ from pabal.domain.envelope import (
 from pabal.domain.event import DomainEvent
 from pabal.errors import CorruptLogError, DeadLetterNotFoundError, DecodeError, DuplicateEventError
 from pabal.ports.arguments import LARGEST, check_bounds
-from pabal.ports.storage import DeadLetterGroup, DeadLetterRecord, PendingRetry
+from pabal.ports.storage import DeadLetterGroup, DeadLetterRecord
 from pabal.storage.sqlite.cursors import decode_failures, encode_failures
 from pabal.storage.sqlite.faults import readable
 from pabal.storage.sqlite.statements import numbered, statements
@@ -90,7 +90,7 @@ def _letter(row: Any, path: str) -> DeadLetterRecord:
 def begin_retry(
     tx: Transaction, path: str, dead_letter_id: int, payload: bytes | None, now: float
 ) -> DeadLetterRecord | None:
-    """Mark a dead letter as being retried and store the retry, so that it survives a crash.
+    """Mark a dead letter as being retried and store the retry, unless its subscription was deleted.
 
     Returns None if it is being retried already. ``payload``, if given, replaces the dead letter's own.
     """
@@ -108,11 +108,11 @@ def begin_retry(
     tx.execute(
         statements()["begin_retry"], (record.payload, record.schema_version, record.checksum, letter.id)
     )
-    retry = PendingRetry(letter.position, 0, now, letter.failures, from_dead_letter=True)
-    tx.execute(
-        statements()["put_retry"],
-        (letter.subscription, retry.position, 0, now, encode_failures(retry.failures), 1),
-    )
+    if tx.execute(statements()["subscription"], (letter.subscription,)).fetchone() is not None:
+        tx.execute(
+            statements()["put_retry"],
+            (letter.subscription, letter.position, 0, now, encode_failures(letter.failures), 1),
+        )
     return get_letter(tx, path, dead_letter_id)
 
 
@@ -131,15 +131,14 @@ def schedule(tx: Transaction, record: EventRecord, due_at: float) -> None:
     """
     sql = statements()
     stored = tx.execute(sql["stored_event"], (record.event_id,)).fetchone()
-    if stored is not None:
-        stored = EventRecord._make(stored[1:12])
-    known = stored or tx.execute(sql["scheduled_event"], (record.event_id,)).fetchone()
+    position, known = (stored[0], stored[1:12]) if stored is not None else (0, None)
+    known = known or tx.execute(sql["scheduled_event"], (record.event_id,)).fetchone()
     if known is None:
         tx.execute(sql["schedule"], (record.event_id, due_at, *record[1:]))
         return
     known = EventRecord._make(known)
     if (known.event_type, known.payload) != (record.event_type, record.payload):
-        raise DuplicateEventError(event_id=id_to_text(record.event_id), position=0)
+        raise DuplicateEventError(event_id=id_to_text(record.event_id), position=position)
 
 
 def release_due(tx: Transaction, path: str, now: float) -> float | None:

@@ -199,10 +199,8 @@ def read_page(
         if isinstance(error, sqlite3.DatabaseError) and not is_corruption(error):
             raise
         return Page(tuple(rows), rows[-1].position)
-    if len(rows) == limit:
-        return Page(tuple(rows), rows[-1].position)
     last = rows[-1].position if rows else after
-    return Page(tuple(rows), max(head, last))
+    return Page(tuple(rows), last if len(rows) == limit else max(head, last))
 
 
 def read_positions(connection: sqlite3.Connection, path: str, positions: Sequence[int]) -> list[StoredRecord]:
@@ -282,9 +280,10 @@ def _check_stream(rows: list[StoredRecord], path: str, aggregate_id: str, *, who
 
     If the rows should be ``whole``, because nothing was trimmed or left out, versions must begin with 1.
     """
-    versions: dict[str | None, int] = {}
+    versions: dict[str, int] = {}
     for row in rows:
-        before = versions.get(row.aggregate_type, 0 if whole else None)
+        kind = row.aggregate_type or ""
+        before = versions.get(kind, 0 if whole else None)
         expected = row.stream_version if before is None else before + 1
         if row.aggregate_id != aggregate_id or row.stream_version is None or row.stream_version != expected:
             raise CorruptLogError(
@@ -292,7 +291,7 @@ def _check_stream(rows: list[StoredRecord], path: str, aggregate_id: str, *, who
                 position=row.position,
                 reason=f"does not match the index of stream {aggregate_id}: restore a backup",
             )
-        versions[row.aggregate_type] = row.stream_version
+        versions[kind] = row.stream_version
 
 
 def _tail_of(
@@ -317,7 +316,9 @@ def read_unprocessed(
     positions = {position for (position,) in connection.execute(sql["exceptional_positions"])}
     for _, watermark, _, packed in cursors:
         positions.update(unpack_positions(watermark, packed))
-    rows = read_positions(connection, path, sorted(positions)[:limit])
+    # A retried dead letter does not keep its event from being trimmed.
+    first = connection.execute(sql["first"]).fetchone()[0] or 0
+    rows = read_positions(connection, path, sorted(p for p in positions if p >= first)[:limit])
     frontier = min(row[2] for row in cursors)
     seen = {row.position for row in rows}
     for row in read_page(connection, path, frontier, limit, None, LARGEST).rows:
