@@ -105,6 +105,19 @@ async def test_cancelling_a_long_query_interrupts_it(path: Path) -> None:
         assert await asyncio.gather(*(storage.check() for _ in range(4))) == [[]] * 4
 
 
+async def test_pages_are_read_while_several_long_calls_run(path: Path) -> None:
+    """A backup and a check at once would hold up every query, and deliveries to subscriptions that lag."""
+    finished = threading.Event()
+    async with SqliteEventStorage(path) as storage:
+        long = [storage._reader.run_long(lambda connection, cancelled: finished.wait(30)) for _ in range(3)]
+        calls = asyncio.gather(*long)
+        await storage.store_events(ticks(3))
+        async with asyncio.timeout(20):
+            assert await storage.head() == 3
+        finished.set()
+        assert await calls == [True] * 3
+
+
 def test_a_cancelled_backup_leaves_no_file(path: Path, tmp_path: Path, single_page_steps: None) -> None:
     """Half a copy would remain under the name of a backup."""
     SqliteEventStorage(path).close()

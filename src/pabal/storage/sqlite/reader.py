@@ -54,6 +54,8 @@ class Reader:
         self._local = threading.local()
         self._connections: list[sqlite3.Connection] = []
         self._executor = ThreadPoolExecutor(_THREADS, "pabal-reader")
+        self._long_executor = ThreadPoolExecutor(1, "pabal-long-reader")
+        """Runs what takes as long as the file is large, one after another, so that pages need not wait."""
         self._is_inherited = False
         self._unprocessed = UnprocessedCache()
 
@@ -63,11 +65,14 @@ class Reader:
 
     async def run(self, query: Callable[[sqlite3.Connection], T]) -> T:
         """Run ``query(connection)`` in a reader thread and return its result."""
+        return await self._run_in(self._executor, query)
+
+    async def _run_in(self, executor: ThreadPoolExecutor, query: Callable[[sqlite3.Connection], T]) -> T:
         if self._is_inherited:
             raise forks.refusal(str(self._path))
         loop = asyncio.get_running_loop()
         try:
-            future = loop.run_in_executor(self._executor, self._run, query)
+            future = loop.run_in_executor(executor, self._run, query)
         except RuntimeError as error:  # the executor has been shut down
             raise StorageClosedError(path=str(self._path), reason="closed") from error
         return await future
@@ -91,7 +96,7 @@ class Reader:
                 connection.set_progress_handler(None, 0)
 
         try:
-            return await self.run(interruptible)
+            return await self._run_in(self._long_executor, interruptible)
         finally:
             cancelled.set()
 
@@ -118,6 +123,7 @@ class Reader:
     def close(self) -> None:
         """Wait for running queries, then close all connections."""
         self._executor.shutdown(wait=True)
+        self._long_executor.shutdown(wait=True)
         for connection in self._connections:
             connection.close()
         self._connections.clear()
