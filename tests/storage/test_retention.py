@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from pabal import DomainEvent, InMemoryEventBus, NotRetryableError, RetryPolicy, SqliteEventStorage
-from pabal.errors import SubscriptionInUseError, UsageError
+from pabal.errors import StorageUnavailableError, SubscriptionInUseError, UsageError
 from pabal.ports.storage import Progress
 from pabal.storage.sqlite import retention
 from pabal.storage.sqlite.transaction import Transaction
@@ -262,6 +262,26 @@ async def test_trim_deletes_the_stream_index_entries_of_trimmed_events(
         assert pages == (8000,), "a trim moves fewer pages at once, and only a trim"
         await storage.trim(max_events=1)
         assert await entries_of_streams(storage) == 3  # the newest entry of each drawer
+
+
+async def test_a_trim_that_fails_leaves_the_usual_checkpoints(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every commit after it would move few pages at a time; bulk inserts would be slow until a restart."""
+    async with SqliteEventStorage(path) as storage:
+        await storage.store_events(filed(50))
+        real = retention.trim_slice
+
+        def fail(*arguments: Any, **named: Any) -> Any:
+            path.rename(path.with_name("elsewhere"))  # so that the commit fails
+            return real(*arguments, **named)
+
+        monkeypatch.setattr(retention, "trim_slice", fail)
+        with pytest.raises(StorageUnavailableError):
+            await storage.trim(max_events=5)
+        path.with_name("elsewhere").rename(path)
+        pages = await storage.transact(lambda tx: tx.execute("PRAGMA wal_autocheckpoint").fetchone())
+        assert pages == (8000,)
 
 
 async def test_the_stream_index_does_not_grow_with_repeated_trims(path: Path) -> None:

@@ -13,6 +13,7 @@ from pabal.errors import ConcurrencyError, DuplicateEventError
 from pabal.ports.storage import Committed
 from pabal.storage.sqlite.own_tables import OwnTables
 from pabal.storage.sqlite.places import read_number
+from pabal.storage.sqlite.schema import CHECKPOINT_PAGES
 from pabal.storage.sqlite.statements import COLUMNS, INSERT_SIZES, insert_events, statements
 
 Stream = tuple[str, str]
@@ -64,6 +65,7 @@ class Appender:
         self._transaction_rows: list[tuple[Stream, int, int]] = []
         self._savepoint_head = 0
         self._data_version: int | None = None
+        self._checkpoint_pages = CHECKPOINT_PAGES
         self._durability = "full"
         self._durability_written = self._durability_committed = False
         """Whether the file records our durability: written in this transaction, and committed."""
@@ -83,6 +85,13 @@ class Appender:
             self._data_version = version
             self._catch_up()
         self._head = self._savepoint_head = self.known
+        self.checkpoint_from(CHECKPOINT_PAGES)
+
+    def checkpoint_from(self, pages: int) -> None:
+        """Set at how many pages in the write-ahead log this transaction's commit checkpoints it."""
+        if pages != self._checkpoint_pages:
+            self._connection.execute(f"PRAGMA wal_autocheckpoint = {pages}")
+            self._checkpoint_pages = pages
 
     def _catch_up(self) -> None:
         one = self._connection.execute

@@ -12,7 +12,6 @@ from pabal.domain.event import DomainEvent, adopt
 from pabal.errors import UsageError
 from pabal.ports.sql import check_in_transaction
 from pabal.ports.storage import Committed
-from pabal.storage.sqlite.schema import CHECKPOINT_PAGES
 
 if TYPE_CHECKING:
     from pabal.storage.sqlite.appender import Appender
@@ -89,10 +88,7 @@ class Transaction:
 
     def checkpoint_from(self, pages: int) -> None:
         """Make this commit checkpoint the write-ahead log as soon as it holds ``pages``, fewer than usual."""
-        connection = self._open
-        connection.execute(f"PRAGMA wal_autocheckpoint = {pages}")
-        usual = f"PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES}"
-        self.after_commit.append(lambda: connection.execute(usual))
+        self._appender.checkpoint_from(pages)
 
     def end(self) -> None:
         """Refuse further use: the function has returned, so the transaction is no longer its own."""
