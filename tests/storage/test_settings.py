@@ -32,6 +32,10 @@ async def test_a_sqlite_cursor_with_unread_rows_does_not_block_publishing(tmp_pa
         'PRAGMA "query_only" = ON',
         "PRAGMA/**/main . [query_only] -- now\n(1)",
         "\ufeffPRAGMA'main'.query_only=1",
+        "PRAGMA max_page_count = 10",
+        "PRAGMA wal_autocheckpoint(0)",
+        "PRAGMA checkpoint_fullfsync = OFF",
+        "PRAGMA wal_checkpoint",
     ],
 )
 async def test_transact_rejects_a_pragma_that_changes_settings(tmp_path: Path, sql: str) -> None:
@@ -51,6 +55,8 @@ async def test_transact_rejects_a_pragma_that_changes_settings(tmp_path: Path, s
         "PRAGMA`query_only`=OFF",
         "PRAGMA query_only/**/(0)",
         "PRAGMA soft_heap_limit(1000)",
+        "PRAGMA main.wal_checkpoint",
+        "PRAGMA 'wal_checkpoint'(TRUNCATE)",
         "BEGIN",
         " SAVEPOINT s",
         "ATTACH ':memory:' AS x",

@@ -242,6 +242,8 @@ async def test_transact_rejects_an_async_function(storage: SqliteEventStorage) -
         ("CREATE TEMP TABLE Events AS SELECT * FROM main.events", "Events"),
         ("CREATE TEMP VIEW subscriptions AS SELECT 1", "subscriptions"),
         ("CREATE VIRTUAL TABLE temp.meta USING fts5(x)", "meta"),
+        ("CREATE TRIGGER thin AFTER INSERT ON events BEGIN DELETE FROM events; END", "events"),
+        ("CREATE TEMP TRIGGER thin AFTER INSERT ON main.events BEGIN DELETE FROM events; END", "events"),
     ],
 )
 async def test_transact_rejects_changes_to_pabals_own_tables(
@@ -269,7 +271,7 @@ async def test_transact_rejects_changes_to_pabals_own_tables(
 async def test_transact_allows_reading_the_log_and_changing_application_tables(
     accounts: SqliteEventStorage,
 ) -> None:
-    """Reading the log is harmless; so are columns and indexes of the same names, and temporary tables."""
+    """Reading the log is harmless, and so are columns, indexes and other databases with the same names."""
 
     def act(tx: Any) -> list[int]:
         stored = [tx.store_event(Tick("kim", 1))]
@@ -279,6 +281,9 @@ async def test_transact_allows_reading_the_log_and_changing_application_tables(
         tx.execute("UPDATE notes SET events = 'a'")
         tx.execute("CREATE TEMP TABLE chosen (n INT)")
         tx.execute("INSERT INTO temp.chosen VALUES (1)")
+        tx.execute("ATTACH ':memory:' AS other")
+        tx.execute("CREATE TABLE other.samples (n INT)")
+        tx.execute("INSERT INTO other.samples VALUES (1)")
         # The iterator over the rows may store events itself.
         names = ("lee", "park")
         tx.executemany(

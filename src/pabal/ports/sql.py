@@ -13,15 +13,19 @@ _SCHEMA = rf"""(?:(?:\w+|(?:"[^"]*")+|(?:'[^']*')+|(?:`[^`]*`)+|\[[^\]]*\]){_SPA
 _SETTINGS = (
     r"(?:query_only|locking_mode|journal_mode|synchronous|busy_timeout|auto_vacuum|user_version"
     r"|application_id|schema_version|writable_schema|ignore_check_constraints"
-    r"|hard_heap_limit|soft_heap_limit)"
+    r"|hard_heap_limit|soft_heap_limit|max_page_count|wal_autocheckpoint|journal_size_limit"
+    r"|(?:checkpoint_)?fullfsync)"
 )
 _begins = rf"(?:{_SPACE};)*+{_SPACE}"
 _not_yours = re.compile(
     _begins + r"(?:(?P<transaction>BEGIN|COMMIT|END|ROLLBACK|SAVEPOINT|RELEASE)\b"
-    rf"|PRAGMA\b{_SPACE}{_SCHEMA}[\"'`\[]?{_SETTINGS}[\"'`\]]?{_SPACE}[=(])",
+    rf"|PRAGMA\b{_SPACE}{_SCHEMA}[\"'`\[]?(?:wal_checkpoint\b|{_SETTINGS}[\"'`\]]?{_SPACE}[=(]))",
     _FLAGS,
 ).match
-"""Match statements that begin or end a transaction, or change a setting that pabal relies on."""
+"""Match statements that begin or end a transaction, change a setting that pabal relies on, or checkpoint.
+
+Before SQLite 3.51.3, a checkpoint beside the writer's can damage the file.
+"""
 _reads = re.compile(_begins + r"(?:SELECT|WITH|VALUES|EXPLAIN|PRAGMA)\b", _FLAGS).match
 
 

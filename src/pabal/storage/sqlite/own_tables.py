@@ -21,11 +21,13 @@ _TABLE_AT = {
     sqlite3.SQLITE_CREATE_TEMP_TABLE: 0,
     sqlite3.SQLITE_CREATE_TEMP_VIEW: 0,
     sqlite3.SQLITE_CREATE_VTABLE: 0,
+    sqlite3.SQLITE_CREATE_TRIGGER: 1,
+    sqlite3.SQLITE_CREATE_TEMP_TRIGGER: 1,
 }
 """Actions that change, drop or hide a table, and which argument of SQLite's authorizer callback names it.
 
 A temporary table hides one of the same name: pabal's statements would write into it, and it ends with the
-connection.
+connection. A trigger of the application would run inside pabal's statements, which are not checked.
 """
 
 
@@ -75,7 +77,7 @@ class OwnTables:
     ) -> int:
         if self._is_guarding and action in _TABLE_AT:
             table = (first, second)[_TABLE_AT[action]]
-            if table is not None and table.lower() in self._own:
+            if table is not None and table.lower() in self._own and database in ("main", "temp", None):
                 self._refused = table
                 return sqlite3.SQLITE_DENY
         return sqlite3.SQLITE_OK
