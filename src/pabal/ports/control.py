@@ -53,7 +53,8 @@ class SubscriptionAdmin(Protocol):
     async def forget_subscription(self, name: str) -> bool:
         """Remove a subscription that is no longer used, so that it holds nothing back; False if unknown.
 
-        Its dead letters stay. Raises SubscriptionInUseError while a process handles it.
+        Its dead letters stay, and block no key any more. Raises SubscriptionInUseError while a process
+        handles it.
         """
         ...
 

@@ -92,11 +92,12 @@ class StoredControls:
         Raises SubscriptionInUseError while a process holds it in any partition.
         """
         group = await self._resolve_group()
-        keys: list[str] = [group.keys.names, group.keys.controls]
+        of_group = group.keys
+        keys = [of_group.names, of_group.controls, of_group.letter_states, of_group.letter_index]
         for part in range(group.partitions):
             of = group.keys.of(part)
             keys += (of.lease, of.epochs, of.cursors, of.retries, of.queued, of.queue, of.moves, of.replays)
-            keys += (group.log.marks(part), group.log.held(part))
+            keys += (group.log.marks(part), group.log.held(part), of.blocking)
         gone = await group.link.run(script("forget"), tuple(keys), group.keys.group, name)
         if gone < 0:
             raise SubscriptionInUseError(name=name)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections import deque
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -272,6 +273,7 @@ class MemorySubscriptions:
             raise SubscriptionInUseError(name=name)
         kept = [(owner, one) for owner, one in self._recovered if owner != name]
         self._recovered = deque(kept, RECOVERIES_KEPT)
+        self._letters.settle(name, sys.maxsize)
         return self._by_name.pop(name, None) is not None
 
     def request_reopening(self, name: str) -> bool:

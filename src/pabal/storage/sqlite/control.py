@@ -118,6 +118,7 @@ def forget(tx: Transaction, database: Path, name: str) -> bool:
         "forget_queue",
         "forget_replays",
         "forget_recoveries",
+        "settle_letters",
         "end_halt",
         "end_move",
         "forget_subscription",

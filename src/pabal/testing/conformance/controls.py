@@ -171,7 +171,7 @@ async def a_held_subscription_cannot_be_reset_or_forgotten_by_others(factory: St
 
 @case()
 async def a_forgotten_subscription_starts_over(factory: StorageFactory) -> None:
-    """Remove cursor, retries, queues and replays; keep the dead letters."""
+    """Remove cursor, retries, queues and replays; keep the dead letters, which can then be retried."""
     async with opened(factory) as storage:
         await ticks(storage, 4)
         cursor = await take(storage)
@@ -179,13 +179,18 @@ async def a_forgotten_subscription_starts_over(factory: StorageFactory) -> None:
         change.parked, change.queued = (parked(1, "a"),), (("a", 3),)
         await storage.save_progress([change])
         await storage.request_replay("sub", 1, 2)
+        [letter] = await storage.list_dead_letters()
+        await storage.begin_retry(letter.id, None, 0.0)
         await storage.release_subscription("sub", cursor.epoch)
         expect_equal(await storage.forget_subscription("sub"), True, "forgetting")
         expect_equal(await storage.list_subscriptions(), [], "subscriptions that are left")
-        expect_equal(len(await storage.list_dead_letters()), 1, "dead letters that are left")
+        [letter] = expect_count(1, await storage.list_dead_letters(), "dead letters that are left")
+        expect_equal(
+            (letter.state, letter.key), ("parked", None), "state and blocked key of what was retried"
+        )
         cursor = await take(storage)
-        found = (cursor.watermark, cursor.retries, cursor.replays)
-        expect_equal(found, (0, (), ()), "the cursor of the same name, opened as a new one")
+        found = (cursor.watermark, cursor.retries, cursor.replays, cursor.blocked_keys)
+        expect_equal(found, (0, (), (), ()), "the cursor of the same name, opened as a new one")
         expect_equal(cursor.epoch, 1, "its epoch, which tells a former holder that it was forgotten")
 
 
