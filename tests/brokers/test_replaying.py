@@ -7,15 +7,18 @@ from collections import Counter
 
 import pytest
 
+from pabal.brokers.redis.group_log import GroupLog
 from pabal.brokers.redis.link import Link
 from pabal.delivery.consumer import PAUSED
 from pabal.delivery.retry import RetryPolicy
 from pabal.errors import SubscriptionInUseError, SubscriptionNotFoundError, UsageError
 from pabal.factory import open_operations
 from pabal.operations import operations_of
+from pabal.ports.storage import ParkedDelivery, PendingRetry, Progress
 from tests.brokers.events import Moved, Recorder, moves, until
 from tests.brokers.server import Server
 from tests.brokers.support import dump_namespace, fail_on_odd, make_bus, run_cli, url_of
+from tests.brokers.test_conformance import OnePartition
 from tests.brokers.test_control import SubAndOther, publish_and_drain, states_of, two_buses
 from tests.brokers.test_resetting import Gate, freeze
 
@@ -313,3 +316,43 @@ async def test_a_forgotten_subscription_is_removed_and_no_longer_holds_back_trim
     await link.close()
     assert len(set(numbers)) == len(numbers) == 3
     assert not [key for key in left if key.endswith((b":moves", b":replays", b":retries", b":queued"))]
+
+
+async def count_kept(storage: OnePartition, name: str) -> dict[str, int]:
+    """Return how many fields or members each key of a partition has for a subscription."""
+    keys, call = storage._keys, storage.log.link.call
+    hashes = ("epochs", "cursors", "retries", "queued", "moves", "replays", "blocking")
+    found = {key: await call("HKEYS", getattr(keys, key)) for key in hashes}
+    sets = {"queue": keys.queue, "marks": storage.log.keys.marks(0), "held": storage.log.keys.held(0)}
+    found |= {key: await call("ZRANGE", at, 0, -1) for key, at in sets.items()}
+    own = {f"{name}\0".encode(), f"g\0{name}\0".encode()}
+    counts = {
+        key: sum(f"{one.decode()}\0".encode().startswith(tuple(own)) for one in of)
+        for key, of in found.items()
+    }
+    return {key: count for key, count in counts.items() if count}
+
+
+async def test_a_forgotten_subscription_leaves_nothing_in_its_partitions(
+    shared_server: Server, namespace: str
+) -> None:
+    """What is left of its queues, replays and resets would hold the log, or block keys of the next one."""
+    storage = OnePartition(shared_server.url, namespace)
+    await storage.append_events(moves(1, 6))
+    for name in ("sub", "subs"):
+        cursor = await storage.open_subscription(name, "beginning")
+        assert cursor is not None
+        parked = ParkedDelivery(1, "no", (), 0.0, None, None, "a", True)
+        change = Progress(name, cursor.epoch, 3, 3, retries=(PendingRetry(4, 1, 5.0),), parked=(parked,))
+        change.queued = (("a", 2), ("a", 3))
+        await storage.save_progress([change])
+        await GroupLog(storage.log, storage._group_keys).reset_subscription(name, "beginning")
+        await storage.request_replay(name, 1, 2)
+        await storage.release_subscription(name, cursor.epoch)
+    kept = await count_kept(storage, "sub")
+    assert kept == {**dict.fromkeys(kept, 1), "queued": 2, "queue": 2, "held": 4}
+    assert len(kept) == 10
+    assert await storage.forget_subscription("sub")
+    assert await count_kept(storage, "sub") == {}
+    assert await count_kept(storage, "subs") == kept
+    await storage.aclose()
