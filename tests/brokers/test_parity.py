@@ -12,6 +12,7 @@ from pabal.brokers.redis.partition import PartitionStorage
 from pabal.delivery import redelivery
 from pabal.delivery.failure import Failures
 from pabal.errors import BusNotRunningError
+from pabal.ports.telemetry import AttemptFailed
 from tests.brokers.events import Moved, moves, until
 from tests.brokers.server import Server
 from tests.brokers.support import make_bus
@@ -196,3 +197,24 @@ async def test_discarding_dead_letters_makes_room_for_new_ones(
             await until(lambda: bus._group_engine.engines()[0].parked == 0)
         assert bus.get_statistics()["subscriptions"]["sub"]["state"] == "active"
         assert bus.health().status == "ok"
+
+
+async def test_the_same_seed_gives_the_same_delays_before_retries(
+    shared_server: Server, namespace: str
+) -> None:
+    """A failure that depends on the timing of retries could not be repeated."""
+
+    async def fail(event: Moved) -> None:
+        raise ValueError("no")
+
+    async def delays(seed: int, where: str) -> list[float | None]:
+        found: list[float | None] = []
+        bus = make_bus(shared_server, where, fail, partitions=1, seed=seed)
+        bus.listen(lambda report: found.append(report.delay) if isinstance(report, AttemptFailed) else None)
+        async with bus:
+            await bus.publish(Moved("a", 1))
+            await bus.drain(timeout=30)
+        return found
+
+    first, again, other = [await delays(seed, f"{namespace}-{run}") for run, seed in enumerate((7, 7, 8))]
+    assert first == again != other

@@ -297,12 +297,15 @@ async def test_a_forgotten_subscription_is_removed_and_no_longer_holds_back_trim
     bus.subscribe(Moved, both.other, name="other")
     async with bus:
         assert [record.name for record in await bus.subscriptions.list()] == ["other", "sub"]
+        coordinator = bus._coordinator
+        assert coordinator is not None
+        assert coordinator.controls.paused == {"sub"}
         assert await bus.subscriptions.forget("sub")
         assert not await bus.subscriptions.forget("sub")
+        await until(lambda: not coordinator.controls.paused)
         assert [record.name for record in await bus.subscriptions.list()] == ["other"]
         left = await dump_namespace(shared_server, namespace)
-        assert bus._coordinator is not None
-        await bus._coordinator.trim()
+        await coordinator.trim()
         lengths = [await bus._log.link.call("XLEN", bus._log.keys.log(part)) for part in range(8)]
         assert lengths == [0] * 8
         bus.subscribe(Moved, recorder, name="sub", start="beginning")
