@@ -8,6 +8,9 @@ from typing import Any
 import pytest
 
 from pabal import NotRetryableError
+from pabal.brokers.redis import RedisEventBus
+from pabal.brokers.redis.cursors import SavedLetter
+from pabal.brokers.redis.dead_letters import GroupDeadLetters
 from pabal.brokers.redis.pages import Pages
 from pabal.brokers.redis.reports import EventsLost
 from pabal.brokers.redis.subscription_reading import read_subscriptions
@@ -96,3 +99,28 @@ async def test_a_dead_letter_that_fails_again_is_not_reported_as_a_lost_event(
         assert [len(letter.attempts) for letter in letters] == [2, 2, 2]
         assert sorted(letter.event.number for letter in letters) == [0, 1, 2]
     assert not [report for report in reports if isinstance(report, EventsLost)]
+
+
+async def test_a_start_asks_once_about_each_dead_letter_that_blocks_a_key(
+    shared_server: Server, namespace: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each partition would ask about those of all others, so a start with thousands would take many seconds."""
+    asked: list[int] = []
+    ask_behind = GroupDeadLetters._ask_behind
+
+    def counting_ask_behind(letters: GroupDeadLetters, number: int, letter: SavedLetter) -> Any:
+        asked.append(number)
+        return ask_behind(letters, number, letter)
+
+    def bus() -> RedisEventBus:
+        one = make_bus(shared_server, namespace)
+        one.subscribe(Moved, fail, name="sub", on_exhausted="park_key")
+        return one
+
+    async with bus() as first:
+        await first.publish_batch(moves(40, 40))
+        await first.drain(timeout=30)
+    monkeypatch.setattr(GroupDeadLetters, "_ask_behind", counting_ask_behind)
+    async with bus() as again:
+        assert again.get_statistics()["subscriptions"]["sub"]["blocked_keys"] == 40
+    assert sorted(asked) == list(range(1, 41))

@@ -71,13 +71,10 @@ class GroupDeadLetters:
                 break
             bound = ids[-1].decode()
             numbers = [int(one) for one in ids[::2] if one.isdigit()]  # pabal assigns no other ids
-            for letter, record in await self._load(numbers):
+            for _, record in await self._load(numbers, subscription):
                 assert record.record is not None
-                if (
-                    self._partition in (None, letter.partition)
-                    and subscription in (None, record.subscription)
-                    and event_type in (None, record.record.event_type)
-                    and (error_type is None or record.error_type == error_type)
+                if event_type in (None, record.record.event_type) and (
+                    error_type is None or record.error_type == error_type
                 ):
                     found.append(record)
         return found[:limit]
@@ -98,15 +95,17 @@ class GroupDeadLetters:
     async def find(self, dead_letter_id: int) -> tuple[int, DeadLetterRecord]:
         """Return a dead letter's partition and the dead letter. Raises DeadLetterNotFoundError."""
         for letter, record in await self._load([dead_letter_id]):
-            if self._partition in (None, letter.partition):
-                return letter.partition, record
+            return letter.partition, record
         raise DeadLetterNotFoundError(dead_letter_id=dead_letter_id)
 
     async def count(self) -> int:
         """Return the number of the group's dead letters, in all partitions."""
         return int(await self._log.link.call("ZCARD", self._keys.letter_ids))
 
-    async def _load(self, ids: Sequence[int]) -> list[tuple[SavedLetter, DeadLetterRecord]]:
+    async def _load(
+        self, ids: Sequence[int], subscription: str | None = None
+    ) -> list[tuple[SavedLetter, DeadLetterRecord]]:
+        """Return the dead letters with these ids, of this partition and of ``subscription`` if given."""
         if not ids:
             return []
         call = self._log.link.call
@@ -118,6 +117,12 @@ class GroupDeadLetters:
             (number, decode_letter(body) or await self._as_indexed(number), row, state)
             for number, body, row, state in zip(ids, bodies, rows, states, strict=True)
             if body is not None and row is not None
+        ]
+        # Not later: each partition loads the dead letters of all others when it is taken.
+        found = [
+            one
+            for one in found
+            if self._partition in (None, one[1].partition) and subscription in (None, one[1].subscription)
         ]
         # Ask about all at once: thousands of blocking dead letters would take thousands of round trips.
         asked = [self._ask_behind(number, letter) for number, letter, _, _ in found]
