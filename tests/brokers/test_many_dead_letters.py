@@ -104,7 +104,7 @@ async def test_a_dead_letter_that_fails_again_is_not_reported_as_a_lost_event(
 async def test_a_start_asks_once_about_each_dead_letter_that_blocks_a_key(
     shared_server: Server, namespace: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Each partition would ask about those of all others, so a start with thousands would take many seconds."""
+    """Each partition would ask about those of all others, and a start with thousands would take long."""
     asked: list[int] = []
     ask_behind = GroupDeadLetters._ask_behind
 

@@ -336,6 +336,35 @@ async def count_kept(storage: OnePartition, name: str) -> dict[str, int]:
     return {key: count for key, count in counts.items() if count}
 
 
+async def leave_unfinished(storage: OnePartition, name: str) -> None:
+    """Leave a retry, a dead letter and its queue, and a replay to a subscription that nobody holds."""
+    cursor = await storage.open_subscription(name, "beginning")
+    assert cursor is not None
+    parked = ParkedDelivery(1, "no", (), 0.0, None, None, "a", True)
+    change = Progress(name, cursor.epoch, 3, 3, retries=(PendingRetry(4, 1, 5.0),), parked=(parked,))
+    change.queued = (("a", 2), ("a", 3))
+    await storage.save_progress([change])
+    await storage.request_replay(name, 1, 2)
+    await storage.release_subscription(name, cursor.epoch)
+
+
+@pytest.mark.parametrize("by_request", [True, False])
+async def test_a_reset_leaves_nothing_unfinished_in_a_partition(
+    shared_server: Server, namespace: str, by_request: bool
+) -> None:
+    """What is left of queues, replays and the request itself would hold the log for ever."""
+    storage = OnePartition(shared_server.url, namespace)
+    await storage.append_events(moves(1, 6))
+    for name in ("sub", "subs"):
+        await leave_unfinished(storage, name)
+    kept = await count_kept(storage, "subs")
+    log = GroupLog(storage.log, storage._group_keys) if by_request else storage
+    await log.reset_subscription("sub", "beginning")
+    assert await count_kept(storage, "sub") == {"epochs": 1, "cursors": 1, "marks": 1}
+    assert await count_kept(storage, "subs") == kept
+    await storage.aclose()
+
+
 async def test_a_forgotten_subscription_leaves_nothing_in_its_partitions(
     shared_server: Server, namespace: str
 ) -> None:
@@ -343,15 +372,9 @@ async def test_a_forgotten_subscription_leaves_nothing_in_its_partitions(
     storage = OnePartition(shared_server.url, namespace)
     await storage.append_events(moves(1, 6))
     for name in ("sub", "subs"):
-        cursor = await storage.open_subscription(name, "beginning")
-        assert cursor is not None
-        parked = ParkedDelivery(1, "no", (), 0.0, None, None, "a", True)
-        change = Progress(name, cursor.epoch, 3, 3, retries=(PendingRetry(4, 1, 5.0),), parked=(parked,))
-        change.queued = (("a", 2), ("a", 3))
-        await storage.save_progress([change])
-        await GroupLog(storage.log, storage._group_keys).reset_subscription(name, "beginning")
-        await storage.request_replay(name, 1, 2)
-        await storage.release_subscription(name, cursor.epoch)
+        await leave_unfinished(storage, name)
+        await storage.log.link.call("HSET", storage._keys.moves, name, "0")
+        await storage.log.link.call("ZADD", storage.log.keys.held(0), 1, f"g\0{name}\0moved")
     kept = await count_kept(storage, "sub")
     assert kept == {**dict.fromkeys(kept, 1), "queued": 2, "queue": 2, "held": 4}
     assert len(kept) == 10
