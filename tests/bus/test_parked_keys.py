@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from pabal import InMemoryEventBus, InMemoryEventStorage, NotRetryableError, SqliteEventStorage
-from tests.bus.samples import Jumped, Moved
+from tests.bus.samples import Jumped, Moved, NoteTaken
 from tests.bus.support import ONE_ATTEMPT, Backend, Recorder, by_piece, statistics_of
 
 STORAGES: dict[str, Callable[[Path], Any]] = {
@@ -105,6 +105,33 @@ async def test_a_dead_letter_edited_to_a_parked_key_does_not_release_its_queue(
     await bus.publish(Moved("B", 4))
     await bus.drain(60)
     assert by_piece(handled)["B"] == [9, 1, 2, 3, 4]
+
+
+async def test_an_event_without_a_key_that_waited_for_a_lower_number_is_parked_alone(
+    backend: Backend,
+) -> None:
+    """Its dead letter would name a key that no event has, and health tell of events queued behind it."""
+    bus = await backend.start_bus()
+    handled: Recorder[int] = Recorder()
+    others_went_ahead = asyncio.Event()
+
+    async def hold(event: NoteTaken) -> None:
+        await others_went_ahead.wait()
+
+    async def handle(event: NoteTaken) -> None:
+        if event.n == 1:
+            raise NotRetryableError("no 1")
+        handled.add(event.n)
+
+    bus.subscribe(NoteTaken, hold, name="first", where=lambda event: event.n == 1)
+    bus.subscribe(NoteTaken, handle, name="second", priority=2, on_exhausted="park_key")
+    await bus.publish_batch([NoteTaken(1), NoteTaken(2)])
+    await handled.reach(1)
+    others_went_ahead.set()
+    await bus.drain(60)
+    [letter] = await bus.dead_letters.list()
+    assert (letter.payload["n"], letter.key, letter.queued) == (1, None, 0)
+    assert statistics_of(bus, "second")["blocked_keys"] == 0
 
 
 async def test_queued_events_that_are_no_longer_subscribed_to_are_skipped(

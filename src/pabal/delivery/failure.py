@@ -11,7 +11,7 @@ from pabal.delivery.consumer import Consumer
 from pabal.delivery.lane import Item, Lane
 from pabal.delivery.redelivery import NO_ROOM
 from pabal.delivery.retry import GiveUp, RetryAfter, decide_retry
-from pabal.delivery.subscription import key_text
+from pabal.delivery.subscription import UNORDERED, key_text
 from pabal.delivery.tracebacks import message_of, storable, traceback_text
 from pabal.domain.counting import counted
 from pabal.domain.envelope import StoredRecord
@@ -223,7 +223,7 @@ class Failures:
         failures = earlier.failures if earlier else ()
         if failure is not None:
             failures = with_failure(failures, failure)
-        blocks = subscription.on_exhausted == "park_key" and not lane.shared
+        blocks = subscription.on_exhausted == "park_key" and lane.key is not UNORDERED
         key = key_text(lane.key) if blocks else None
         parked = ParkedDelivery(position, reason, failures, engine.clock.time(), None, event, key, blocks)
         self._park(consumer, parked, event.event_id, _type_of(event))
