@@ -134,6 +134,33 @@ async def test_an_event_without_a_key_that_waited_for_a_lower_number_is_parked_a
     assert statistics_of(bus, "second")["blocked_keys"] == 0
 
 
+async def test_a_dead_letter_retried_behind_one_that_blocks_their_key_again_is_delivered(
+    backend: Backend,
+) -> None:
+    """Promise 27. It would stay in the state "retrying" until the next start, and could not be retried."""
+    bus = await backend.start_bus()
+    handled: Recorder[int] = Recorder()
+    refused = {1, 2}
+
+    async def handle(event: Moved) -> None:
+        if event.n in refused:
+            raise NotRetryableError("no")
+        handled.add(event.n)
+
+    before = bus.subscribe(Moved, handle, name="sub", on_exhausted="park")
+    await bus.publish_batch([Moved("A", 1), Moved("A", 2)])
+    await bus.drain(60)
+    bus.unsubscribe(before)
+    bus.subscribe(Moved, handle, name="sub", on_exhausted="park_key")
+    refused.remove(2)
+    await bus.drain(60)  # it is open now
+    assert await bus.dead_letters.retry("all") == 2
+    await bus.drain(60)
+    assert list(handled) == [2]
+    [letter] = await bus.dead_letters.list()
+    assert (letter.payload["n"], letter.state, letter.queued) == (1, "parked", 0)
+
+
 async def test_queued_events_that_are_no_longer_subscribed_to_are_skipped(
     backend: Backend,
 ) -> None:

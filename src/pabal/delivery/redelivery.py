@@ -144,7 +144,12 @@ class Redelivery:
         lane.state = IDLE
         self._engine.pending -= len(items)
         for item in items:
-            self._to_queue(consumer, key, item)
+            failing = consumer.failing.get(item[0])
+            if failing is not None and failing.from_dead_letter:
+                # It has no place in the queue, and no need of one: it has lost its place in the order.
+                self._engine.enter(consumer, consumer.shared, *item)
+            else:
+                self._to_queue(consumer, key, item)
         if lane.spilled is not None:
             spilled, lane.spilled = lane.spilled, None
             consumer.spilled -= len(spilled)
