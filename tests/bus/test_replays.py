@@ -8,6 +8,7 @@ import pytest
 
 from pabal import NotRetryableError, RetryPolicy
 from pabal.errors import InsideHandlerError, UsageError
+from pabal.testing import VirtualClock
 from tests.bus.samples import Moved, NoteTaken
 from tests.bus.support import Backend, GatedHandler, Recorder, by_piece, numbers, publish_moves
 
@@ -197,3 +198,34 @@ async def test_retrying_its_own_dead_letters_inside_a_replay_handler_raises(stor
     await bus.subscriptions.replay("own")
     await bus.drain(60)
     assert list(answers) == ["1", "retry a dead letter of a subscription that is being replayed"]
+
+
+async def test_a_replay_leaves_out_what_was_queued_behind_a_dead_letter(
+    stored: Backend, clock: VirtualClock
+) -> None:
+    """An event would be handled twice, and one that waits for its next attempt would not wait."""
+    bus = await stored.start_bus(clock=clock)
+    attempts: Recorder[int] = Recorder()
+    handled: Recorder[int] = Recorder()
+
+    async def handle(event: Moved) -> None:
+        attempts.add(event.n)
+        if event.n == 1 and len(attempts) == 1:
+            raise NotRetryableError("not yet")
+        if event.n == 2 and list(attempts).count(2) == 1:
+            raise ValueError("once")
+        handled.add(event.n)
+
+    retry = RetryPolicy(base_delay=60, max_delay=60, jitter=0)
+    bus.subscribe(Moved, handle, name="sub", on_exhausted="park_key", retry=retry)
+    await publish_moves(bus, range(1, 4), "A")
+    await bus.drain(20)
+    assert await bus.dead_letters.retry("all") == 1
+    await bus.drain(20, retries=False)
+    assert list(attempts) == [1, 1, 2]
+    await bus.subscriptions.replay("sub", 2, 3)
+    await bus.drain(20, retries=False)
+    assert list(attempts) == [1, 1, 2]
+    await clock.advance(60)
+    await bus.drain(20)
+    assert list(handled) == [1, 2, 3]

@@ -268,7 +268,7 @@ class SubscriptionStore(DeadLetterStore, Protocol):
         ...
 
     async def parked_positions(self, name: str, after: int, upto: int) -> list[int]:
-        """Return the positions in (after, upto] for which this subscription has a dead letter."""
+        """Return the positions in (after, upto] of its dead letters, and of what queues behind them."""
         ...
 
     async def queued_positions(self, name: str, key: str, limit: int) -> list[int]:

@@ -98,10 +98,15 @@ class ControlledPartition(PartitionLog, StoredControls):
         return Replay(number, name, first, last, first - 1)
 
     async def parked_positions(self, name: str, after: int, upto: int) -> list[int]:
-        """Return the positions in (after, upto] at which this subscription has a dead letter."""
-        prefix = f"{self.partition}\0{field(name, '')}".encode()
-        fields = await self.log.link.call("HKEYS", self._group_keys.letter_index)
-        found = [int(at[len(prefix) :]) for at in fields if at.startswith(prefix)]
+        """Return the positions in (after, upto] of its dead letters, and of what queues behind them."""
+        own = field(name, "").encode()
+        found: set[int] = set()
+        for key, prefix in (
+            (self._group_keys.letter_index, b"%d\0%s" % (self.partition, own)),
+            (self._keys.queued, own),
+        ):
+            fields = await self.log.link.call("HKEYS", key)
+            found.update(int(at[len(prefix) :]) for at in fields if at.startswith(prefix))
         return sorted(position for position in found if after < position <= upto)
 
     async def _without_cancelled_replays(self, cursor: Cursor) -> Cursor:

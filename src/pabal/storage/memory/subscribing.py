@@ -77,9 +77,10 @@ class MemorySubscriptionCalls:
         return self._subscriptions.queue_of(name, key)[:limit]
 
     async def parked_positions(self, name: str, after: int, upto: int) -> list[int]:
-        """Return the positions in (after, upto] at which this subscription has a dead letter."""
+        """Return the positions in (after, upto] of its dead letters, and of what queues behind them."""
         check_bounds(after=after, upto=upto)
-        return [p for p in self._letters.positions_of(name) if after < p <= upto]
+        parked = {*self._letters.positions_of(name), *self._subscriptions.queued_positions_of(name)}
+        return sorted(p for p in parked if after < p <= upto)
 
     # -- control --------------------------------------------------------------------------------------
 

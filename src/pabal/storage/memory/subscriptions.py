@@ -101,6 +101,11 @@ class MemorySubscriptions:
         known = self._by_name.get(name)
         return [] if known is None else sorted(known.queued.get(key, ()))
 
+    def queued_positions_of(self, name: str) -> list[int]:
+        """Return the positions that queue behind any parked key; none for an unknown name."""
+        known = self._by_name.get(name)
+        return [] if known is None else list(known.key_of)
+
     def add_retry(self, name: str, retry: PendingRetry) -> None:
         """Store the retry of a dead letter, unless the subscription was deleted."""
         if name in self._by_name:

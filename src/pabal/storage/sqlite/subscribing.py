@@ -21,7 +21,7 @@ from pabal.ports.storage import (
 )
 from pabal.storage.sqlite import control, cursors, dead_letters
 from pabal.storage.sqlite.file import DatabaseFile
-from pabal.storage.sqlite.statements import statements
+from pabal.storage.sqlite.statements import numbered, statements
 from pabal.storage.sqlite.transaction import Transaction
 
 T = TypeVar("T")
@@ -73,10 +73,12 @@ class SubscriptionCalls(DatabaseFile):
         return [one for one in records if one.owner is None and now - one.updated_at > idle]
 
     async def parked_positions(self, name: str, after: int, upto: int) -> list[int]:
-        """Return the positions in (after, upto] at which this subscription has a dead letter."""
+        """Return the positions in (after, upto] of its dead letters, and of what queues behind them."""
         check_bounds(after=after, upto=upto)
         sql = statements()["parked_within"]
-        return await self._reader.run(lambda c: [row[0] for row in c.execute(sql, (name, after, upto))])
+        return await self._reader.run(
+            lambda c: [row[0] for row in c.execute(sql, numbered(name, after, upto))]
+        )
 
     # -- control --------------------------------------------------------------------------------------
 

@@ -238,15 +238,16 @@ async def an_empty_replay_range_is_rejected(factory: StorageFactory) -> None:
 
 @case()
 async def positions_of_dead_letters_are_returned_within_a_range(factory: StorageFactory) -> None:
-    """Return a subscription's positions above one position and up to another."""
+    """Return those above one position and up to another, and those of what queues behind them."""
     async with opened(factory) as storage:
         await ticks(storage, 6)
         for name in ("sub", "other"):
             cursor = await take(storage, name)
             change = Progress(name, cursor.epoch, 6, 6)
             change.parked = tuple(parked(p) for p in ((1, 3, 5) if name == "sub" else (2,)))
+            change.queued = (("k", 4), ("k", 6)) if name == "sub" else ()
             await storage.save_progress([change])
-        expect_equal(await storage.parked_positions("sub", 1, 5), [3, 5], "parked in (1, 5]")
+        expect_equal(await storage.parked_positions("sub", 1, 5), [3, 4, 5], "parked in (1, 5]")
         expect_equal(await storage.parked_positions("other", 0, 1), [], "parked in (0, 1] of another")
 
 

@@ -63,7 +63,9 @@ DELETE FROM replays WHERE subscription = ? AND watermark >= last_position
 DELETE FROM replays WHERE subscription = ?
 
 -- name: parked_within
-SELECT position FROM dead_letters WHERE subscription = ? AND position > ? AND position <= ?
+SELECT position FROM dead_letters WHERE subscription = ?1 AND position > ?2 AND position <= ?3
+UNION SELECT position FROM queued WHERE subscription = ?1 AND position > ?2 AND position <= ?3
+ORDER BY position
 
 -- name: subscription
 SELECT number, name, watermark, frontier, unfinished, owner, lease_until, epoch, paused, reopenings
