@@ -271,6 +271,21 @@ async def test_a_reset_drops_dead_letters_it_redelivers_and_unblocks_the_keys_of
         assert [letter.id for letter in await bus.dead_letters.list()] == [1, 3]
 
 
+async def test_nothing_queues_behind_a_dead_letter_that_a_reset_has_unblocked(
+    shared_server: Server, namespace: str
+) -> None:
+    """It would be shown with events that wait for another dead letter of its key."""
+    bus = make_bus(shared_server, namespace, partitions=1)
+    bus.subscribe(Moved, fail_on_odd, name="sub", retry=RetryPolicy(max_attempts=1), on_exhausted="park_key")
+    async with bus:
+        await bus.publish_batch([Moved("a", 1), Moved("a", 3), Moved("a", 5)])
+        await bus.drain(timeout=30)
+        assert await bus.subscriptions.reset("sub", 1) == 1
+        await bus.drain(timeout=30)
+        letters = [(one.payload["number"], one.key, one.queued) for one in await bus.dead_letters.list()]
+        assert letters == [(1, None, 0), (3, "thing/a", 1)]
+
+
 async def test_a_stale_owner_does_not_block_or_undo_a_reset(shared_server: Server, namespace: str) -> None:
     """A suspended process that resumes would move the subscription back to where it was."""
     recorder = Recorder()

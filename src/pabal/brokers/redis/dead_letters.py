@@ -131,8 +131,8 @@ class GroupDeadLetters:
             queued = 0
             if behind is not None:
                 blocks, queued = await behind[0], int(await behind[1])
-                if not blocks:
-                    letter = msgspec.structs.replace(letter, key=None)  # a reset has ended the blocking
+                if not blocks:  # a reset has ended the blocking; others of the key may block it now
+                    letter, queued = msgspec.structs.replace(letter, key=None), 0
             loaded.append((letter, shown_letter(number, letter, row, state, queued)))
         return loaded
 
