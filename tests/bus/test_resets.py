@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from pabal import InMemoryEventBus
+from pabal import InMemoryEventBus, NotRetryableError
 from pabal.errors import InsideHandlerError, SubscriptionInUseError
 from tests.bus.samples import Moved
 from tests.bus.support import Backend, GatedHandler, Recorder, by_piece, numbers, publish_moves
@@ -75,3 +75,23 @@ async def test_a_subscription_held_by_another_bus_cannot_be_reset(stored: Backen
     with pytest.raises(SubscriptionInUseError, match="held"):
         await other.subscriptions.reset("held", "beginning")
     await other.stop()
+
+
+async def test_dead_letters_dropped_by_the_reset_of_an_unused_name_are_no_longer_counted(
+    stored: Backend,
+) -> None:
+    """Health would ask for a look at dead letters that do not exist."""
+    bus = await stored.start_bus()
+
+    async def fail(event: Moved) -> None:
+        raise NotRetryableError("no")
+
+    former = bus.subscribe(Moved, fail, name="former")
+    await publish_moves(bus, range(3))
+    await bus.drain(60)
+    bus.unsubscribe(former)
+    await bus.drain(60)
+    await bus.subscriptions.reset("former", "beginning")
+    await bus.drain(60)
+    assert await bus.dead_letters.list() == []
+    assert bus.get_statistics()["failed_events_count"] == 0

@@ -91,7 +91,9 @@ class Subscriptions:
         storage = self._storage("reset a subscription")
         consumer = self._engine.consumers.get(name)
         if consumer is None or self._engine.feed is None:
-            return await storage.reset_subscription(name, to)
+            position = await storage.reset_subscription(name, to)
+            self._engine.tally.recount()  # it may have dropped dead letters
+            return position
         return await self._engine.feed.controls.reset(consumer, to)
 
     async def replay(self, name: str, first: int = 1, last: int | None = None) -> Replay:
