@@ -62,6 +62,24 @@ async def test_a_second_retry_does_nothing_while_the_first_is_running(backend: B
     assert numbers(handler.handled) == [1]
 
 
+async def test_a_dead_letter_retried_while_its_subscription_is_resumed_is_delivered(stored: Backend) -> None:
+    """Promise 27. In an unlucky moment it would be marked as being retried, and nothing would retry it."""
+    bus, handler = await start_failing_bus(stored)
+    for turns in range(30):
+        handler.accepts = False
+        await bus.publish(Moved("rook", turns))
+        await bus.drain(60)
+        [letter] = await bus.dead_letters.list()
+        handler.accepts = True
+        await bus.subscriptions.pause(letter.subscription)
+        resuming = asyncio.ensure_future(bus.subscriptions.resume(letter.subscription))
+        await spin_loop(turns)
+        await bus.dead_letters.retry(letter.id)
+        await resuming
+        await bus.drain(60)
+        assert await bus.dead_letters.list() == [], turns
+
+
 async def test_concurrent_retries_of_one_dead_letter_start_one_delivery(backend: Backend) -> None:
     """Concurrent calls would start several retries, and the event would be handled more than once."""
     bus, handler = await start_failing_bus(backend)

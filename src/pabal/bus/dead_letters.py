@@ -11,6 +11,7 @@ import msgspec
 
 from pabal.delivery.consumer import Consumer
 from pabal.delivery.engine import Engine
+from pabal.delivery.watermark import WatermarkTracker
 from pabal.domain.envelope import decode_event
 from pabal.domain.event import body_of, kind_of
 from pabal.domain.registry import registry
@@ -180,12 +181,19 @@ class DeadLetters:
 
         Must not be cancelled: one that was marked but not delivered would wait for the next start.
         """
-        trackers = [consumer.tracker for consumer in consumers.values()]
         now = self._engine.clock.time()
-        marks = (self._store.begin_retry(number, payload, now) for number in consumers)
+        trackers: dict[int, WatermarkTracker | None] = {}
+
+        async def mark(number: int, consumer: Consumer) -> DeadLetterRecord | None:
+            # An opening under way may not find the mark; one that begins from here on finds it.
+            await self._engine.background.wait_until(lambda: not consumer.is_opening)
+            trackers[number] = consumer.tracker
+            return await self._store.begin_retry(number, payload, now)
+
+        marks = (mark(number, consumer) for number, consumer in consumers.items())
         outcomes: Sequence[object] = await asyncio.gather(*marks, return_exceptions=True)
-        for consumer, tracker, outcome in zip(consumers.values(), trackers, outcomes, strict=True):
-            if isinstance(outcome, DeadLetterRecord) and consumer.is_open(tracker):
+        for (number, consumer), outcome in zip(consumers.items(), outcomes, strict=True):
+            if isinstance(outcome, DeadLetterRecord) and consumer.is_open(trackers[number]):
                 self._engine.redelivery.redeliver(consumer, outcome)
         return outcomes
 
