@@ -235,5 +235,8 @@ async def test_the_error_for_an_unprovided_unit_of_work_points_to_idempotency() 
         async def add(command: Add, work: UnitOfWork) -> int:
             return 0
 
-        with pytest.raises(DependencyError, match=r"commands.use\(Idempotency\(bus\)\) provides one"):
+        with pytest.raises(
+            DependencyError, match=r"commands.use\(Idempotency\(bus\)\) provides one"
+        ) as caught:
             await commands.execute(Add(1, 2))
+        assert str(caught.value).count("Idempotency") == 1

@@ -36,6 +36,31 @@ class Bulky(Projection):
         tx.execute("INSERT INTO {bulky} VALUES (?, ?)", (event.number, "x" * event.number))
 
 
+async def test_a_stopped_projection_no_longer_listens_to_its_storage(
+    storage: SqliteEventStorage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each start would add a listener for as long as the storage is open, and keep its event loop alive."""
+    listening: list[str] = []
+
+    def count(name: str) -> None:
+        add = getattr(storage, name)
+
+        def counted(listener: Any) -> Any:
+            listening.append(name)
+            end = add(listener)
+            return lambda: (listening.remove(name), end())
+
+        monkeypatch.setattr(storage, name, counted)
+
+    count("add_listener")
+    count("listen_to_others")
+    projection = Bulky(storage)
+    for _ in range(2):
+        async with projection:
+            assert listening == ["add_listener", "listen_to_others"]
+        assert listening == []
+
+
 async def _limit(storage: SqliteEventStorage, pages: int) -> None:
     """Make SQLite report a full disk after a few more pages."""
 

@@ -89,6 +89,7 @@ async def test_a_build_on_a_log_that_grows_with_every_batch_ends(
         await balances.rebuild(progress=lambda *at: steps.append(at))
     monkeypatch.undo()
     assert first == 4, "three batches of the log, and what was appended meanwhile"
+    assert all(position == head for position, head in (steps[first - 1], steps[-1]))
     await balances.reached(await deposit(bus, 1), timeout=30)
     await balances.stop()
     assert await entries(balances) == await bus.storage.head()  # type: ignore[union-attr]

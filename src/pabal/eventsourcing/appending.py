@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable
 from typing import Any
 
 from pabal.delivery.context import current_event, with_cause
 from pabal.domain.aggregate import Aggregate
-from pabal.domain.envelope import Receipt
 from pabal.errors import ConcurrencyError, CorruptLogError, UsageError
 from pabal.ports.storage import AggregateStorage, StreamAppend
 
@@ -53,11 +51,6 @@ def merge(changes: list[Change]) -> list[StreamAppend]:
     return [StreamAppend(first.aggregate_type, first.aggregate_id, first.expected_version, events)]
 
 
-def submit(storage: AggregateStorage, requests: list[StreamAppend]) -> Awaitable[list[int]]:
-    """Append all requests to the log at once."""
-    return storage.append_streams(requests)
-
-
 async def refuse_trimmed(storage: AggregateStorage, conflict: ConcurrencyError) -> None:
     """Raise CorruptLogError if the conflict is with an aggregate whose whole history was trimmed.
 
@@ -74,8 +67,3 @@ async def refuse_trimmed(storage: AggregateStorage, conflict: ConcurrencyError) 
             reason=f"all {conflict.actual_version} events of {kind}/{identity} were trimmed, so it can "
             "be neither loaded nor created again",
         ) from conflict
-
-
-def receipt_of(changes: list[Change], positions: list[int]) -> Receipt:
-    """Return the receipt of the newest event."""
-    return Receipt(changes[-1].last_event_id, positions[-1])

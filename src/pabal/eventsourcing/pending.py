@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 
 from pabal.domain.envelope import encode_event
 from pabal.errors import DuplicateEventError, InvalidEventError, PabalError, StorageClosedError
-from pabal.eventsourcing.appending import Change, merge, submit
+from pabal.eventsourcing.appending import Change, merge
 from pabal.ports.storage import AggregateStorage
 
 
@@ -73,7 +73,7 @@ class PendingChanges:
             return
         self._in_flight = batch
         try:
-            appended = asyncio.ensure_future(submit(self._storage, merge(batch.changes)))
+            appended = asyncio.ensure_future(self._storage.append_streams(merge(batch.changes)))
         except PabalError as error:
             self._fail(batch, error)
         else:

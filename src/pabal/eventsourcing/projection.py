@@ -311,7 +311,7 @@ class Projection:
             if newest - built.position > self._advance.batch:
                 head = newest
             if progress is not None:
-                progress(built.position, max(built.position, newest))
+                progress(built.position, max(built.position, head))
             if check_stopped is not None:
                 check_stopped()
         async with self._step_lock:

@@ -11,7 +11,7 @@ from pabal.domain.aggregate import Aggregate
 from pabal.domain.decider import DecidedAggregate, Decider, aggregate_of
 from pabal.domain.envelope import Receipt
 from pabal.errors import AggregateNotFoundError, ConcurrencyError, UsageError
-from pabal.eventsourcing.appending import Change, receipt_of, refuse_trimmed, storage_of, submit
+from pabal.eventsourcing.appending import Change, refuse_trimmed, storage_of
 from pabal.eventsourcing.cache import AggregateCache, CachedAggregate
 from pabal.eventsourcing.loading import Loader
 from pabal.eventsourcing.pending import OvertakenError
@@ -189,12 +189,12 @@ class Repository(Generic[A]):
             return None
         change = Change(aggregate)
         try:
-            positions = await submit(self.storage, [change.request])
+            positions = await self.storage.append_streams([change.request])
         except ConcurrencyError as conflict:
             await refuse_trimmed(self.storage, conflict)
             raise
         self.cache.evict_older(aggregate.id, aggregate.version)
-        return receipt_of([change], positions)
+        return Receipt(change.last_event_id, positions[-1])
 
     # Two overloads, because mypy cannot infer an async function's result from ``R | Awaitable[R]``.
     @overload

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
 from pabal.domain.aggregate import Aggregate
 from pabal.domain.envelope import Receipt
 from pabal.errors import ConcurrencyError, UsageError
-from pabal.eventsourcing.appending import Change, refuse_trimmed, storage_of, submit
+from pabal.eventsourcing.appending import Change, refuse_trimmed, storage_of
 from pabal.eventsourcing.cache import CachedAggregate
 from pabal.ports.storage import AggregateStorage, StreamAppend
 
@@ -94,7 +94,7 @@ class UnitOfWork:
         cached = self._checked_out[key][1]
         if not isinstance(cached.aggregate, repository.aggregate_class):
             raise UsageError(f"{cached.aggregate!r} is already in this unit of work, as another class")
-        found: A = self._checked_out[key][1].aggregate
+        found: A = cached.aggregate
         return found
 
     async def commit(self) -> Receipt | None:
@@ -145,7 +145,7 @@ class UnitOfWork:
         self, requests: list[StreamAppend], changed: list[tuple[Change, CachedAggregate[Any]]]
     ) -> list[int]:
         try:
-            return await submit(self._storage, requests)
+            return await self._storage.append_streams(requests)
         except ConcurrencyError as conflict:
             refused = (conflict.aggregate_type, conflict.aggregate_id)
             if any((one.aggregate.aggregate_type, one.aggregate.id) == refused for one, _ in changed):
