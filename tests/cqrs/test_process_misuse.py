@@ -289,6 +289,40 @@ async def test_a_key_the_event_lacks_is_reported_with_the_method_that_names_it()
     assert "has no attribute 'ordr'; correct the key= of placed()" in message
 
 
+async def test_a_command_of_wrong_values_is_refused_before_its_step_is_stored() -> None:
+    """The step would hold a command that nobody can read, and fail forever, even after a mended release."""
+    storage, handled = InMemoryEventStorage(), []
+
+    def release(order: Any) -> InMemoryEventBus:
+        class Stopping(ProcessManager):
+            @starts(OrderPlaced, key="order")
+            def placed(self, event: OrderPlaced) -> None:
+                self.send(StopPayment(order=order))
+
+        async def stop(command: Any) -> None:
+            handled.append(command.order)
+
+        bus, commands = InMemoryEventBus(storage), CommandBus()
+        commands.use(Idempotency(bus))
+        commands.register(StopPayment, stop)
+        ProcessManagers(bus, commands).add(Stopping, retry_count=0)
+        return bus
+
+    for order, message in ((5, "Expected `str`, got `int`"), (object(), "object is unsupported")):
+        bus = release(order)
+        async with bus:
+            await bus.dead_letters.retry("all") or await bus.publish(OrderPlaced("o-1"))
+            await bus.drain()
+            (letter,) = await bus.dead_letters.list()
+        assert "it sends Cancel, which cannot be stored as declared: " in letter.attempts[-1].message
+        assert message in letter.attempts[-1].message
+    bus = release("o-1")
+    async with bus:
+        await bus.dead_letters.retry("all")
+        await bus.drain()
+    assert handled == ["o-1"]
+
+
 async def test_a_state_that_contains_itself_is_reported_as_not_storable() -> None:
     """The dead letter would say RecursionError, and not which process."""
 

@@ -229,7 +229,7 @@ class _Runner:
             key,
             cause,
             process.codec.encode(process, "{}" if last is None else last.state),
-            tuple(_to_sent_command(command, step_id, number) for number, command in enumerate(process.sent)),
+            tuple(self._to_sent_command(each, step_id, number) for number, each in enumerate(process.sent)),
             () if process.ended else self._timeouts(process, last, step_id, cause),
             process.ended,
             event_id=step_id,
@@ -285,6 +285,20 @@ class _Runner:
                 await self._bus.publish(_rejection(step, command, error, rejection_id))
                 return  # the step's later commands were meant to run only after this one succeeded
 
+    def _to_sent_command(self, command: Command[Any], step_id: str, number: int) -> SentCommand:
+        command_id = str(uuid5(_NAMESPACE, f"{step_id}\n{number}"))
+        named = msgspec.structs.replace(command, command_id=command_id)
+        try:
+            payload = msgspec.json.encode(named)
+            # A step that holds a command nobody can read would fail forever, even after the code was mended.
+            msgspec.json.decode(payload, type=type(command))
+        except (TypeError, ValueError, OverflowError, RecursionError, msgspec.MsgspecError) as error:
+            raise ProcessDefinitionError(
+                f"it sends {type(command).__qualname__}, which cannot be stored as declared: {error}",
+                process=self._process.__qualname__,
+            ) from error
+        return SentCommand(describe(type(command)), command_id, payload.decode())
+
     def _decode_command(self, sent: SentCommand) -> Command[Any]:
         for cls in self._commands.message_classes():
             if issubclass(cls, Command) and describe(cls) == sent.command_type:
@@ -321,12 +335,6 @@ def _check_process(process: Any) -> None:
 
 def _is_due(last: ProcessStepped, event_id: str) -> bool:
     return any(each.event_id == event_id for each in last.timeouts)
-
-
-def _to_sent_command(command: Command[Any], step_id: str, number: int) -> SentCommand:
-    command_id = str(uuid5(_NAMESPACE, f"{step_id}\n{number}"))
-    named = msgspec.structs.replace(command, command_id=command_id)
-    return SentCommand(describe(type(command)), command_id, msgspec.json.encode(named).decode())
 
 
 def _rejection(

@@ -86,7 +86,7 @@ class Advance:
         page = await self._storage.read_page(generation.position, limit=self.batch)
         if page.upto == generation.position:
             return False
-        self.refuse_gap(generation, page.rows[0].position if page.rows else 0)
+        self.refuse_gap(generation, page.rows[0].position)
         tasks = await self._match_handlers(page.rows, strict)
         if tasks or page.upto - generation.saved >= _SAVE_EVERY:
             try:
