@@ -152,6 +152,7 @@ async def test_retry_conflicts_retries_up_to_the_given_attempts() -> None:
     assert attempts == [1, 2, 3]
     with pytest.raises(UsageError, match="attempts is 0"):
         retry_conflicts(attempts=0)
+    retry_conflicts(attempts=1)
 
 
 async def test_validate_awaits_an_async_check() -> None:

@@ -27,6 +27,7 @@ ONE = Decimal(1)
         ({"tables": "CREATE TABLE t (a)"}, "creates no table"),
         ({"tables": "CREATE TABLE {t} (a,)"}, "SQLite rejects"),
         ({"tables": "CREATE TABLE {t} (a)", "version": 0}, "version"),
+        ({"tables": "CREATE TABLE {t} (a)", "version": "2"}, "version is '2'"),
         ({"tables": "CREATE TABLE IF NOT EXISTS {t} (a)"}, "nothing between TABLE and the name"),
         ({"tables": "CREATE TABLE {재고} (a)"}, "of ASCII letters"),
         (

@@ -16,6 +16,7 @@ import pytest
 from pabal import SqliteEventStorage
 from pabal.errors import ProjectionHandlerError, StorageUnavailableError
 from pabal.eventsourcing import InMemoryProjection, Projection, ProjectionTransaction, projects
+from pabal.eventsourcing.waiters import PositionWaiters
 from tests.eventsourcing.samples import Stray
 
 
@@ -48,7 +49,12 @@ async def test_a_stopped_projection_no_longer_listens_to_its_storage(
         def counted(listener: Any) -> Any:
             listening.append(name)
             end = add(listener)
-            return lambda: (listening.remove(name), end())
+
+            def ended() -> None:
+                listening.remove(name)
+                end()
+
+            return ended
 
         monkeypatch.setattr(storage, name, counted)
 
@@ -117,6 +123,21 @@ async def test_cancelled_and_timed_out_waits_leave_no_waiters(storage: SqliteEve
         waiting.cancel()
         await asyncio.wait([waiting])
         assert bulky._waiters._waiting == []
+
+
+@pytest.mark.parametrize("finish", [lambda all: all.notify(5), lambda all: all.release(ValueError())])
+async def test_a_wait_that_is_cancelled_in_the_moment_it_ends_harms_no_other(finish: Any) -> None:
+    """A request that its client gives up just then would end the projection with an InvalidStateError."""
+    waiters = PositionWaiters()
+    given_up = asyncio.create_task(waiters.wait(5, None))
+    waiting = asyncio.create_task(waiters.wait(5, None))
+    await asyncio.sleep(0)
+    given_up.cancel()
+    finish(waiters)
+    await asyncio.wait([given_up, waiting])
+    assert given_up.cancelled()
+    assert not waiting.cancelled()
+    waiting.exception()
 
 
 def test_the_cache_of_statements_is_bounded() -> None:

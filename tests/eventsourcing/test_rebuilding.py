@@ -306,6 +306,15 @@ async def test_start_does_not_touch_tables_of_the_application(bus: InMemoryEvent
     assert await bus.storage.query("SELECT * FROM balances") == []  # type: ignore[union-attr]
 
 
+async def test_a_name_taken_by_the_application_is_reported_with_the_projection(bus: InMemoryEventBus) -> None:
+    """A bare SQLite error would name neither the projection nor what to rename."""
+    await bus.storage.transact(lambda tx: tx.execute("CREATE TABLE balances__1 (precious TEXT)"))  # type: ignore[union-attr]
+    with pytest.raises(
+        ProjectionError, match=r"'balances' .* cannot create its tables: table balances__1 already"
+    ):
+        await Balances(bus).start()
+
+
 async def test_a_renamed_projection_reports_the_owner_of_its_tables_before_it_builds(
     bus: InMemoryEventBus,
 ) -> None:
