@@ -9,12 +9,13 @@ from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from pabal import InMemoryEventBus, NotRetryableError, SqliteEventStorage
 from pabal.errors import CorruptLogError, StorageUnavailableError
-from pabal.ports.storage import LogFilter
-from pabal.storage.sqlite import maintenance, schema, wal
+from pabal.ports.storage import LogFilter, ParkedDelivery, Progress
+from pabal.storage.sqlite import maintenance, rebuild, schema, wal
 from pabal.storage.sqlite.schema import connect_reader
 from tests.storage.events import Recorder, Tick, ticks
 
@@ -233,6 +234,55 @@ async def test_a_rebuilt_file_keeps_events_cursors_and_dead_letters(path: Path, 
             assert await bus.dead_letters.retry("all") == 1
             await bus.drain(60)
     assert sorted(seen) == [*range(1, 201), *range(1001, 1006)]
+
+
+async def test_a_rebuilt_file_keeps_the_audit_log_and_gives_no_number_twice(
+    path: Path, tmp_path: Path
+) -> None:
+    """Who discarded dead letter 2 would be forgotten, and 2 could soon be another dead letter."""
+
+    def parked(position: int) -> Progress:
+        return Progress("s", 1, 3, 3, parked=(ParkedDelivery(position, "no", (), 5.0, None),))
+
+    async with SqliteEventStorage(path) as storage:
+        await storage.store_events(ticks(3))
+        await storage.open_subscription("s", "beginning")
+        await storage.save_progress([parked(1), parked(2)])
+        action = await storage.begin_action("kim", "discard", "2", {})
+        await storage.discard_dead_letter(2)
+        await storage.finish_action(action, "discarded", succeeded=True)
+        listed = await storage.list_actions()
+        await storage.rebuild(tmp_path / "new.db")
+    async with SqliteEventStorage(tmp_path / "new.db") as storage:
+        assert await storage.list_actions() == listed
+        await storage.open_subscription("s", "beginning")
+        await storage.save_progress([msgspec.structs.replace(parked(3), epoch=2)])
+        assert [letter.id for letter in await storage.list_dead_letters()] == [1, 3]
+
+
+async def test_a_cancelled_rebuild_stops_and_leaves_no_file(
+    path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ctrl-C would otherwise take effect minutes later, and the whole file would still be written."""
+    begun, cancelled = threading.Event(), threading.Event()
+    index = rebuild._index
+
+    def wait(target: sqlite3.Connection) -> None:
+        begun.set()
+        cancelled.wait(30)
+        index(target)
+
+    monkeypatch.setattr(rebuild, "_index", wait)
+    monkeypatch.setattr(rebuild, "STEPS", 1)
+    async with SqliteEventStorage(path) as storage:
+        await storage.store_events(ticks(10))
+        rebuilding = asyncio.ensure_future(storage.rebuild(tmp_path / "new.db"))
+        await asyncio.to_thread(begun.wait, 30)
+        rebuilding.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await rebuilding
+        cancelled.set()
+    assert [found.name for found in tmp_path.iterdir()] == [path.name]
 
 
 async def test_a_rebuild_repairs_damaged_indexes(path: Path, tmp_path: Path) -> None:

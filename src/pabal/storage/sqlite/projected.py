@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from pabal.storage.sqlite.faults import is_fault
@@ -66,7 +66,12 @@ def _copy_table(source: sqlite3.Connection, target: sqlite3.Connection, table: s
     target.executemany(f"INSERT INTO {_quoted(table)} ({columns}) VALUES ({places})", rows)
     for _, sql in made[1:]:
         target.execute(sql)
-    for (last,) in _rows(source, statements()["autoincrement"], (table,)):
+    note_last_number(target, table, _rows(source, statements()["autoincrement"], (table,)))
+
+
+def note_last_number(target: sqlite3.Connection, table: str, found: Iterable[tuple[int]]) -> None:
+    """Note the last number that a table with AUTOINCREMENT has given, so that none is given twice."""
+    for (last,) in found:
         target.execute(statements()["forget_autoincrement"], (table,))
         target.execute(statements()["set_autoincrement"], (table, last))
 

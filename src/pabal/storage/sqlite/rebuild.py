@@ -14,7 +14,7 @@ from pabal.domain.envelope import StoredRecord, verify
 from pabal.errors import CorruptLogError, StorageUnavailableError
 from pabal.storage.sqlite import maintenance
 from pabal.storage.sqlite.faults import is_corruption, translated
-from pabal.storage.sqlite.projected import copy_projections
+from pabal.storage.sqlite.projected import copy_projections, note_last_number
 from pabal.storage.sqlite.reader import STEPS
 from pabal.storage.sqlite.schema import connect
 from pabal.storage.sqlite.statements import insert_events, statements
@@ -32,6 +32,7 @@ _TABLES = (
     "queued",
     "scheduled",
     "processed",
+    "audit",
 )
 """Tables copied besides events and projections; index tables are built again from the events."""
 
@@ -99,6 +100,7 @@ def _copy_table(source: sqlite3.Connection, target: sqlite3.Connection, table: s
     rows = source.execute(f"SELECT * FROM {table}")
     places = ",".join("?" * len(rows.description))
     target.executemany(f"INSERT INTO {table} VALUES ({places})", rows)
+    note_last_number(target, table, source.execute(statements()["autoincrement"], (table,)))
 
 
 def _copy_trimmed_streams(source: sqlite3.Connection, path: str, target: sqlite3.Connection) -> None:

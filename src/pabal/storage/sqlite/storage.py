@@ -375,12 +375,12 @@ class SqliteEventStorage(SubscriptionCalls, SqliteInspection, SqliteSamples):
     async def rebuild(self, path: str | Path) -> int:
         """Copy the log into a new file, event by event, with new indexes; return the number of events.
 
-        Use it to repair damaged indexes or to compact the file. Subscriptions, dead letters, scheduled events
-        and projections are copied too, and a projection's rebuild continues where it was. If the tables of a
-        projection cannot be read completely, they are left out with a warning and built again at its next
-        start. The application's own tables are not copied. Every checksum is verified: raises CorruptLogError
-        at the first damaged event and leaves no file. Raises StorageUnavailableError if the new file exists
-        or cannot be written.
+        Use it to repair damaged indexes or to compact the file. Subscriptions, dead letters, scheduled
+        events, the audit log and projections are copied too, and a projection's rebuild continues where it
+        was. If the tables of a projection cannot be read completely, they are left out with a warning and
+        built again at its next start. The application's own tables are not copied. Every checksum is
+        verified: raises CorruptLogError at the first damaged event and leaves no file. Raises
+        StorageUnavailableError if the new file exists or cannot be written.
         """
         return await self._reader.run_long(
             lambda c, cancelled: rebuild.rebuild(c, self.path, Path(path), cancelled)
