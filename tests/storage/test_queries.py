@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +66,33 @@ async def test_unprocessed_events_are_those_some_subscription_has_not_finished(a
     assert cursor is not None
     assert [event.number for event in await any_storage.get_unprocessed_events()] == [2, 3]
     assert [event.number for event in await any_storage.get_unprocessed_events(limit=1)] == [2]
+
+
+async def test_streams_are_listed_page_by_page(any_storage: Any) -> None:
+    """A page that began with the last stream of the one before it would show some of them twice."""
+    events = [Tick(f"{letter}{n}") for letter in "ab" for n in range(5)]
+    await any_storage.store_events(events)
+    await any_storage.aclose()  # a file's index is complete after closing
+    any_storage.open()
+    await any_storage.store_events([Tick("a2"), Tick("c0")])
+    listed, after = [], None
+    while page := await any_storage.list_streams(after=after, limit=3):
+        listed += page
+        after = page[-1][:2]
+    wanted = {event.symbol: 1 for event in events} | {"a2": 2, "c0": 1}
+    assert listed == [(symbol, "symbol", version) for symbol, version in sorted(wanted.items())]
+    rest = await any_storage.list_streams(prefix="b", after=("b2", "symbol"))
+    assert [identity for identity, _, _ in rest] == ["b3", "b4"]
+
+
+async def test_a_subscription_shows_when_its_progress_was_last_saved(any_storage: Any) -> None:
+    """``list_abandoned`` would name a subscription that is idle between two runs of a nightly job."""
+    cursor = await any_storage.open_subscription("s", "now")
+    [opened] = await any_storage.list_subscriptions()
+    begun = datetime.now(UTC)
+    await any_storage.save_progress([Progress("s", cursor.epoch, 0, 0)])
+    [saved] = await any_storage.list_subscriptions()
+    assert opened.updated_at <= begun <= saved.updated_at
 
 
 async def test_a_page_of_no_rows_ends_where_it_began(any_storage: Any) -> None:

@@ -148,7 +148,7 @@ def _list_streams(
         if identity.startswith(prefix) and (after is None or (identity, kind) > after)
     }
     at = after if after is not None and after >= (prefix, "") else (prefix, "")
-    inclusive = after is None or at != after
+    inclusive = at != after
     found: dict[tuple[str, str], int] = {}
     while len(found) < limit:
         row = connection.execute(sql["stream_from" if inclusive else "stream_after"], at).fetchone()

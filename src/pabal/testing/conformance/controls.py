@@ -234,6 +234,8 @@ async def an_empty_replay_range_is_rejected(factory: StorageFactory) -> None:
                 UsageError, storage.request_replay("sub", first, last), f"replay {first} to {last}"
             )
         expect_equal((await control_of(storage)).replays, (), "replays after rejected calls")
+        one = await storage.request_replay("sub", 3, 3)
+        expect_equal((one.first, one.last), (3, 3), "a range of one position, which is not empty")
 
 
 @case()
