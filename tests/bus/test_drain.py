@@ -136,7 +136,7 @@ async def test_a_drain_timeout_raises_and_leaves_the_work_running(backend: Backe
     bus.subscribe(Moved, wait)
     await bus.publish_batch([Moved("rook", n) for n in range(3)])
     started = time.perf_counter()
-    with pytest.raises(DrainTimeoutError, match=r"3 deliveries were still unfinished after 0\.1 s") as caught:
+    with pytest.raises(DrainTimeoutError, match=r"within 0\.1 s \(unfinished: 3, ") as caught:
         await bus.drain(timeout=0.1)
     assert time.perf_counter() - started < 5
     assert isinstance(caught.value, TimeoutError)
@@ -157,9 +157,7 @@ async def test_a_drain_timeout_reports_how_many_deliveries_wait_for_a_retry(back
     bus.subscribe(Moved, fail, retry=RetryPolicy(base_delay=3600, max_delay=3600))
     await bus.publish_batch([Moved("rook", 1), Moved("rook", 2)])
     await bus.drain(10, retries=False)
-    with pytest.raises(
-        DrainTimeoutError, match=r"of which 2 wait for a retry \(drain\(retries=False\)"
-    ) as caught:
+    with pytest.raises(DrainTimeoutError, match=r"waiting for a retry: 2; drain\(retries=False\)") as caught:
         await bus.drain(timeout=0.1)
     assert (caught.value.pending, caught.value.retrying) == (2, 2)
 

@@ -132,6 +132,26 @@ async def test_an_edit_restores_values_masked_within_a_list() -> None:
     ]
 
 
+async def test_an_edit_refuses_a_masked_value_without_an_original() -> None:
+    """After the removal of a label, every address would be replaced by three dots, for good."""
+
+    async def refuse(event: Crate) -> None:
+        raise ValueError("nobody lives there")
+
+    async with InMemoryEventBus(event_storage=InMemoryEventStorage()) as bus:
+        bus.subscribe(Crate, refuse, name="ship", retry_count=0)
+        await bus.publish(Crate([{"to": "nowhere", "email": "a@b.c"}, {"to": "Seoul", "email": "d@e.f"}]))
+        await bus.drain()
+        async with client(bus, allow_actions=True, payloads="masked") as http:
+            letter = (await http.get("/api/dead-letters/1")).json()["letter"]
+            body = {"payload": {"labels": letter["payload"]["labels"][1:]}, "revision": letter["revision"]}
+            edited = await http.post(
+                "/api/dead-letters/1/edit", json=body, headers=await action_headers(http)
+            )
+            assert (edited.status_code, edited.json()["error"]["code"]) == (422, "masked")
+            assert (await http.get("/api/dead-letters/1")).json()["letter"] == letter
+
+
 @pytest.mark.parametrize(
     ("payload", "status"),
     [({"parcel": "p-2"}, 422), ({"parcel": "p-2", "grams": "much", "email": ""}, 422)],

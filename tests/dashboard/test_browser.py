@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
 from playwright.sync_api import Browser, expect
+from starlette.applications import Starlette
+from starlette.routing import Mount
 
-from pabal import InMemoryEventStorage, SqliteEventStorage
+from pabal import DomainEvent, InMemoryEventBus, InMemoryEventStorage, SqliteEventStorage
 from pabal.dashboard import create_dashboard
 from pabal.dashboard.live import Hub
 from pabal.errors import StorageUnavailableError
@@ -271,6 +274,50 @@ def test_payloads_are_shown_as_text(chromium: Browser, tmp_path: Path) -> None:
         window.open("streams")
         expect(page.locator("tbody")).to_contain_text("<img")
         assert page.locator("main img, main script").count() == 0
+
+
+class Numbered(DomainEvent):
+    """An event with a number that JavaScript cannot hold."""
+
+    number: int
+    text: str
+
+
+def test_an_edit_keeps_large_integers_and_long_names_fit(chromium: Browser, tmp_path: Path) -> None:
+    """A correction of another field would change the number; and buttons would be off the screen."""
+    storage = SqliteEventStorage(tmp_path / "log.db", durability="normal")
+    bus = InMemoryEventBus(event_storage=storage)
+    seen: list[int] = []
+
+    async def refuse(event: Numbered) -> None:
+        if event.text == "wrong":
+            raise ValueError("wrong")
+        seen.append(event.number)
+
+    bus.subscribe(Numbered, refuse, name="a-very-long-name-" * 7, retry_count=0)
+
+    @asynccontextmanager
+    async def lifespan(app: Starlette) -> AsyncIterator[None]:
+        async with bus:
+            await bus.publish(Numbered(2**63 - 1, "wrong"))
+            await bus.drain()
+            yield
+
+    app = Starlette(routes=[Mount("/", create_dashboard(bus, allow_actions=True))], lifespan=lifespan)
+    with storage, served(app) as base, opened(chromium, base) as window:
+        page = window.open("subscriptions")
+        expect(page.locator("tbody tr")).to_have_count(1)
+        table = page.locator(".scroll")
+        assert table.evaluate("one => one.scrollWidth - one.clientWidth") == 0
+        page = window.open("dead-letters/1")
+        expect(page.locator(".code")).to_contain_text(str(2**63 - 1))
+        page.get_by_role("button", name="Edit and retry").click()
+        box = page.get_by_role("dialog").locator("textarea")
+        box.fill(box.input_value().replace("wrong", "right"))
+        page.get_by_role("button", name="Retry with this payload").click()
+        expect(page.get_by_text("This dead letter is gone")).to_be_visible()
+        window.faults.clear()  # the browser reports the 404 of the dead letter
+    assert seen == [2**63 - 1]
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import MutableMapping
 from typing import Any
 
@@ -10,7 +11,7 @@ import msgspec
 import pytest
 from starlette.applications import Starlette
 
-from pabal import InMemoryEventBus, SqliteEventStorage
+from pabal import InMemoryEventBus, InMemoryEventStorage, RetryPolicy, SqliteEventStorage
 from pabal.dashboard import create_dashboard
 from pabal.dashboard.live import Hub
 from pabal.errors import DeadLetterNotFoundError
@@ -206,6 +207,31 @@ async def test_a_dead_letter_that_disappears_does_not_break_the_report(
     async with client(bus) as http:
         (group,) = (await http.get("/api/dead-letters/groups")).json()["groups"]
     assert (group["count"], group["message"], group["event_types"]) == (2, "", [])
+
+
+async def test_lists_show_the_beginning_and_the_end_of_a_long_error_message() -> None:
+    """One error with a page of text would push everything else off the screen, once a second."""
+
+    async def refuse(event: Shipped) -> None:
+        raise ValueError("begin " + "x" * 5000 + " end")
+
+    once = RetryPolicy(max_attempts=1)
+    async with InMemoryEventBus(event_storage=InMemoryEventStorage()) as bus:
+        bus.subscribe(Shipped, refuse, name="parks", retry=once)
+        bus.subscribe(Shipped, refuse, name="halts", retry=once, on_exhausted="stop")
+        await bus.publish(Shipped("p-1", 1))
+        await bus.drain()
+        async with client(bus) as http:
+            report = (await http.get("/api/report")).json()
+            (group,) = (await http.get("/api/dead-letters/groups")).json()["groups"]
+            (row,) = (await http.get("/api/dead-letters")).json()["items"]
+            letter = (await http.get("/api/dead-letters/1")).json()["letter"]
+    halted, parked = report["troubles"]
+    lists = (group["message"], row["message"], row["message_ko"], parked["detail"], halted["detail_ko"])
+    assert [len(text) < 500 for text in (*lists, halted["text"])] == [True] * 6
+    assert [bool(re.search(r"begin x+ … x+ end", text)) for text in lists[:4]] == [True] * 4
+    assert halted["detail"].endswith("fix the cause, then restart the bus or call bus.resume()")
+    assert len(letter["attempts"][0]["message"]) > 5000
 
 
 async def test_a_file_shows_the_figures_that_its_bus_stored(bus: InMemoryEventBus) -> None:

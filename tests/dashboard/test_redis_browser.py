@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 
@@ -60,6 +61,12 @@ def _dashboard(url: str) -> Starlette:
 def test_a_reset_of_a_group_offers_only_what_a_group_supports(url: str) -> None:
     """A user who picks a position, which is ambiguous with several partitions, would get an error."""
     with browser() as running, served(_dashboard(url)) as base, opened(running, base) as window:
+        page = window.open("events")
+        links = page.get_by_role("navigation").get_by_role("link")
+        assert not {"Streams", "Projections"} & set(links.all_inner_texts())
+        expect(page.locator("tbody td.stream a").first).to_have_attribute(
+            "href", re.compile(r"events\?aggregate=")
+        )
         page = window.open("subscriptions")
         row = page.locator("tbody tr", has_text="pack")
         row.get_by_role("button", name="Reset pack").click()

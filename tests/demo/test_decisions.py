@@ -159,6 +159,9 @@ def test_a_buy_soon_after_the_last_order_is_rejected_and_a_sell_is_not() -> None
     """The limit would keep a loss open, or never apply."""
     events = decided([signal("buy", 10), signal("sell", 11), signal("buy", 15), signal("buy", 16)])
     assert [type(event) for event in events] == [OrderPlaced, OrderPlaced, OrderRejected, OrderPlaced]
+    (_, event) = decided([signal("buy", 10), signal("buy", 11)])
+    assert isinstance(event, OrderRejected)
+    assert event.reason == "only 1 candle since the last order"
 
 
 def test_the_exposure_never_exceeds_its_limit() -> None:

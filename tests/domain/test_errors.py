@@ -57,6 +57,15 @@ def drawn_tree() -> dict[str, str | None]:
     return drawn
 
 
+@pytest.mark.parametrize("cls", all_errors(), ids=lambda cls: cls.__name__)
+def test_no_message_puts_a_plural_after_the_number_one(cls: type[PabalError]) -> None:
+    """A full bus with room for one delivery would hold "1 deliveries of at most 1"."""
+    fields = {name: 1 if name in SAMPLES else f"<{name}>" for name in fields_of(cls)}
+    fields |= {"size": 2} if "size" in fields else {}  # a payload has at least two bytes
+    message = str(cls(*(["<detail>"] if "{detail}" in cls.template else []), **fields))
+    assert set(re.findall(r"\b1 ([a-z]+s)\b", message)) <= {"is", "was"}
+
+
 def test_the_documented_error_tree_matches_the_classes() -> None:
     """Readers would catch a base class that does not cover the documented errors."""
     real = {cls.__name__: None if cls is PabalError else cls.__mro__[1].__name__ for cls in all_errors()}

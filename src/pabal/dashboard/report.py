@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from pabal.dashboard.bilingual import bilingual
+from pabal.dashboard.bilingual import preview
 from pabal.ports.operations import Overview, Reason, SubscriptionView
 from pabal.ports.samples import Sample
 
@@ -132,7 +132,7 @@ def _row(view: SubscriptionView, rate: float | None, actions: Sequence[str]) -> 
     return {
         "name": view.name,
         "state": state,
-        **bilingual("reason", view.reason),
+        **preview("reason", view.reason),
         "lag": view.lag,
         "rate": rate,
         "in_flight": view.in_flight,
@@ -188,7 +188,8 @@ def _letters(groups: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
             "subscription": group["subscription"],
             "error_type": group["error_type"],
             "n": group["count"],
-            **bilingual("detail", group["message"]),
+            "detail": group["message"],
+            "detail_ko": group["message_ko"],
             "since": group["first_parked_at"],
         }
         for group in groups
@@ -217,13 +218,16 @@ def _troubles(
 def _trouble(reason: Reason, rows: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     row = rows.get(reason.subscription or "", {})
     # The engine's own sentence, if there is one: it says more than the translation of a code.
-    detail = reason.text if reason.code == "bus" else str(row.get("reason", ""))
+    if reason.code == "bus":
+        detail = preview("detail", reason.text)
+    else:
+        detail = {"detail": row.get("reason", ""), "detail_ko": row.get("reason_ko", "")}
     return {
         "code": reason.code,
         "level": _LEVELS.get(reason.level, "warn"),
         "subscription": reason.subscription,
         "n": reason.number,
-        **bilingual("text", reason.text),
-        **bilingual("detail", detail),
+        **preview("text", reason.text),
+        **detail,
         "since": None,
     }

@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 
 from pabal.dashboard.bilingual import bilingual, failure_message
+from pabal.dashboard.problems import Problem
 from pabal.operations import HIDDEN, Masking
 from pabal.ports.operations import DeadLetterView, EventDetail, EventView, Trace, TraceNode
 
@@ -137,16 +138,24 @@ def revision_of(letter: DeadLetterView) -> str:
 def restore_masked(edited: Any, original: Any) -> Any:
     """Restore the masked values that the user left masked while editing.
 
+    Raises Problem for a masked value in a place that has no original, such as a list of another length.
+
     >>> restore_masked({"email": "•••", "quantity": 2}, {"email": "kim@example.com", "quantity": 1})
     {'email': 'kim@example.com', 'quantity': 2}
     """
     if edited == HIDDEN:
+        if original is msgspec.UNSET:
+            raise Problem(422, "masked", f"a hidden value ({HIDDEN}) can only be kept where it was")
         return original
-    if isinstance(edited, dict) and isinstance(original, dict):
-        return {name: restore_masked(value, original.get(name, value)) for name, value in edited.items()}
-    if isinstance(edited, list) and isinstance(original, list) and len(edited) == len(original):
+    if isinstance(edited, dict):
+        originals = original if isinstance(original, dict) else {}
+        return {
+            name: restore_masked(value, originals.get(name, msgspec.UNSET)) for name, value in edited.items()
+        }
+    if isinstance(edited, list):
+        matches = isinstance(original, list) and len(edited) == len(original)
         return [
-            restore_masked(value, original_value)
-            for value, original_value in zip(edited, original, strict=True)
+            restore_masked(value, original[at] if matches else msgspec.UNSET)
+            for at, value in enumerate(edited)
         ]
     return edited

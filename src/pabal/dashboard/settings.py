@@ -37,8 +37,8 @@ class DashboardSettings(msgspec.Struct, frozen=True, kw_only=True):
     def __post_init__(self) -> None:
         if self.token is not None and len(self.token) < _SHORTEST_TOKEN:
             raise UsageError(
-                f"the dashboard's token has {len(self.token)} characters; give it at least "
-                f"{_SHORTEST_TOKEN}, such as secrets.token_urlsafe() returns"
+                f"the length of the dashboard's token is {len(self.token)}; give it at least "
+                f"{_SHORTEST_TOKEN} characters, such as secrets.token_urlsafe() returns"
             )
         if not isinstance(self.allowed_hosts, tuple | list):
             raise UsageError(f"allowed_hosts is {self.allowed_hosts!r}; write a tuple of names")

@@ -7,6 +7,7 @@ from decimal import ROUND_DOWN, Decimal
 import msgspec
 
 from pabal.demo.events import OrderPlaced, OrderRejected, Settings, SignalRaised, derived_id
+from pabal.domain.counting import counted
 
 _LOT = Decimal("0.000001")
 
@@ -49,7 +50,7 @@ def _size(exposure: Exposure, signal: SignalRaised, rules: Settings) -> tuple[De
         return exposure.quantity, "" if exposure.quantity > 0 else "nothing is held"
     last = exposure.last_order_candle
     if last is not None and signal.candle - last < rules.cooldown_candles:
-        return Decimal(0), f"only {signal.candle - last} candles since the last order"
+        return Decimal(0), f"only {counted(signal.candle - last, 'candle')} since the last order"
     quantity = (rules.order_value / signal.price).quantize(_LOT, rounding=ROUND_DOWN)
     if quantity == 0:
         return quantity, "one lot costs more than an order may"

@@ -15,7 +15,7 @@ class QueueFullError(CapacityError):
     queue_size: int
     max_queue_size: int
     template = (
-        "the bus holds {queue_size} deliveries of at most {max_queue_size}; "
+        "the bus is full (deliveries: {queue_size}, limit: {max_queue_size}); "
         "publish slower, raise max_queue_size, or use backpressure='wait'"
     )
 
@@ -27,8 +27,8 @@ class DrainTimeoutError(CapacityError, TimeoutError):
     pending: int
     retrying: int
     template = (
-        "{pending} deliveries were still unfinished after {timeout} s, of which {retrying} wait for a retry "
-        "(drain(retries=False) does not wait for these); bus.get_statistics() shows where"
+        "not every delivery was finished within {timeout} s (unfinished: {pending}, of these waiting for a "
+        "retry: {retrying}; drain(retries=False) does not wait for them); bus.get_statistics() shows where"
     )
 
 

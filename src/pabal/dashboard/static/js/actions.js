@@ -1,7 +1,7 @@
 // Actions on subscriptions and dead letters, with the same dialogs on every screen.
 
 import { html, useState } from "./lib.js";
-import { get, post, session } from "./api.js";
+import { get, parse, post, session } from "./api.js";
 import { t } from "./i18n.js";
 import { number } from "./format.js";
 import { Dialog } from "./components/dialog.js";
@@ -63,7 +63,7 @@ export function EditDialog({ letter, onDone, onClose }) {
   let fault = null;
   let payload = null;
   try {
-    payload = JSON.parse(text);
+    payload = parse(text);
     if (payload === null || typeof payload !== "object" || Array.isArray(payload)) fault = t("edit.object");
   } catch (error) {
     fault = t("edit.syntax", { detail: error.message });

@@ -4,6 +4,9 @@ import { Store, useCallback, useEffect, useRef, useState } from "./lib.js";
 
 export const session = new Store(null);
 
+/** Return whether the log has streams and projections: one on a server has neither. */
+export const hasStreams = () => ["sqlite", "memory"].includes(session.get()?.source?.kind);
+
 export class ApiError extends Error {
   constructor(status, code, message, fields = {}) {
     super(message);
@@ -22,6 +25,12 @@ export function apiUrl(path, params = {}) {
   return url;
 }
 
+/** Parse JSON; an integer too large for a JavaScript number keeps its digits, also through JSON.stringify. */
+export const parse = (text) =>
+  JSON.parse(text, (_, value, context) =>
+    Number.isInteger(value) && !Number.isSafeInteger(value) && context?.source ? JSON.rawJSON(context.source) : value,
+  );
+
 async function request(url, options) {
   let response;
   try {
@@ -32,7 +41,7 @@ async function request(url, options) {
   }
   let body = null;
   try {
-    body = await response.json();
+    body = parse(await response.text());
   } catch {
     body = null;
   }

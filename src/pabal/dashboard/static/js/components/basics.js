@@ -2,6 +2,7 @@
 
 import { html, useEffect, useRef, useState } from "../lib.js";
 import { has, localized, t } from "../i18n.js";
+import { hasStreams } from "../api.js";
 import { ago, clock, full, moment } from "../format.js";
 import { to } from "../router.js";
 import { Icon } from "./icons.js";
@@ -125,4 +126,4 @@ export const EventLink = ({ id, children, cls = "row-link" }) => html`
 export const StreamLink = ({ type, id }) =>
   id === null || id === undefined
     ? html`<span class="faint">–</span>`
-    : html`<a href=${to(["streams", type || "-", id])}><span class="faint">${type ? `${type}/` : ""}</span>${id}</a>`;
+    : html`<a href=${hasStreams() ? to(["streams", type || "-", id]) : to(["events"], { aggregate: `${type ?? ""}/${id}` })}><span class="faint">${type ? `${type}/` : ""}</span>${id}</a>`;

@@ -1,7 +1,7 @@
 // The frame around every screen: navigation, the log's health, and its name.
 
 import { html, useStore } from "../lib.js";
-import { post, loadSession, session } from "../api.js";
+import { hasStreams, post, loadSession, session } from "../api.js";
 import { language, localized, setLanguage, t } from "../i18n.js";
 import { short } from "../format.js";
 import { link, report, unreadable } from "../live.js";
@@ -24,7 +24,7 @@ const TONE = { ok: "ok", degraded: "warn", failing: "bad" };
 
 const Nav = ({ place, letters }) => html`
   <nav class="nav" aria-label=${t("nav")}>
-    ${SECTIONS.map(
+    ${SECTIONS.filter(([name]) => hasStreams() || !["streams", "projections"].includes(name)).map(
       ([name, parts, icon]) => html`
         <a href=${to(parts)} aria-current=${place === name ? "page" : undefined}>
           <${Icon} name=${icon} />

@@ -95,8 +95,8 @@ function Tiles({ now }) {
       <${Tile} label=${t("tile.throughput")} value=${rate(rates.published)} unit=${t("per-second")} then=${t("tile.handled", { v: rate(rates.handled) })} />
       <${Tile} label=${t("tile.lag")} value=${short(totals.lag)} then=${t("tile.in-flight", { n: totals.in_flight })} kind=${totals.lag > 10_000 ? "warn" : ""} />
       <${Tile} label=${t("tile.latency")} value=${p99} unit=${unit} then=${latency ? t("tile.p50", { v: duration(latency.p50) }) : t("tile.no-latency")} />
-      <${Tile} label=${t("tile.retries")} value=${short(totals.retrying)} then=${t("tile.retries.then")} kind=${totals.retrying ? "warn" : ""} />
-      <${Tile} label=${t("tile.dead-letters")} value=${short(totals.dead_letters)} then=${t("tile.dead-letters.then")} kind=${totals.dead_letters ? "bad" : ""} />
+      <${Tile} label=${t("tile.retries")} value=${short(totals.retrying)} then=${totals.retrying ? t("tile.retries.then") : ""} kind=${totals.retrying ? "warn" : ""} />
+      <${Tile} label=${t("tile.dead-letters")} value=${short(totals.dead_letters)} then=${totals.dead_letters ? t("tile.dead-letters.then") : ""} kind=${totals.dead_letters ? "bad" : ""} />
     </dl>
   `;
 }
