@@ -165,6 +165,7 @@ async def test_an_auth_function_decides_who_is_admitted(bus: InMemoryEventBus) -
 
     async with client(bus, peer="10.0.0.9", auth=auth, allow_actions=True, payloads="full") as http:
         assert (await http.get("/api/report")).status_code == 401
+        assert (await http.get("/api/report", headers={"x-user": ""})).status_code == 401
         http.headers["x-user"] = "kim"
         headers = await action_headers(http)
         assert (await http.post("/api/dead-letters/discard", json=RETRY, headers=headers)).status_code == 200

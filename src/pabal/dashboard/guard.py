@@ -138,7 +138,8 @@ class Guard:
         """Return the user, and whether a header identified them."""
         if self._settings.auth is not None:
             answer = self._settings.auth(request)
-            return (await answer if inspect.isawaitable(answer) else answer), False
+            # A proxy that knows nobody may send an empty name.
+            return (await answer if inspect.isawaitable(answer) else answer) or None, False
         if self._settings.token is None:
             client = request.client
             # Behind a proxy every request comes from this machine, so forwarded ones are not trusted.
