@@ -361,7 +361,30 @@ async def test_a_reset_leaves_nothing_unfinished_in_a_partition(
     log = GroupLog(storage.log, storage._group_keys) if by_request else storage
     await log.reset_subscription("sub", "beginning")
     assert await count_kept(storage, "sub") == {"epochs": 1, "cursors": 1, "marks": 1}
+    assert await storage.log.link.call("ZSCORE", storage.log.keys.marks(0), "g\0sub") == b"0"
     assert await count_kept(storage, "subs") == kept
+    await storage.aclose()
+
+
+async def test_a_reset_keeps_dead_letters_whose_events_are_gone(
+    shared_server: Server, namespace: str
+) -> None:
+    """The last copy of an event would be deleted, or could never be retried again."""
+    storage = OnePartition(shared_server.url, namespace)
+    for event in moves(1, 3):
+        await storage.store_event(event)
+    cursor = await storage.open_subscription("sub", "beginning")
+    assert cursor is not None
+    change = Progress("sub", cursor.epoch, 3, 3)
+    change.parked = tuple(ParkedDelivery(at, "no", (), 0.0, None, None, None, False) for at in (1, 3))
+    await storage.save_progress([change])
+    first, _ = await storage.list_dead_letters()
+    await storage.begin_retry(first.id, None, 0.0)
+    await storage.log.link.call("XTRIM", storage.log.keys.log(0), "MINID", "2-0")
+    await storage.reset_subscription("sub", "beginning", epoch=cursor.epoch)
+    [left] = await storage.list_dead_letters()
+    assert (left.position, left.state) == (1, "parked")
+    assert await storage.begin_retry(left.id, None, 0.0) is not None
     await storage.aclose()
 
 
