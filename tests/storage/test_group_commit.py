@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from pabal import DuplicateEventError, SqliteEventStorage, StorageError
+from pabal.domain.registry import registry
 from pabal.errors import InvalidEventError, StorageUnavailableError
 from pabal.ports.storage import Committed
 from pabal.storage.sqlite.statements import COLUMNS
@@ -122,6 +123,32 @@ async def test_listeners_are_called_before_the_publisher_resumes(storage: Sqlite
     remove()
     await storage.store_event(Tick("A", 2))
     assert len(heard) == 1
+
+
+async def test_listeners_are_called_once_for_the_events_of_a_commit(storage: SqliteEventStorage) -> None:
+    """Each call wakes every subscription of a bus, so one call for each event would cost a lot."""
+    batches: list[Committed] = []
+    storage.add_listener(batches.append)
+    events = ticks(4)
+    assert await storage.transact(lambda tx: [tx.store_event(event) for event in events]) == [1, 2, 3, 4]
+    assert batches == [Committed(1, tuple(events))]
+
+
+async def test_a_listener_is_not_told_of_an_event_that_it_cannot_decode(storage: SqliteEventStorage) -> None:
+    """The events of one commit on both sides of it must keep their own positions."""
+    batches: list[Committed] = []
+    before, unknown, after = [Tick("A"), Note("gone"), Tick("B")]
+    for due_at, event in enumerate((before, unknown, after)):
+        await storage.schedule_event(event, float(due_at))
+    storage.add_listener(batches.append)
+    with pytest.MonkeyPatch.context() as patch:
+        known = registry.schema_named
+        patch.setattr(
+            registry, "schema_named", lambda name, at: known(name + "?" * (name == Note.event_type), at)
+        )
+        await storage.release_due(9.0)
+    assert batches == [Committed(1, (before,)), Committed(3, (after,))]
+    assert await storage.get_event(unknown.event_id) == unknown
 
 
 async def test_a_listener_that_raises_does_not_stop_the_writer(

@@ -8,7 +8,7 @@ import pytest
 
 from pabal import SqliteEventStorage
 from pabal.ports.storage import Progress
-from pabal.storage.sqlite.journal import dead_journals, journal_path
+from pabal.storage.sqlite.journal import Attempt, MappedJournal, dead_journals, journal_path
 from tests.storage.events import ticks
 
 
@@ -28,6 +28,25 @@ async def test_a_journal_is_locked_before_it_gets_its_name(path: Path) -> None:
                 seen.extend(owner for owner, *_ in dead_journals(path, ""))
         assert seen == []
         assert await watcher.open_subscription("held", "now") is not None
+
+
+def test_each_slot_of_a_journal_keeps_its_own_attempt(path: Path) -> None:
+    """Promise 6: an attempt noted in another's place would be counted for the wrong event, or not at all."""
+    journal = MappedJournal(path, "alive")
+
+    def attempts_after_a_crash() -> list[Attempt]:
+        journal_path(path, "dead").write_bytes(journal.path.read_bytes())
+        [(_, _, attempts)] = dead_journals(path, "alive")
+        return attempts
+
+    assert [journal.reserve(2), journal.reserve(1)] == [0, 2]
+    for slot in (2, 0, 1):
+        journal.begin(slot, slot + 1, 1000 + slot, 2000 + slot, slot + 5)
+    noted = [Attempt(1000, 2000, 5, 1), Attempt(1001, 2001, 6, 2), Attempt(1002, 2002, 7, 3)]
+    assert attempts_after_a_crash() == noted
+    journal.end(1)
+    assert attempts_after_a_crash() == [noted[0], noted[2]]
+    journal.close()
 
 
 async def test_attempts_under_way_at_a_crash_are_counted_when_the_subscription_is_reopened(

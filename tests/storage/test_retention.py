@@ -277,6 +277,8 @@ async def test_a_trim_that_fails_leaves_the_usual_checkpoints(
             return real(*arguments, **named)
 
         monkeypatch.setattr(retention, "trim_slice", fail)
+        pages = await storage.transact(lambda tx: tx.execute("PRAGMA wal_autocheckpoint").fetchone())
+        assert pages == (8000,)
         with pytest.raises(StorageUnavailableError):
             await storage.trim(max_events=5)
         path.with_name("elsewhere").rename(path)

@@ -204,7 +204,7 @@ async def test_a_stream_read_during_indexing_returns_each_event_once(
 
 
 async def test_events_of_many_streams_are_indexed_in_larger_slices(
-    path: Path, monkeypatch: pytest.MonkeyPatch
+    path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """A slice with one row for each of 10,000 aggregates writes 10,000 pages, and so does the next."""
     monkeypatch.setattr(appender, "_INDEX_EVERY", 10)
@@ -220,6 +220,7 @@ async def test_events_of_many_streams_are_indexed_in_larger_slices(
         assert await indexed_upto() == 10
         await storage.store_event(Tick("S0", 2))
         assert await indexed_upto() == 40
+    assert caplog.text == "", "no event is indexed twice"
 
 
 async def test_a_failure_to_extend_the_index_does_not_stop_appends(

@@ -100,7 +100,6 @@ def take(tx: Transaction, name: str, start: Start, owner: str, database: Path) -
         move(tx, name, start_position(tx, asked.start))
     number, _, watermark, frontier, packed, *_ = tx.execute(sql["subscription"], (name,)).fetchone()
     epoch = tx.execute(sql["take_subscription"], (owner, lease, name)).fetchone()[0]
-    tx.execute(sql["end_halt"], (name,))
     unfinished = unpack_positions(watermark, packed)
     replays = read_replays(tx, name)
     _drop_cancelled_replays(tx, name, frontier, unfinished, replays)
