@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
+import msgspec
 import pytest
 
 from pabal import SqliteEventStorage
@@ -176,6 +177,30 @@ async def test_a_result_that_would_not_come_back_equal_raises_and_nothing_is_sto
     ):
         await commands.execute(PlaceOrder("o-1"))
     assert await stored_types(storage) == []
+
+
+class Ticket(msgspec.Struct, eq=False):
+    """A result that is equal only to itself."""
+
+    number: int
+
+
+class TakeTicket(Command[Ticket]):
+    """A command with such a result."""
+
+
+async def test_a_result_of_a_class_without_equality_is_stored_and_returned_again(storage: Any) -> None:
+    """Two of its instances are never equal, so it would be refused though it comes back as it was."""
+    commands = CommandBus()
+    commands.use(Idempotency(storage))
+
+    @commands.handles(TakeTicket)
+    async def take(command: TakeTicket) -> Ticket:
+        return Ticket(7)
+
+    command = TakeTicket(command_id="one")
+    numbers = [(await commands.execute(command)).number for _ in range(2)]
+    assert numbers == [7, 7]
 
 
 async def test_a_stored_result_that_a_new_release_cannot_decode_raises_a_decode_error(storage: Any) -> None:

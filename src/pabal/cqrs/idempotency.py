@@ -246,7 +246,10 @@ def _result_of(handled: CommandHandled, message: Any, fingerprint: str, context:
 
 
 def _check_result(result: Any, encoded: bytes, context: MessageContext) -> None:
-    """Raise UsageError if a repeated command would not return an equal result."""
+    """Raise UsageError if a repeated command would not return an equal result.
+
+    Values of a class whose instances are equal only to themselves cannot be compared.
+    """
     try:
         decoded = _decode(encoded, context)
     except (TypeError, msgspec.ValidationError) as error:
@@ -254,7 +257,7 @@ def _check_result(result: Any, encoded: bytes, context: MessageContext) -> None:
             f"the value that {context.handler} returned does not match its annotation ({error}), so it "
             "could not be returned if the command is sent again; nothing was stored. Correct the annotation"
         ) from error
-    if decoded != result:
+    if decoded != result and decoded == _decode(encoded, context):
         raise UsageError(
             f"{context.handler} returned {result!r:.60}, which would come back as {decoded!r:.60} if the "
             "command is sent again; nothing was stored. Annotate the result more exactly"
