@@ -104,7 +104,9 @@ class InMemoryEventBus(BaseEventBus):
     async def _first(self, event_type: Any, where: Any, since: Receipt | None) -> Any:
         feed = self._engine.feed
         if self._watch is not None and feed is not None:
-            after = feed.head if since is None or since.position is None else since.position
+            after = max(feed.head, self._intake.last_position)  # news of a large commit comes in slices
+            if since is not None and since.position is not None:
+                after = since.position
             return await self._watch.first(event_type, where, [after], has_earlier=after < feed.head)
         return await self._expectations.wait(event_type, where, since)
 

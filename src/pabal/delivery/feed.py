@@ -8,6 +8,7 @@ from threading import get_ident
 from typing import TYPE_CHECKING
 
 from pabal.delivery.buffers import BUFFER_HIGH, BUFFER_LIVE, BUFFER_LOW
+from pabal.delivery.commits import Commits
 from pabal.delivery.consumer import ACTIVE, HALTED, PAUSED, STANDBY, Consumer
 from pabal.delivery.control import Controls
 from pabal.delivery.lane import IDLE, LOADING, Lane
@@ -52,6 +53,7 @@ class Feed:
         self._engine = engine
         self._storage = storage
         self.head = 0
+        self._commits = Commits(self._route_commit, self.advance_to, lambda: len(engine.consumers))
         self._remove_listener: Callable[[], None] | None = None
         self._task: asyncio.Task[None] | None = None
         self._wake: asyncio.Future[None] | None = None
@@ -92,6 +94,7 @@ class Feed:
         remove, self._remove_listener = self._remove_listener, None
         if remove is not None:
             remove()
+        self._commits.clear()
         if self._task is not None:
             self._task.cancel()
             await asyncio.wait([self._task])
@@ -137,6 +140,9 @@ class Feed:
 
     def committed(self, batch: Committed) -> None:
         """Route the events of a commit of this process."""
+        self._commits.add(batch)
+
+    def _route_commit(self, batch: Committed) -> None:
         engine = self._engine
         last = batch.first + len(batch.events) - 1
         consumers = list(engine.consumers.values())
@@ -207,9 +213,13 @@ class Feed:
 
     def is_caught_up(self, position: int) -> bool:
         """Return whether all running subscriptions saw all commits, and the log reaches ``position``."""
-        return self.head >= position and all(
-            consumer.live or consumer.state in (HALTED, PAUSED, STANDBY)
-            for consumer in self._engine.consumers.values()
+        return (
+            self.head >= position
+            and self._commits.is_empty
+            and all(
+                consumer.live or consumer.state in (HALTED, PAUSED, STANDBY)
+                for consumer in self._engine.consumers.values()
+            )
         )
 
     def _most_lagging(self) -> Consumer | None:

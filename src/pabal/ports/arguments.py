@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from sys import float_info
 
-from pabal.errors import UsageError
+from pabal.domain.event import DomainEvent
+from pabal.errors import InvalidEventError, UsageError
 
 LARGEST = 2**63 - 1
 """The largest position that can exist, and the largest limit."""
@@ -28,6 +30,16 @@ def check_time(due_at: float) -> None:
     """Raise UsageError for a time that is not finite: NaN compares false, and would hold up due events."""
     if not isinstance(due_at, (int, float)) or not abs(due_at) <= float_info.max:
         raise UsageError(f"due_at is {due_at!r}; it must be a finite number of seconds since 1970")
+
+
+def check_stream(events: Iterable[DomainEvent], aggregate_type: str, aggregate_id: str) -> None:
+    """Raise InvalidEventError for an event of another aggregate."""
+    for event in events:
+        if (event.aggregate_type, event.aggregate_id) != (aggregate_type, aggregate_id):
+            raise InvalidEventError(
+                f"event {event.event_type!r} belongs to {event.aggregate_type}/{event.aggregate_id}, "
+                f"not to {aggregate_type}/{aggregate_id}"
+            )
 
 
 def at_least_one(option: str, value: int) -> int:

@@ -15,6 +15,7 @@ from pabal.brokers.redis.scripts import script
 from pabal.brokers.redis.units import Flush, Unit, reject_conflicts
 from pabal.brokers.redis.wire import Entry, PartitionKey, aggregate_key, decode_entry, partition_of
 from pabal.delivery.shutdown import end_tasks, is_dead
+from pabal.delivery.turns import encode_all
 from pabal.domain.envelope import EventRecord, encode_event
 from pabal.domain.event import DomainEvent
 from pabal.errors import (
@@ -155,7 +156,7 @@ class RedisLog:
 
     async def append_to_all(self, events: Sequence[DomainEvent]) -> list[tuple[int, int]]:
         """Append events to their partitions, all or none; return each event's partition and position."""
-        records = [self.encoded(event) for event in events]
+        records = await encode_all(events, self.encoded)
         parts = [self.partition_of(*pair) for pair in zip(events, records, strict=True)]
         positions = await self._enqueue(events, records, parts)
         return list(zip(parts, positions, strict=True))

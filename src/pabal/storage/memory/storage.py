@@ -32,7 +32,7 @@ from pabal.errors import (
     StorageClosedError,
     UsageError,
 )
-from pabal.ports.arguments import check_bounds
+from pabal.ports.arguments import check_bounds, check_stream
 from pabal.ports.inspection import ActionRecord
 from pabal.ports.samples import Sample
 from pabal.ports.storage import AttemptJournal, Capabilities, Committed, LogFilter, Page, StreamAppend
@@ -110,12 +110,7 @@ class InMemoryEventStorage(MemorySubscriptionCalls, MemoryInspection, MemorySamp
         if it differs, InvalidEventError for an event of another aggregate, DuplicateEventError.
         """
         adopted = [adopt(event) for event in events]
-        for event in adopted:
-            if (event.aggregate_type, event.aggregate_id) != (aggregate_type, aggregate_id):
-                raise InvalidEventError(
-                    f"event {event.event_type!r} belongs to {event.aggregate_type}/{event.aggregate_id}, "
-                    f"not to {aggregate_type}/{aggregate_id}"
-                )
+        check_stream(adopted, aggregate_type, aggregate_id)
         if expected_version is None:
             return self._append(adopted)
         return self._append(adopted, [((aggregate_type, aggregate_id), expected_version)])

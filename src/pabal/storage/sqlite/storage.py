@@ -10,7 +10,7 @@ from inspect import iscoroutinefunction
 from pathlib import Path
 from typing import Any, TypeVar
 
-from pabal.delivery.turns import decode_all
+from pabal.delivery.turns import AT_ONCE, decode_all, encode_all
 from pabal.domain.envelope import (
     Envelope,
     StoredRecord,
@@ -21,7 +21,8 @@ from pabal.domain.envelope import (
 )
 from pabal.domain.event import DomainEvent, adopt, body_of
 from pabal.domain.registry import registry
-from pabal.errors import InvalidEventError, UsageError
+from pabal.errors import UsageError
+from pabal.ports.arguments import check_stream
 from pabal.ports.storage import LogFilter, Page, StreamAppend
 from pabal.storage.sqlite import maintenance, queries, reader, rebuild, retention
 from pabal.storage.sqlite.appender import Expected
@@ -83,11 +84,16 @@ class SqliteEventStorage(SubscriptionCalls, SqliteInspection, SqliteSamples):
         """Append events in order, all or none; the future gets their positions once they are committed.
 
         The events are stored even if the future is never awaited. Raises InvalidEventError and
-        StorageClosedError at the call, other errors through the future.
+        StorageClosedError at the call, or for many events like other errors through the future.
         """
-        limit = self.max_payload_bytes
-        records = [encode_event(event, limit) for event in events]
+        if len(events) > AT_ONCE:
+            return asyncio.ensure_future(self._append_in_turns(events))
+        records = [encode_event(event, self.max_payload_bytes) for event in events]
         return self._writer.submit(Job(events=events, records=records))
+
+    async def _append_in_turns(self, events: Sequence[DomainEvent]) -> Any:
+        records = await encode_all(events, lambda event: encode_event(event, self.max_payload_bytes))
+        return await self._writer.submit(Job(events=events, records=records))
 
     async def append(
         self,
@@ -105,19 +111,11 @@ class SqliteEventStorage(SubscriptionCalls, SqliteInspection, SqliteSamples):
         for an event of another aggregate, DuplicateEventError, StorageError.
         """
         adopted = [adopt(event) for event in events]
-        for event in adopted:
-            if (event.aggregate_type, event.aggregate_id) != (aggregate_type, aggregate_id):
-                raise InvalidEventError(
-                    f"event {event.event_type!r} belongs to {event.aggregate_type}/{event.aggregate_id}, "
-                    f"not to {aggregate_type}/{aggregate_id}"
-                )
-        records = [encode_event(event, self.max_payload_bytes) for event in adopted]
-        expected: tuple[Expected, ...] = ()
-        if expected_version is not None:
-            expected = (Expected(aggregate_type, aggregate_id, expected_version),)
-        return await self._writer.submit(  # type: ignore[no-any-return]
-            Job(events=adopted, records=records, expected=expected)
-        )
+        check_stream(adopted, aggregate_type, aggregate_id)
+        if expected_version is None:
+            return await self.append_events(adopted)
+        change = StreamAppend(aggregate_type, aggregate_id, expected_version, tuple(adopted))
+        return await self.append_streams([change])
 
     def append_streams(self, changes: Sequence[StreamAppend]) -> asyncio.Future[list[int]]:
         """Append to several streams, all or none; await the positions. Raises what ``append`` does."""
