@@ -183,6 +183,21 @@ async def test_an_interrupted_build_resumes_at_the_next_start(bus: InMemoryEvent
     assert await entries(balances) == 50
 
 
+async def test_tables_that_several_processes_build_together_go_live_complete(bus: InMemoryEventBus) -> None:
+    """Where one has moved on, another would put half a model in place of the whole one."""
+    await deposit(bus, 300)
+
+    async def start(balances: Balances) -> int:
+        await balances.start()
+        return balances.position
+
+    builders = [Balances(bus, batch=10) for _ in range(3)]
+    assert await asyncio.gather(*(start(each) for each in builders)) == [300, 300, 300]
+    for each in builders:
+        await each.stop()
+    assert await entries(builders[0]) == 300
+
+
 async def test_stop_interrupts_a_start_that_builds_and_the_next_start_resumes(bus: InMemoryEventBus) -> None:
     """A user who stops the program would have to wait for hours, or kill it."""
     await deposit(bus, 50)
