@@ -173,3 +173,34 @@ def test_an_event_rejected_because_its_loop_closed_is_not_published_later() -> N
 
     asyncio.run(restart())
     assert seen == [2]
+
+
+async def test_a_subscription_made_during_a_stop_is_opened_by_the_next_start(
+    stored: Backend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It could stay held by the stopped bus: every other bus on the storage would stand by for ever."""
+    bus = await stored.start_bus()
+    handled: Recorder[Moved] = Recorder()
+
+    async def handle(event: Moved) -> None:
+        handled.add(event)
+
+    storage: Any = bus.storage
+    release = storage.release_subscription
+
+    async def release_and_subscribe(name: str, epoch: int) -> None:
+        await release(name, epoch)
+        bus.subscribe(Moved, handle, name="late", start="beginning")
+
+    bus.subscribe(NoteTaken, lambda event: None, name="early")
+    await bus.publish(Moved("rook", 1))
+    await bus.drain(20)
+    with monkeypatch.context() as patched:
+        patched.setattr(storage, "release_subscription", release_and_subscribe)
+        await bus.stop()
+    other = InMemoryEventBus(storage)
+    other.subscribe(Moved, handle, name="late", start="beginning")
+    await other.start()
+    await other.drain(20)
+    assert numbers(handled) == [1]
+    await other.stop()
