@@ -52,7 +52,7 @@ class MemorySamples:
             published=tuple((after - before) / step for before, after in pairwise(positions)),
             handled=filled([_rate([sample for sample, _, _ in entries]) for entries in steps], step),
             lag=filled([_most(sample.lag for sample, _, _ in entries) for entries in steps], step),
-            p50=filled([_most(sample.p50 for sample, _, _ in entries) for entries in steps], step),
+            p50=filled([_median([sample for sample, _, _ in entries]) for entries in steps], step),
             p99=filled([_most(sample.p99 for sample, _, _ in entries) for entries in steps], step),
             retrying=filled([_most(retrying for _, retrying, _ in entries) for entries in steps], step),
             dead_letters=filled([_most(letters for _, _, letters in entries) for entries in steps], step),
@@ -65,6 +65,13 @@ def _rate(samples: Sequence[Sample]) -> float | None:
         return None
     sources = len({sample.source for sample in samples})
     return sum(sample.handled for sample in samples) / seconds * sources
+
+
+def _median(samples: Sequence[Sample]) -> float | None:
+    """Return the mean of the samples' medians, each weighted by how many deliveries it covers."""
+    timed = [(sample.p50, sample.handled) for sample in samples if sample.p50 is not None]
+    handled = sum(count for _, count in timed)
+    return sum(p50 * count for p50, count in timed) / handled if handled else None
 
 
 def _most(values: Iterable[float | None]) -> float | None:
