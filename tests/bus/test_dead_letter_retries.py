@@ -80,6 +80,24 @@ async def test_a_dead_letter_retried_while_its_subscription_is_resumed_is_delive
         assert await bus.dead_letters.list() == [], turns
 
 
+async def test_a_dead_letter_discarded_while_its_retry_begins_gets_no_attempt(stored: Backend) -> None:
+    """The handler would be called with it, although the discard has returned."""
+    bus, handler = await start_failing_bus(stored)
+    for turns in range(30):
+        await bus.publish(Moved("rook", turns))
+        await bus.drain(60)
+        [letter] = await bus.dead_letters.list()
+        handler.gate = asyncio.Event()
+        retrying = asyncio.ensure_future(bus.dead_letters.retry(letter.id))
+        await spin_loop(turns)
+        await bus.dead_letters.discard(letter.id)
+        calls = handler.calls
+        handler.gate.set()
+        await asyncio.gather(retrying, return_exceptions=True)
+        await bus.drain(60)
+        assert handler.calls == calls, turns
+
+
 async def test_concurrent_retries_of_one_dead_letter_start_one_delivery(backend: Backend) -> None:
     """Concurrent calls would start several retries, and the event would be handled more than once."""
     bus, handler = await start_failing_bus(backend)

@@ -79,6 +79,8 @@ class DeadLetters:
         self._engine = engine
         self._store: DeadLetterStore = storage or engine.dead_letters
         self._check_running = check_running
+        self._beginning: list[set[int]] = []
+        """For each call whose retries are being marked, the dead letters that nobody has discarded."""
 
     async def list(
         self,
@@ -190,10 +192,17 @@ class DeadLetters:
             trackers[number] = consumer.tracker
             return await self._store.begin_retry(number, payload, now)
 
+        kept = set(consumers)
+        self._beginning.append(kept)
         marks = (mark(number, consumer) for number, consumer in consumers.items())
         outcomes: Sequence[object] = await asyncio.gather(*marks, return_exceptions=True)
+        self._beginning = [other for other in self._beginning if other is not kept]
         for (number, consumer), outcome in zip(consumers.items(), outcomes, strict=True):
-            if isinstance(outcome, DeadLetterRecord) and consumer.is_open(trackers[number]):
+            if (
+                isinstance(outcome, DeadLetterRecord)
+                and number in kept
+                and consumer.is_open(trackers[number])
+            ):
                 self._engine.redelivery.redeliver(consumer, outcome)
         return outcomes
 
@@ -217,6 +226,8 @@ class DeadLetters:
         async with self._engine.tally.change():
             letter = await self._store.discard_dead_letter(dead_letter_id)
             self._engine.note_parked(-1)
+        for kept in self._beginning:
+            kept.discard(dead_letter_id)
         consumer = self._engine.consumers.get(letter.subscription)
         if consumer is not None:
             self._engine.redelivery.discarded(consumer, letter)
