@@ -52,6 +52,20 @@ def test_check_reports_every_kind_of_damage(pabal: Pabal, damaged: Path) -> None
     assert third == "the index of stream order/o-0 is wrong about version 1 at position 1"
 
 
+def test_a_damaged_dead_letter_can_be_discarded_but_not_retried(pabal: Pabal, file: Path) -> None:
+    """One that is damaged would keep all others from being listed, for ever."""
+    alter(file, "UPDATE dead_letters SET payload = x'7b7d' WHERE id = 1")
+    listed = pabal("dead-letters", "list", file)
+    assert (listed.exit_code, "dead letter 1, of the event" in listed.stderr) == (3, True)
+    assert pabal("dead-letters", "retry", file, 1).exit_code == 3
+    dry = pabal("dead-letters", "discard", file, 1, "--dry-run")
+    assert dry.stdout.startswith("Discard dead letter 1 (damaged) for good?")
+    assert pabal("dead-letters", "discard", file, 1, "--yes").exit_code == 0
+    (left,) = json.loads(pabal("dead-letters", "list", file, "--json").stdout)["dead_letters"]
+    assert left["id"] == 2
+    assert pabal("check", file).exit_code == 0
+
+
 def test_check_reports_damage_in_korean(pabal: Pabal, damaged: Path) -> None:
     """When something is broken, the report would be in a foreign language."""
     result = pabal("--lang", "ko", "check", damaged)

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from pabal import CorruptLogError, InMemoryEventBus, SqliteEventStorage
+from pabal.errors import CorruptDeadLetterError
 from pabal.ports.storage import ParkedDelivery, PendingRetry, Progress
 from pabal.storage.sqlite import dead_letters
 from tests.storage.events import Note, Recorder, Tick, ticks
@@ -324,11 +325,30 @@ async def test_a_damaged_dead_letter_is_not_returned(path: Path) -> None:
     alter(path, "UPDATE dead_letters SET payload = x'7B7D' WHERE position = 5")
     async with SqliteEventStorage(path) as storage:
         first, second = (1, 2)
-        with pytest.raises(CorruptLogError):
+        with pytest.raises(CorruptDeadLetterError, match="dead letter 1, of the event at position 5, is"):
             await storage.get_dead_letter(first)
-        with pytest.raises(CorruptLogError):
+        with pytest.raises(CorruptDeadLetterError):
             await storage.begin_retry(first, None, 0.0)
         assert (await storage.get_dead_letter(second)).position == 6
+
+
+@pytest.mark.parametrize("column", ["payload = x'7B7D'", "failures = x'00'"])
+async def test_check_finds_a_damaged_dead_letter_and_it_can_be_discarded(path: Path, column: str) -> None:
+    """No dead letter could be listed any more, and nothing said which one to remove, or removed it."""
+    await filled(path)
+    async with SqliteEventStorage(path) as storage:
+        cursor = await storage.open_subscription("s", "beginning")
+        assert cursor is not None
+        await storage.save_progress([progress("s", cursor.epoch, 20, 20, parked=(parked(5), parked(6)))])
+    alter(path, f"UPDATE dead_letters SET {column} WHERE position = 5")
+    async with SqliteEventStorage(path) as storage:
+        [problem] = await storage.check()
+        assert "dead letter 1" in problem
+        with pytest.raises(CorruptDeadLetterError):
+            await storage.list_dead_letters()
+        assert (await storage.discard_dead_letter(1)).position == 5
+        assert [letter.id for letter in await storage.list_dead_letters()] == [2]
+        assert await storage.check() == []
 
 
 async def test_check_reports_problems_in_a_badly_damaged_file(path: Path) -> None:

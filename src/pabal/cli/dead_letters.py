@@ -38,7 +38,7 @@ from pabal.cli.base import (
 from pabal.cli.command import Group
 from pabal.cli.language import counted, t
 from pabal.cli.translation import translate, translate_error
-from pabal.errors import UnknownEventTypeError
+from pabal.errors import CorruptDeadLetterError, UnknownEventTypeError
 from pabal.operations import Operations
 from pabal.operations.actions import describe_filter, is_group_wanted
 from pabal.ports.operations import ActionResult, DeadLetterFilter, DeadLetterView
@@ -164,9 +164,9 @@ def _act_on_matching(
     if (number is not None) + (has_filter or everything) != 1:
         fail(t("name one dead letter, or choose with --subscription, --type, --error or --all"), WRONG_USAGE)
     if number is not None:
-        letter = run(target, lambda operations: operations.dead_letter(number), modules=modules)
+        event = run(target, lambda operations: _event_type_of(operations, number, action), modules=modules)
         count = 1
-        question = t(_QUESTIONS[action, "one"], number=letter.id, event=letter.event.event_type)
+        question = t(_QUESTIONS[action, "one"], number=number, event=event)
     else:
         count = run(target, lambda operations: operations.count_matching(wanted))
         question = t(_QUESTIONS[action, "all"], letters=counted(count, "dead letter"))
@@ -191,6 +191,15 @@ def _act_on_matching(
     print_result(result, as_json=as_json)
     if not result.count:
         fail(t("nothing was changed"), REFUSED)
+
+
+async def _event_type_of(operations: Operations, number: int, action: Literal["retry", "discard"]) -> str:
+    try:
+        return (await operations.dead_letter(number)).event.event_type
+    except CorruptDeadLetterError:
+        if action == "retry":
+            raise
+        return t("damaged")
 
 
 _QUESTIONS = {

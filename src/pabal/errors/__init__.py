@@ -65,6 +65,7 @@
         ├── NotAPabalDatabaseError
         ├── NewerSchemaError
         ├── CorruptLogError
+        │   └── CorruptDeadLetterError
         └── BrokerError                     the server between processes
             └── BrokerUnavailableError      cannot be reached, or refuses to work, right now
 
@@ -131,6 +132,7 @@ from pabal.errors.sourcing import (
     SpoiledAggregateError,
 )
 from pabal.errors.storage import (
+    CorruptDeadLetterError,
     CorruptLogError,
     NewerSchemaError,
     NotAPabalDatabaseError,
@@ -165,6 +167,7 @@ __all__ = [
     "CommandIdReusedError",
     "ConcurrencyError",
     "ConflictError",
+    "CorruptDeadLetterError",
     "CorruptLogError",
     "DeadLetterNotFoundError",
     "DecodeError",

@@ -64,3 +64,16 @@ class CorruptLogError(StorageError):
         if fields.get("position") is None:
             self.template = self.of_the_file
         super().__init__(detail, **fields)
+
+
+class CorruptDeadLetterError(CorruptLogError):
+    """Report a dead letter that differs from what was written; its event in the log may be intact.
+
+    Fields: ``path, position, dead_letter_id, reason``.
+    """
+
+    dead_letter_id: int
+    template = (
+        "{path}: dead letter {dead_letter_id}, of the event at position {position}, is damaged ({reason}) "
+        "and not served. Discard it; the event itself may be intact"
+    )

@@ -10,6 +10,7 @@ _STORAGE: dict[type[errors.PabalError], str] = {
     errors.StorageUnavailableError: "{path}: {reason}. 아무것도 쓰지 않았습니다. 경로나 디스크, 권한을 고친 뒤 다시 시도하세요",
     errors.NotAPabalDatabaseError: "{path}: pabal 데이터베이스가 아닙니다({reason}). 파일은 건드리지 않았습니다. 다른 경로를 쓰세요",
     errors.NewerSchemaError: "{path}: 스키마 버전이 {found}인데 {supported}까지만 지원합니다. 파일은 건드리지 않았습니다. pabal을 업그레이드하세요",
+    errors.CorruptDeadLetterError: "{path}: 위치 {position}의 이벤트에서 온 데드 레터 {dead_letter_id}이(가) 손상되어({reason}) 내보내지 않습니다. 버리세요(discard). 이벤트 자체는 온전할 수 있습니다",
     errors.CorruptLogError: "{path}: 로그의 위치 {position}이(가) 손상되었습니다({reason}). 이 이벤트는 내보내지 않습니다. 백업을 복원하거나, backup()과 check()로 온전한 부분을 복사하세요",
     errors.BrokerError: "{path}: {reason}",
     errors.BrokerUnavailableError: "{path}: {reason}. 마지막 호출이 실행되었는지는 알 수 없습니다. 서버가 응답하면 다시 호출하세요. 같은 이벤트는 한 번만 저장됩니다",

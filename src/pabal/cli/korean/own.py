@@ -243,6 +243,7 @@ _SENTENCES = {
     "{number} position is skipped.": "위치 {number}개를 건너뜁니다.",
     "there is nothing to deliver to {name} again in this range": "이 범위에는 {name}에 다시 전달할 것이 없습니다",
     "--groups counts by subscription and error; it cannot be used with --type": "--groups는 구독과 오류별로 세므로 --type과 함께 쓸 수 없습니다",
+    "damaged": "손상됨",
     "Deliver positions {first} to {last} to {name} again?": "위치 {first}부터 {last}까지를 {name}에 다시 전달할까요?",
     "Deliver the events between {first} and {last} to {name} again?": "{first}부터 {last} 사이를 {name}에 다시 전달할까요?",
     "Replace version {live} of {name} by version {version}? Processes that run version {live} stop.": "{name}의 버전 {live} 대신 버전 {version}을(를) 쓸까요? 버전 {live}을(를) 돌리는 곳은 멈춥니다.",

@@ -17,9 +17,15 @@ from pabal.domain.envelope import (
     verify,
 )
 from pabal.domain.event import DomainEvent
-from pabal.errors import CorruptLogError, DeadLetterNotFoundError, DecodeError, DuplicateEventError
+from pabal.errors import (
+    CorruptDeadLetterError,
+    CorruptLogError,
+    DeadLetterNotFoundError,
+    DecodeError,
+    DuplicateEventError,
+)
 from pabal.ports.arguments import LARGEST, check_bounds
-from pabal.ports.storage import DeadLetterGroup, DeadLetterRecord
+from pabal.ports.storage import AttemptFailure, DeadLetterGroup, DeadLetterRecord
 from pabal.storage.sqlite.cursors import decode_failures, encode_failures
 from pabal.storage.sqlite.faults import readable
 from pabal.storage.sqlite.statements import numbered, statements
@@ -59,19 +65,45 @@ def group_letters(connection: Any) -> list[DeadLetterGroup]:
 
 
 def get_letter(connection: Any, path: str, dead_letter_id: int) -> DeadLetterRecord:
-    """Return one dead letter. Raises DeadLetterNotFoundError."""
+    """Return one dead letter. Raises DeadLetterNotFoundError, CorruptLogError."""
+    return _letter(_row(connection, dead_letter_id), path)
+
+
+def _row(connection: Any, dead_letter_id: int) -> Any:
     row = None
     if isinstance(dead_letter_id, int) and abs(dead_letter_id) <= LARGEST:  # no other value can be an id
         row = connection.execute(statements()["dead_letter"], (dead_letter_id,)).fetchone()
     if row is None:
         raise DeadLetterNotFoundError(dead_letter_id=dead_letter_id)
-    return _letter(row, path)
+    return row
 
 
-def _letter(row: Any, path: str) -> DeadLetterRecord:
+def damaged_letters(connection: Any, path: str) -> list[str]:
+    """Return a sentence for each damaged dead letter."""
+    damaged: list[str] = []
+    for row in connection.execute(statements()["dead_letters"], numbered(0, None, None, None, -1)):
+        try:
+            _letter(row, path)
+        except CorruptLogError as error:
+            damaged.append(str(error))
+    return damaged
+
+
+def _letter(row: Any, path: str, *, whole: bool = True) -> DeadLetterRecord:
+    """Make a dead letter of its row; if not the ``whole``, without what may be damaged."""
     number, subscription, position, state, reason, failures, parked_at, key, queued, *columns = row
-    record = StoredRecord._make(columns)
-    verify(record, path)
+    record: StoredRecord | None = None
+    attempts: tuple[AttemptFailure, ...] = ()
+    if whole:
+        record = StoredRecord._make(columns)
+        try:
+            with readable(path):
+                verify(record, path)
+                attempts = decode_failures(failures)
+        except CorruptLogError as error:
+            raise CorruptDeadLetterError(
+                path=path, position=position, dead_letter_id=number, reason=error.reason
+            ) from error
     return DeadLetterRecord(
         id=number,
         subscription=subscription,
@@ -79,7 +111,7 @@ def _letter(row: Any, path: str) -> DeadLetterRecord:
         record=record,
         event=None,
         reason=reason,
-        failures=decode_failures(failures),
+        failures=attempts,
         parked_at=datetime.fromtimestamp(parked_at, UTC),
         state=state,
         key=key,
@@ -117,8 +149,11 @@ def begin_retry(
 
 
 def discard(tx: Transaction, path: str, dead_letter_id: int) -> DeadLetterRecord:
-    """Delete a dead letter, and its retry if one is under way; return the dead letter."""
-    letter = get_letter(tx, path, dead_letter_id)
+    """Delete a dead letter, and its retry if one is under way; return it without its event and failures.
+
+    A damaged one can be deleted, too.
+    """
+    letter = _letter(_row(tx, dead_letter_id), path, whole=False)
     tx.execute(statements()["delete_dead_letter"], (dead_letter_id,))
     tx.execute(statements()["delete_retry"], (letter.subscription, letter.position))
     return letter

@@ -12,7 +12,7 @@ from typing import Any
 
 from pabal.domain.envelope import EventRecord, StoredRecord, id_to_text, verify
 from pabal.errors import CorruptLogError, StorageUnavailableError
-from pabal.storage.sqlite.dead_letters import scheduled_row
+from pabal.storage.sqlite.dead_letters import damaged_letters, scheduled_row
 from pabal.storage.sqlite.faults import UNDECODABLE, readable, translate
 from pabal.storage.sqlite.places import check_gap
 from pabal.storage.sqlite.statements import statements
@@ -73,6 +73,7 @@ def check(
         problems += [text for (text,) in connection.execute("PRAGMA integrity_check") if text != "ok"]
         problems += _check_events(connection, path, progress)
         problems += _check_streams(connection)
+        problems += damaged_letters(connection, path)
     except sqlite3.DatabaseError as error:
         if str(error).startswith(UNDECODABLE):
             raise  # the reader runs the check again, reading damaged text so that it finds the row
