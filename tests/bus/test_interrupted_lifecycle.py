@@ -11,7 +11,7 @@ import pytest
 from pabal import InMemoryEventBus
 from pabal.errors import BusNotRunningError, DrainTimeoutError
 from tests.bus.samples import Moved, NoteTaken
-from tests.bus.support import Backend, Recorder, numbers, run_in_thread
+from tests.bus.support import Backend, Recorder, numbers, run_in_thread, spin_loop
 
 
 async def test_a_block_cancelled_while_it_drains_still_stops_the_bus(backend: Backend) -> None:
@@ -200,6 +200,49 @@ async def test_a_subscription_made_during_a_stop_is_opened_by_the_next_start(
         await bus.stop()
     other = InMemoryEventBus(storage)
     other.subscribe(Moved, handle, name="late", start="beginning")
+    await other.start()
+    await other.drain(20)
+    assert numbers(handled) == [1]
+    await other.stop()
+
+
+async def test_a_subscription_resumed_during_a_stop_is_not_taken_again(
+    stored: Backend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It would stay held by the stopped bus: every other bus on the storage would stand by for ever."""
+    bus = await stored.start_bus()
+    handled: Recorder[Moved] = Recorder()
+
+    async def handle(event: Moved) -> None:
+        handled.add(event)
+
+    bus.subscribe(Moved, handle, name="sub", start="beginning")
+    await bus.drain(20)
+    await bus.subscriptions.pause("sub")
+    await bus.publish(Moved("rook", 1))
+    storage: Any = bus.storage
+    release, read_controls = storage.release_subscription, storage.read_controls
+    released, resumed = asyncio.Event(), asyncio.Event()
+
+    async def release_and_let_read(name: str, epoch: int) -> None:
+        await release(name, epoch)
+        released.set()
+        await spin_loop()  # what must not happen: that it is taken again
+
+    async def read_late(names: list[str]) -> Any:
+        resumed.set()
+        await released.wait()
+        return await read_controls(names)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(storage, "release_subscription", release_and_let_read)
+        patched.setattr(storage, "read_controls", read_late)
+        resuming = asyncio.create_task(bus.subscriptions.resume("sub"))
+        await resumed.wait()
+        await bus.stop()
+        await asyncio.wait([resuming])
+    other = InMemoryEventBus(storage)
+    other.subscribe(Moved, handle, name="sub")
     await other.start()
     await other.drain(20)
     assert numbers(handled) == [1]

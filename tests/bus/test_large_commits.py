@@ -35,7 +35,7 @@ async def counted_turns() -> AsyncIterator[Callable[[], int]]:
     counting.cancel()
 
 
-class Measured(DomainEvent):
+class KeyAsked(DomainEvent):
     """An event that tells when its key is asked for, which happens once while it is encoded."""
 
     n: int
@@ -46,7 +46,7 @@ class Measured(DomainEvent):
         return "one"
 
 
-def asked(event: Measured) -> None:
+def asked(event: KeyAsked) -> None:
     """Do nothing; a test replaces this."""
 
 
@@ -57,7 +57,7 @@ async def test_a_large_batch_is_encoded_in_slices(backend: Backend, monkeypatch:
     encoded: Counter[int] = Counter()
     async with counted_turns() as turn:
         monkeypatch.setattr(f"{__name__}.asked", lambda event: encoded.update([turn()]))
-        await bus.publish_batch([Measured(n) for n in range(4 * AT_ONCE)])
+        await bus.publish_batch([KeyAsked(n) for n in range(4 * AT_ONCE)])
     assert len(encoded) == 4
 
 

@@ -14,6 +14,7 @@ from pabal.delivery.context import DeliveryContext
 from tests.crash.events import Step
 from tests.crash.points import ACK, Countdown, WatchedStorage, die, watch_statements
 from tests.crash.record import ACKED, BEGUN, DONE, FAILED, STARTED, STOPPED, Record
+from tests.pragmas import set_pragma
 
 
 class Settings(msgspec.Struct, frozen=True):
@@ -110,8 +111,7 @@ async def run(settings: Settings) -> None:
     watch_statements(countdown)
     async with WatchedStorage(settings.path, settings.durability, record, countdown) as storage:  # type: ignore[arg-type]
         if settings.checkpoint_pages is not None:
-            pragma = f"PRAGMA wal_autocheckpoint = {settings.checkpoint_pages}"
-            await storage.transact(lambda tx: tx.execute(pragma).fetchall())
+            await set_pragma(storage, f"wal_autocheckpoint = {settings.checkpoint_pages}")
         bus = InMemoryEventBus(storage, seed=settings.seed)
         if settings.consume:
             policy = RetryPolicy(max_attempts=3 if settings.poison is not None else 50, base_delay=0.001)

@@ -15,6 +15,7 @@ from pabal.ports.telemetry import Report, StorageTrouble
 from pabal.storage.sqlite import appender
 from tests.crash.disk.faults import OPEN, READ, SYNC, TRUNCATE, WRITE, Faults
 from tests.crash.events import Step
+from tests.pragmas import set_pragma
 
 FAULTS = {
     "full disk": (errno.ENOSPC, WRITE | TRUNCATE, False),
@@ -114,7 +115,7 @@ async def handling(path: Path, faults: Faults) -> None:
 async def checkpointing(path: Path, faults: Faults) -> None:
     """The write-ahead log can be written, but not the file: events are stored, and checkpointed later."""
     async with SqliteEventStorage(path) as storage:
-        await storage.transact(lambda tx: tx.execute("PRAGMA wal_autocheckpoint = 10").fetchall())
+        await set_pragma(storage, "wal_autocheckpoint = 10")
         with faults.failing(errno.ENOSPC, WRITE | TRUNCATE, suffix=path.name):
             for number in range(30):
                 await storage.store_event(Step("a", number, "x" * 2000))

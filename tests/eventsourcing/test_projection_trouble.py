@@ -18,6 +18,7 @@ from pabal.errors import ProjectionHandlerError, StorageUnavailableError
 from pabal.eventsourcing import InMemoryProjection, Projection, ProjectionTransaction, projects
 from pabal.eventsourcing.waiters import PositionWaiters
 from tests.eventsourcing.samples import Stray
+from tests.pragmas import set_pragma
 
 
 @pytest.fixture
@@ -69,12 +70,8 @@ async def test_a_stopped_projection_no_longer_listens_to_its_storage(
 
 async def _limit(storage: SqliteEventStorage, pages: int) -> None:
     """Make SQLite report a full disk after a few more pages."""
-
-    def limit(tx: Any) -> None:
-        used = tx.execute("PRAGMA page_count").fetchone()[0]
-        tx.execute(f"PRAGMA max_page_count = {used + pages}").fetchone()
-
-    await storage.transact(limit)
+    used = await storage.transact(lambda tx: tx.execute("PRAGMA page_count").fetchone()[0])
+    await set_pragma(storage, f"max_page_count = {used + pages}")
 
 
 async def test_a_projection_continues_once_a_full_disk_has_space_again(

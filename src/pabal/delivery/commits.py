@@ -29,7 +29,7 @@ class Commits:
         self._queue: deque[Committed] = deque()
         self._begun = 0
         """How many events of the first commit have been routed."""
-        self._left = 0
+        self.left = 0
         """How many events have not been routed."""
         self._next: asyncio.Handle | None = None
         """The next slice, if the event loop is to run before it."""
@@ -42,10 +42,10 @@ class Commits:
     def add(self, batch: Committed) -> None:
         """Route a commit, at once if it is small and no other waits."""
         self._queue.append(batch)
-        self._left += len(batch.events)
+        self.left += len(batch.events)
         if self._next is None:
             self._route_some()
-        elif self._left > BUFFER_LIVE:
+        elif self.left > BUFFER_LIVE:
             # Commits come faster than they are routed. Read from the log later, they take no memory now.
             self.clear()
             self._skip_to(batch.first + len(batch.events) - 1)
@@ -53,7 +53,7 @@ class Commits:
     def clear(self) -> None:
         """Forget all commits."""
         self._queue.clear()
-        self._begun = self._left = 0
+        self._begun = self.left = 0
         if self._next is not None:
             self._next.cancel()
             self._next = None
@@ -73,7 +73,7 @@ class Commits:
         """Route a slice; return whether it was the last one of its commit."""
         events = batch.events[begin : begin + most]
         self._begun = begin + len(events)
-        self._left -= len(events)
+        self.left -= len(events)
         is_last = self._begun == len(batch.events)
         if is_last:
             self._queue.popleft()

@@ -209,7 +209,7 @@ class Feed:
         """
         if consumer.tracker is None:
             return None
-        return max(0, self.head - consumer.tracker.seen) + len(consumer.tracker)
+        return max(0, self.head + self._commits.left - consumer.tracker.seen) + len(consumer.tracker)
 
     def is_caught_up(self, position: int) -> bool:
         """Return whether all running subscriptions saw all commits, and the log reaches ``position``."""

@@ -282,8 +282,8 @@ class Leases:
 
     async def reopen(self, consumer: Consumer) -> None:
         """Open a subscription that was set aside again, from what is saved of it."""
-        if consumer.state == CLOSED:
-            return  # it was removed in the meantime: ``release_removed`` releases it
+        if consumer.state == CLOSED or self._engine.halting:
+            return  # removed in the meantime, or the bus stops: it is released, and must not be taken again
         self._forget(consumer)
         consumer.state = STARTING
         await self._finish_opening(consumer, self.open(consumer, held=consumer.epoch))
