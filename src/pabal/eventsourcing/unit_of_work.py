@@ -94,7 +94,7 @@ class UnitOfWork:
         cached = self._checked_out[key][1]
         if not isinstance(cached.aggregate, repository.aggregate_class):
             raise UsageError(f"{cached.aggregate!r} is already in this unit of work, as another class")
-        found: A = cached.aggregate
+        found: A = self._checked_out[key][1].aggregate
         return found
 
     async def commit(self) -> Receipt | None:
