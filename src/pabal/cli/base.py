@@ -259,18 +259,30 @@ def confirm(question: str, *, yes: bool) -> None:
     """Ask for confirmation unless ``yes``; if the user declines, exit with code 1 and change nothing."""
     question = readable(question)
     while not yes:
-        # Not click.confirm: its message for an invalid answer is always English.
-        try:
-            answer = click.prompt(f"{question} [y/N]", default="", show_default=False, err=True)
-        except click.Abort:
-            click.echo(err=True)  # start a new line for the message that follows
-            raise
+        answer = _ask(f"{question} [y/N]: ")
         match answer.strip().lower():
             case "" | "n" | "no":
                 fail(t("nothing was changed"), REFUSED)
             case "y" | "yes":
                 return
         click.echo(t("Error: {message}", message=t("answer y or n")), err=True)
+
+
+def _ask(question: str) -> str:
+    """Ask on standard error and return the answer; standard output is for results.
+
+    Not click.confirm, whose message for an invalid answer is always English, nor click.prompt: some versions
+    of that write a part of the question to standard output.
+    """
+    click.echo(question, nl=False, err=True)
+    try:
+        answer = sys.stdin.readline()
+    except KeyboardInterrupt:
+        answer = ""
+    if not answer:  # interrupted, or at the end of the input
+        click.echo(err=True)  # start a new line for the message that follows
+        raise click.Abort
+    return answer
 
 
 def print_dry_run(question: str, plan: Any, *, as_json: bool) -> None:
