@@ -274,14 +274,14 @@ def _ask(question: str) -> str:
     Not click.confirm, whose message for an invalid answer is always English, nor click.prompt: some versions
     of that write a part of the question to standard output.
     """
-    click.echo(question, nl=False, err=True)
     try:
+        click.echo(question, nl=False, err=True)
         answer = sys.stdin.readline()
-    except KeyboardInterrupt:
-        answer = ""
-    if not answer:  # interrupted, or at the end of the input
+        if not answer:
+            raise EOFError
+    except (KeyboardInterrupt, EOFError):
         click.echo(err=True)  # start a new line for the message that follows
-        raise click.Abort
+        raise click.Abort from None  # its context still tells which of the two it was
     return answer
 
 
