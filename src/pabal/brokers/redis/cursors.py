@@ -106,13 +106,17 @@ def opened_cursor(name: str, number: int, opened: Sequence[Any]) -> Cursor:
     )
 
 
+def entries_of(stored: Mapping[bytes, bytes], name: str) -> dict[bytes, bytes]:
+    """Return what a hash holds under ``field(name, …)``, by the rest of its field."""
+    prefix = field(name, "").encode()
+    return {at[len(prefix) :]: data for at, data in stored.items() if at.startswith(prefix)}
+
+
 def replays_of(stored: Mapping[bytes, bytes], name: str) -> tuple[Replay, ...]:
     """Return a subscription's replays among all of a partition, oldest request first."""
-    prefix = f"{name}\0".encode()
     found = [
-        Replay(int(at[len(prefix) :]), name, *(int(part) for part in text.split(b":")))
-        for at, text in stored.items()
-        if at.startswith(prefix)
+        Replay(int(number), name, *(int(part) for part in text.split(b":")))
+        for number, text in entries_of(stored, name).items()
     ]
     return tuple(sorted(found, key=lambda replay: replay.id))
 

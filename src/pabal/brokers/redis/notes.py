@@ -25,6 +25,7 @@ from pabal.brokers.redis.cursors import (
     decode_cursor,
     decode_retry,
     encode_retry,
+    entries_of,
     field,
 )
 from pabal.brokers.redis.keys import GroupKeys
@@ -146,9 +147,8 @@ async def deaths_in(log: RedisLog, keys: GroupKeys, partition: int, dead: str) -
     attempts: the next process would look for notes of the new owner, not of the first one.
     """
     call = log.link.call
-    prefix = f"{dead}\0".encode()
     noted = as_pairs(await call("HGETALL", keys.notes))
-    notes = [note for at, data in noted.items() if at.startswith(prefix) and (note := _note_of(data))]
+    notes = [note for data in entries_of(noted, dead).values() if (note := _note_of(data))]
     retries: list[str | bytes] = []
     if not any(note.partition == partition for note in notes):
         return retries

@@ -300,8 +300,7 @@ class PartitionStorage(ControlledPartition):
     async def blocked_keys(self, name: str) -> set[str]:
         """Return the keys that dead letters of a subscription block."""
         blocking = as_pairs(await self.log.link.call("HGETALL", self._keys.blocking))
-        prefix = cursors.field(name, "").encode()
-        return {cursors.key_of_queue(key.decode()) for at, key in blocking.items() if at.startswith(prefix)}
+        return {cursors.key_of_queue(key.decode()) for key in cursors.entries_of(blocking, name).values()}
 
     # -- dead letters and schedules -------------------------------------------------------------------
 

@@ -9,7 +9,15 @@ from functools import partial
 
 from pabal.brokers.redis.control import HELD
 from pabal.brokers.redis.coordinator import Coordinator
-from pabal.brokers.redis.cursors import NEW, SavedCursor, as_pairs, decode_cursor, decode_retry, field
+from pabal.brokers.redis.cursors import (
+    NEW,
+    SavedCursor,
+    as_pairs,
+    decode_cursor,
+    decode_retry,
+    entries_of,
+    field,
+)
 from pabal.brokers.redis.extent import measure_extents
 from pabal.brokers.redis.group import GroupEngine, Running
 from pabal.brokers.redis.keys import GroupKeys
@@ -180,9 +188,8 @@ async def _only_retries_left(
 ) -> bool:
     """Return whether all that is unfinished up to ``head`` waits for a retry, its own or one of its lane."""
     stored = as_pairs(await log.link.call("HGETALL", keys.of(part).retries))
-    prefix = field(consumer.name, "").encode()
     now = consumer.engine.clock.time()
-    retries = [decode_retry(data) for at, data in stored.items() if at.startswith(prefix)]
+    retries = [decode_retry(data) for data in entries_of(stored, consumer.name).values()]
     waiting = {retry.position for retry in retries if retry.due_at > now}
     rows = await Pages(log, part, lambda first, last: None).find(cursor.positions())
     after = cursor.frontier
