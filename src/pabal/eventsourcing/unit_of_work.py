@@ -91,10 +91,9 @@ class UnitOfWork:
             cached = await repository.check_out(aggregate_id, must_exist=must_exist)
             # Another task may have checked it out meanwhile.
             self._checked_out.setdefault(key, (repository, cached))
-        cached = self._checked_out[key][1]
-        if not isinstance(cached.aggregate, repository.aggregate_class):
-            raise UsageError(f"{cached.aggregate!r} is already in this unit of work, as another class")
         found: A = self._checked_out[key][1].aggregate
+        if not isinstance(found, repository.aggregate_class):
+            raise UsageError(f"{found!r} is already in this unit of work, as another class")
         return found
 
     async def commit(self) -> Receipt | None:
