@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 
 from pabal.brokers.redis import RedisEventBus
+from pabal.errors import NotRetryableError
+from pabal.ports.telemetry import Report, SubscriptionHalted
 from tests.brokers.events import Moved, moves, until
 from tests.brokers.server import Server
 from tests.brokers.support import make_bus
@@ -82,3 +84,44 @@ async def test_drain_does_not_wait_for_a_subscription_that_halted_in_another_pro
         await until(lambda: two.health().status == "failing")
         await one.drain(timeout=30, retries=retries)
         await two.drain(timeout=30, retries=retries)
+
+
+async def test_drain_waits_for_a_handler_of_a_halted_subscription_whose_partition_is_handed_over(
+    shared_server: Server, namespace: str
+) -> None:
+    """The program would go on, and could close what the handler uses, while the handler still runs."""
+    gates: dict[str, asyncio.Event] = {}
+    doomed: set[str] = set()
+
+    async def handle(event: Moved) -> None:
+        if event.key in doomed:
+            raise NotRetryableError("no")
+        await gates[event.key].wait()
+
+    async with (
+        make_bus(shared_server, namespace, partitions=2, worker_count=4) as one,
+        make_bus(shared_server, namespace, partitions=2) as two,
+    ):
+        receipts = [(f"k{number}", await one.publish(Moved(f"k{number}", number))) for number in range(16)]
+        by_partition: dict[int, list[str]] = {0: [], 1: []}
+        for key, receipt in receipts:
+            assert receipt.position is not None
+            by_partition[one._log.place_of(receipt.position)[0]].append(key)
+        gates |= {key: asyncio.Event() for key, _ in receipts}
+        doomed |= {keys[1] for keys in by_partition.values()}
+        halted: list[Report] = []
+        one.listen(lambda report: halted.append(report) if isinstance(report, SubscriptionHalted) else None)
+        one.subscribe(Moved, handle, name="sub", on_exhausted="stop")
+        await until(lambda: len(one.partitions) == 2)
+        await one.publish_batch([Moved(key, 1) for keys in by_partition.values() for key in keys[:2]])
+        await until(lambda: len(halted) == 2)
+        two.subscribe(Moved, handle, name="sub", on_exhausted="stop")
+        running = one._group_engine.running
+        await until(lambda: any(part.ending is not None for part in running.values()))
+        [given] = [number for number, part in running.items() if part.ending is not None]
+        gates[by_partition[1 - given][0]].set()
+        draining = asyncio.ensure_future(one.drain(timeout=30))
+        await asyncio.wait([draining], timeout=0.3)
+        assert not draining.done()
+        gates[by_partition[given][0]].set()
+        await draining

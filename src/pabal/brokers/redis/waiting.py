@@ -122,8 +122,11 @@ async def whole_group_drained(
         return max(ends[part], appended.get(part, 0))
 
     def is_done(running: Running) -> bool:
-        # A partition that is being handed over is checked by its saved progress, in `_others_drained`.
-        return not _is_running(running) or is_idle(running.engine, head(running.partition), retries)
+        if _is_running(running):
+            return is_idle(running.engine, head(running.partition), retries)
+        # One that is being taken or handed over is checked by its saved progress, in `_others_drained`. That
+        # does not tell of handlers of a subscription that has paused or halted there.
+        return not any(consumer.in_flight for consumer in running.engine.consumers.values())
 
     while True:
         for running in tuple(engine.running.values()):
