@@ -7,12 +7,15 @@ import subprocess
 import sys
 from collections.abc import Callable
 from typing import Any
+from unittest.mock import AsyncMock
 
 import httpx
 import pytest
 
+from pabal.brokers.redis.coordinator import Coordinator
 from pabal.brokers.redis.inspector import GroupInspector
 from pabal.brokers.redis.link import Link
+from pabal.brokers.redis.partition import PartitionStorage
 from pabal.dashboard import create_dashboard
 from pabal.errors import (
     BrokerError,
@@ -197,6 +200,33 @@ async def test_retries_requested_of_a_stopped_group_happen_at_its_next_start(
         async with make_bus(shared_server, namespace, recorder.handle):
             await until(lambda: sorted(recorder.numbers) == [1, 3, 5])
             await _until_empty(operations)
+
+
+async def test_a_retry_loaded_by_an_opening_is_not_made_again_before_its_end_is_saved(
+    shared_server: Server, namespace: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A dead letter retried while its subscription is opened would be delivered twice."""
+    recorder = Recorder()
+    answer_calls, save = Coordinator._answer_calls, PartitionStorage.save_progress
+
+    async def save_late(storage: PartitionStorage, progress: Any) -> Any:
+        await asyncio.sleep(0.1)
+        return await save(storage, progress)
+
+    async with group_with_dead_letters(shared_server, namespace) as operations:
+        monkeypatch.setattr(Coordinator, "_answer_calls", AsyncMock())
+        async with make_bus(shared_server, namespace, lambda event: None) as bus:
+            await operations.retry_matching(ODD)
+            bus.unsubscribe(bus.subscriptions.attached()[0])
+            monkeypatch.setattr(PartitionStorage, "save_progress", save_late)
+            bus.subscribe(Moved, recorder.handle, name="sub")
+            await until(lambda: len(recorder.numbers) == 3)
+            assert bus._coordinator is not None
+            for partition in bus.partitions:
+                await answer_calls(bus._coordinator, partition)
+            assert not await bus._coordinator.has_calls()
+            await bus.drain(timeout=30)
+    assert sorted(recorder.numbers) == [1, 3, 5]
 
 
 Act = Callable[[Operations], Any]

@@ -32,12 +32,13 @@ from pabal.brokers.redis.reports import (
 from pabal.brokers.redis.scripts import script
 from pabal.brokers.redis.tail import Tail
 from pabal.delivery.shutdown import end_tasks
-from pabal.errors import BrokerError, PabalError, StorageClosedError, StorageError
+from pabal.errors import BrokerError, BusNotRunningError, PabalError, StorageClosedError, StorageError
 from pabal.ports.clock import Clock
 from pabal.ports.telemetry import StorageTrouble
 
 _log = logging.getLogger("pabal")
 _LONGEST_TICK = 0.3
+_CALLS = 256
 
 
 class Coordinator:
@@ -345,9 +346,16 @@ class Coordinator:
         if running is None or running.ending is not None:
             return
         key = self._keys.of(partition).calls
-        for call in await self._log.link.call("SMEMBERS", key):
-            if await running.answer(call.decode(errors="replace")):
-                await self._log.link.call("SREM", key, call)
+        calls = await self._log.link.call("SMEMBERS", key)
+        for start in range(0, len(calls), _CALLS):
+            made = {call: call.decode(errors="replace") for call in calls[start : start + _CALLS]}
+            try:
+                answered = await running.answer(tuple(made.values()))
+            except BusNotRunningError:
+                return  # the partition is being let go; its next owner sees the calls
+            if answered:
+                done = [call for call, text in made.items() if text in answered]
+                await self._log.link.call("SREM", key, *done)
 
     async def has_calls(self) -> bool:
         """Return whether a dead letter was retried or discarded and its owner has not acted on it yet."""

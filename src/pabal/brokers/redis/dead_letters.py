@@ -92,6 +92,10 @@ class GroupDeadLetters:
         """Return one dead letter. Raises DeadLetterNotFoundError."""
         return (await self.find(dead_letter_id))[1]
 
+    async def find_dead_letters(self, dead_letter_ids: Sequence[int]) -> list[DeadLetterRecord]:
+        """Return those of some dead letters that there are, in this order."""
+        return [record for _, record in await self._load(dead_letter_ids)]
+
     async def find(self, dead_letter_id: int) -> tuple[int, DeadLetterRecord]:
         """Return a dead letter's partition and the dead letter. Raises DeadLetterNotFoundError."""
         for letter, record in await self._load([dead_letter_id]):

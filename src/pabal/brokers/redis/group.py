@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any
@@ -14,7 +14,7 @@ from pabal.brokers.redis.partition import PartitionStorage
 from pabal.delivery.consumer import ACTIVE, Consumer
 from pabal.delivery.engine import Engine
 from pabal.delivery.subscription import Subscription
-from pabal.errors import DeadLetterNotFoundError, SubscriptionError
+from pabal.errors import SubscriptionError
 from pabal.ports.clock import Clock
 from pabal.ports.storage import DeadLetterRecord
 
@@ -47,13 +47,50 @@ class Running:
             return 0
         return feed.head - tracker.seen - self.storage.pages.extent.count_assigned(tracker.seen, feed.head)
 
-    async def answer(self, call: str) -> bool:
-        """Act on a call: the id of a retried dead letter, or name, position and key of a discarded one.
+    async def answer(self, calls: Sequence[str]) -> set[str]:
+        """Act on calls: ids of retried dead letters, and name, position and key of discarded ones.
 
-        False if the subscription is being opened or replayed, and the call has to be made again later.
+        Returns those it is done with. The others have to be made again later, because their subscription is
+        being opened or replayed.
         """
-        if call.isdecimal():
-            return await self._retry(int(call))
+        ids = {int(call): call for call in calls if call.isdecimal()}
+        answered = set(calls) - set(ids.values())
+        for call in answered:
+            self._note_discarded(call)
+        for dead_letter_id, waiting_for in tuple(self._waiting.items()):
+            if waiting_for.is_opening:  # not read again at every look, for as long as a replay takes
+                ids.pop(dead_letter_id, None)
+            else:
+                del self._waiting[dead_letter_id]
+        letters = await self.storage.find_dead_letters(list(ids))
+        if not self.engine.settlement.idle and any(map(self._is_due, letters)):
+            # An opening may have loaded the retry, which may have ended without being saved yet.
+            await self.engine.settlement.flush()
+            letters = await self.storage.find_dead_letters(list(ids))
+        for letter in letters:
+            consumer = self.engine.consumers.get(letter.subscription)
+            if consumer is not None and consumer.is_opening:
+                self._waiting[letter.id] = consumer
+                del ids[letter.id]
+            elif consumer is not None and self._is_due(letter):
+                self.engine.redelivery.redeliver(consumer, letter)
+        return answered | set(ids.values())
+
+    def _is_due(self, letter: DeadLetterRecord) -> bool:
+        """Return whether a dead letter is to be delivered now.
+
+        If its subscription is not active, or unknown here, the stored retry is loaded when it is opened.
+        """
+        consumer = self.engine.consumers.get(letter.subscription)
+        return (
+            consumer is not None
+            and consumer.state == ACTIVE
+            and not consumer.is_opening
+            and letter.state == "retrying"
+            and letter.position not in consumer.failing
+        )
+
+    def _note_discarded(self, call: str) -> None:
         self.engine.parked = max(0, self.engine.parked - 1)  # there is room for another
         name, _, rest = call.partition("\0")
         position, _, key = rest.partition("\0")
@@ -63,27 +100,6 @@ class Running:
                 0, name, int(position), None, None, "", (), datetime.now(UTC), "parked", key or None, 0
             )
             self.engine.redelivery.discarded(consumer, gone)
-        return True
-
-    async def _retry(self, dead_letter_id: int) -> bool:
-        waiting_for = self._waiting.get(dead_letter_id)
-        if waiting_for is not None and waiting_for.is_opening:
-            return False  # without reading the dead letter at every look, for as long as a replay takes
-        self._waiting.pop(dead_letter_id, None)
-        try:
-            letter = await self.storage.get_dead_letter(dead_letter_id)
-        except DeadLetterNotFoundError:
-            return True  # discarded meanwhile
-        consumer = self.engine.consumers.get(letter.subscription)
-        if consumer is None:
-            return True  # the retry is stored, for whoever subscribes under this name next
-        if consumer.is_opening:
-            self._waiting[dead_letter_id] = consumer
-            return False
-        known = consumer.failing.get(letter.position)
-        if consumer.state == ACTIVE and letter.state == "retrying" and known is None:
-            self.engine.redelivery.redeliver(consumer, letter)
-        return True  # otherwise opening the subscription has loaded the retry, or will load it once resumed
 
     async def release_lost_keys(self) -> None:
         """Release the keys of dead letters that the server has lost: nobody can retry or discard those."""

@@ -316,6 +316,10 @@ class PartitionStorage(ControlledPartition):
         """Return one dead letter. Raises DeadLetterNotFoundError."""
         return await self._letters.get_dead_letter(dead_letter_id)
 
+    async def find_dead_letters(self, dead_letter_ids: Sequence[int]) -> list[DeadLetterRecord]:
+        """Return those of some dead letters of this partition that there are, in this order."""
+        return await self._letters.find_dead_letters(dead_letter_ids)
+
     async def begin_retry(
         self, dead_letter_id: int, payload: bytes | None, now: float
     ) -> DeadLetterRecord | None:
