@@ -6,13 +6,25 @@ import asyncio
 
 import pytest
 
-from pabal import InMemoryEventBus, InMemoryEventStorage
+from pabal import InMemoryEventBus, InMemoryEventStorage, RetryPolicy
 from pabal.operations import operations_of
 from pabal.ports.operations import DeadLetterFilter
 from pabal.ports.storage import DeadLetterRecord
+from pabal.ports.telemetry import AttemptFailed
+from pabal.testing import VirtualClock
 from tests.bus.failing_handler import FailingHandler, start_failing_bus
 from tests.bus.samples import Moved, NoteTaken, Packed, Ticket
-from tests.bus.support import LIMIT, ONE_ATTEMPT, Backend, Recorder, numbers, spin_loop, statistics_of
+from tests.bus.support import (
+    LIMIT,
+    ONE_ATTEMPT,
+    Backend,
+    Recorder,
+    numbers,
+    reports_of,
+    spin_loop,
+    statistics_of,
+)
+from tests.bus.test_recoveries import RecordingStorage
 
 
 async def test_dead_letters_and_their_retries_survive_a_restart(stored: Backend) -> None:
@@ -194,3 +206,29 @@ async def test_a_cancelled_retry_all_still_delivers_the_dead_letters_it_has_mark
         await handler.handled.reach(49)
     assert retrying.cancelled()
     assert await storage.list_dead_letters() == []
+
+
+async def test_a_failure_saved_after_its_dead_letter_was_discarded_leaves_no_retry() -> None:
+    """The subscription would show a retry for ever, and never again take the fast path."""
+    storage, handler, clock = RecordingStorage(), FailingHandler(), VirtualClock()
+    bus = InMemoryEventBus(storage, clock=clock)
+    failed = reports_of(bus, AttemptFailed)
+    bus.subscribe(Moved, handler, name="sub", retry=RetryPolicy(max_attempts=2, base_delay=20.0))
+    async with bus:
+        await bus.publish(Moved("rook", 1))
+        await failed.reach(1)
+        await clock.advance(30)
+        await bus.drain(60)
+        [letter] = await bus.dead_letters.list()
+        storage.gate.clear()
+        assert await bus.dead_letters.retry(letter.id) == 1
+        await storage.held.reach(1)
+        await bus.subscriptions.pause("sub")
+        await bus.dead_letters.discard(letter.id)
+        storage.gate.set()
+        await bus.subscriptions.resume("sub")
+        await bus.drain(60)
+        assert len(storage.retries) == 2
+        assert statistics_of(bus, "sub")["retrying"] == 0
+        [record] = await bus.subscriptions.list()
+        assert record.retries == 0

@@ -168,7 +168,8 @@ class Leases:
             self._feed.controls.pause(consumer)
             return
         for retry in cursor.retries:
-            self._restore_retry(consumer, retry)
+            if not retry.from_dead_letter:
+                self._restore_retry(consumer, retry)
         consumer.release_followers()  # lanes that waited for the opening check again
         if consumer.followed:
             consumer.unattempted.update(p for p in cursor.unfinished if p not in consumer.failing)
@@ -231,6 +232,10 @@ class Leases:
                     continue
                 if self._engine.redelivery.redeliver(consumer, letter):
                     self._restore_retry(consumer, retry)
+        if under_way:
+            # Their dead letters were discarded, and a failure before that was saved after it.
+            consumer.unsaved.cleared.update(under_way)
+            self._engine.settlement.mark(consumer)
         for key in unblocked:
             self._engine.redelivery.release_key(consumer, key)
 
