@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +43,24 @@ def test_discarding_all_matching_dead_letters_asks_for_confirmation_with_their_c
     assert (done.exit_code, parked(pabal, file)) == (0, {})
     nothing = pabal("dead-letters", "discard", file, "--all", "--yes")
     assert (nothing.exit_code, nothing.output) == (1, "no dead letter matches\n")
+
+
+@pytest.mark.parametrize("action", ["retry", "discard"])
+def test_dead_letters_parked_while_the_question_waits_are_left_alone(
+    pabal: Pabal, file: Path, monkeypatch: pytest.MonkeyPatch, action: str
+) -> None:
+    """Whoever agreed to discard two would discard two hundred, and never know of what."""
+
+    def answer(question: str) -> str:
+        with closing(sqlite3.connect(file)) as connection, connection:
+            connection.execute("UPDATE dead_letters SET subscription = 'mail' WHERE id = 2")
+        return "y"
+
+    monkeypatch.setattr("pabal.cli.base._ask", answer)
+    changed = pabal("dead-letters", action, file, "--subscription", "pack")
+    assert changed.exit_code == 1
+    assert changed.stderr == "pabal: 1 dead letter matches now; nothing was changed\n"
+    assert parked(pabal, file) == {1: "parked", 2: "parked"}
 
 
 def test_dead_letters_edit_validates_the_payload_against_the_event_class(pabal: Pabal, file: Path) -> None:

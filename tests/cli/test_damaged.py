@@ -66,6 +66,33 @@ def test_a_damaged_dead_letter_can_be_discarded_but_not_retried(pabal: Pabal, fi
     assert pabal("check", file).exit_code == 0
 
 
+@pytest.mark.parametrize("form", ["json", "cloudevents"])
+def test_an_export_reports_damaged_events_and_goes_on_behind_them(
+    pabal: Pabal, file: Path, form: str
+) -> None:
+    """One damaged byte would keep back every event of the log, although all others are intact."""
+    alter(file, "UPDATE events SET payload = x'7b7d' WHERE position IN (2, 3, 8)")
+    every = pabal("events", "export", file, "--format", form)
+    assert every.exit_code == 3
+    assert len(every.stdout.splitlines()) == 5
+    *named, last = every.stderr.splitlines()
+    assert [line.partition(" at position ")[2][:3] for line in named] == ["2 (", "3 (", "8 ("]
+    assert last == "pabal: 3 damaged events left out"
+    some = pabal("events", "export", file, "--limit", 3)
+    assert [json.loads(line)["position"] for line in some.stdout.splitlines()] == [1, 4, 5]
+    assert some.stderr.splitlines()[-1] == "pabal: 2 damaged events left out"
+    korean = pabal("--lang", "ko", "events", "export", file)
+    assert english_in(korean.stderr) == []
+
+
+def test_an_export_ends_at_damage_that_it_cannot_pass_over(pabal: Pabal, file: Path) -> None:
+    """It would report the same damage for ever."""
+    alter(file, "UPDATE events SET payload = x'7b7d' WHERE position = 1")
+    filtered = pabal("events", "export", file, "--aggregate", "order/")
+    assert (filtered.exit_code, filtered.stdout) == (3, "")
+    assert "at position 1 (" in filtered.stderr
+
+
 def test_check_reports_damage_in_korean(pabal: Pabal, damaged: Path) -> None:
     """When something is broken, the report would be in a foreign language."""
     result = pabal("--lang", "ko", "check", damaged)

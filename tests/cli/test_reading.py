@@ -12,7 +12,7 @@ import pytest
 
 from pabal import EventBusFactory, SqliteEventStorage
 from tests import warm
-from tests.cli.conftest import Pabal
+from tests.cli.conftest import Pabal, rewrite
 from tests.cli.test_processes import LIMIT, ROOT, environment
 from tests.operations.conftest import ShopOrder, retry_dead_letters
 
@@ -144,6 +144,31 @@ def test_events_export_writes_every_event_with_its_payload(pabal: Pabal, file: P
     rows = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
     assert [row["payload"]["quantity"] for row in rows] == [1, -1, 2, -2, 3]
     assert rows[0]["payload"]["email"] == "kim@example.com"
+
+
+def test_a_name_between_colons_is_not_shown_as_an_emoji(pabal: Pabal, file: Path) -> None:
+    """``tenant:key:17`` would be shown with a picture of a key, and a search for it find nothing."""
+    rewrite(file, "events", 1, payload=b'{"order_id":"tenant:key:17","quantity":1,"email":""}')
+    rewrite(file, "events", 1, aggregate_id="tenant:key:17")
+    (event_id,) = [
+        event["event_id"]
+        for event in json.loads(pabal("events", "list", file, "--json").stdout)["events"]
+        if event["position"] == 1
+    ]
+    shown = pabal("events", "show", file, event_id).output
+    assert shown.count("tenant:key:17") == 2
+    assert "order/tenant:key:17 v1" in pabal("events", "list", file).output
+
+
+def test_a_row_that_is_not_printed_on_a_terminal_is_one_line(pabal: Pabal, file: Path) -> None:
+    """``grep`` would not find what was folded, and a script that counts lines would count wrong."""
+    long_id = "o-" + 300 * "0" + "-end"
+    rewrite(file, "events", 1, aggregate_id=long_id)
+    lines = pabal("events", "list", file).stdout.splitlines()
+    assert len(lines) == 1 + 8
+    assert f"order/{long_id} v1" in lines[-1]
+    assert lines[0].split() == ["position", "recorded", "type", "aggregate", "event", "id"]
+    assert {line[:8] for line in lines} == {"position", *(f"{number:>8}" for number in range(1, 9))}
 
 
 def test_tail_starts_at_a_cursor_and_stops_after_count_events(pabal: Pabal, file: Path) -> None:

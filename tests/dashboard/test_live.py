@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import re
+import sqlite3
 from collections.abc import MutableMapping
+from contextlib import closing
 from typing import Any
 
 import msgspec
@@ -207,6 +209,23 @@ async def test_a_dead_letter_that_disappears_does_not_break_the_report(
     async with client(bus) as http:
         (group,) = (await http.get("/api/dead-letters/groups")).json()["groups"]
     assert (group["count"], group["message"], group["event_types"]) == (2, "", [])
+
+
+async def test_a_damaged_dead_letter_does_not_break_the_report(bus: InMemoryEventBus) -> None:
+    """One damaged row would take the health of every subscription off the page, until someone finds it."""
+    storage = bus.storage
+    assert isinstance(storage, SqliteEventStorage)
+    with closing(sqlite3.connect(storage.path)) as connection, connection:
+        connection.execute("UPDATE dead_letters SET payload = x'7b7d' WHERE id = 2")
+    async with client(bus) as http:
+        report = await http.get("/api/report")
+        (group,) = (await http.get("/api/dead-letters/groups")).json()["groups"]
+        rows = (await http.get("/api/events", params={"aggregate": "p-3"})).json()["items"]
+        shown = await http.get(f"/api/events/{rows[0]['event_id']}")
+    assert report.json()["totals"]["dead_letters"] == 2
+    assert "dead letter 2, of the event at position 3, is damaged" in group["message"]
+    assert "데드 레터 2" in group["message_ko"]
+    assert shown.json()["graph"]["nodes"][0]["parked"] is True
 
 
 async def test_lists_show_the_beginning_and_the_end_of_a_long_error_message() -> None:

@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 
 from pabal import InMemoryEventBus, InMemoryEventStorage
-from pabal.dashboard import queries
 from pabal.errors import EventNotFoundError
 from pabal.operations import Operations
 from pabal.ports.operations import Trace
@@ -98,11 +97,19 @@ async def test_pages_of_older_events_have_no_gaps(bus: InMemoryEventBus) -> None
     assert seen == list(range(244, 0, -1))
 
 
-async def test_dead_letters_are_marked_in_a_chain_of_any_length(
-    bus: InMemoryEventBus, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """With more than a thousand, an event whose handler gave up looked like one that was handled."""
-    monkeypatch.setattr(queries, "_MAX_MARKED_LETTERS", 1)
+async def test_a_page_of_events_names_the_end_of_the_log_that_it_shows(bus: InMemoryEventBus) -> None:
+    """The first page of the day would offer to load a million new events, all of which it shows already."""
+    async with client(bus) as http:
+        page = (await http.get("/api/events")).json()
+        assert (page["head"], page["items"][0]["position"]) == (4, 4)
+        await bus.publish(Shipped("p-4", 1))
+        await bus.drain()
+        filtered = (await http.get("/api/events", params={"aggregate": "p-1"})).json()
+        assert filtered["head"] == 6
+
+
+async def test_dead_letters_are_marked_in_a_chain(bus: InMemoryEventBus) -> None:
+    """An event whose handler gave up would look like one that was handled."""
     async with client(bus) as http:
         letters = (await http.get("/api/dead-letters")).json()["items"]
         marked = []

@@ -84,12 +84,12 @@ def test_without_a_terminal_progress_is_printed_as_occasional_lines(clock: _Cloc
 def test_a_bar_is_shown_on_a_terminal_and_cleared_at_the_end(clock: _Clock) -> None:
     """A user who waits for a release would see nothing, or half a bar would remain."""
     terminal = _Terminal()
-    with show_progress("open [orders]", stream=terminal, clock=clock) as progress:
+    with show_progress("open [orders]:key:", stream=terminal, clock=clock) as progress:
         progress(1000, 20_000)
         clock.now += 2
         progress(5000, 20_000)
     shown = terminal.getvalue()
-    assert "open [orders]" in shown
+    assert "open [orders]:key:" in shown
     assert "5,000 of 20,000 events, 2,000/s, 0:00:08 left" in shown
     assert shown.endswith("\x1b[2K")
 

@@ -15,9 +15,11 @@ from typing import Any, NoReturn, TypeVar
 
 import click
 import msgspec
+from rich.cells import cell_len
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from pabal.cli.language import t
 from pabal.cli.translation import translate_error
@@ -180,7 +182,7 @@ def verbatim(text: str) -> str:
 
 def console(*, err: bool = False) -> Console:
     """Return a console; without a terminal, or with NO_COLOR, it prints plain text."""
-    return Console(highlight=False, soft_wrap=True, stderr=err)
+    return Console(highlight=False, emoji=False, soft_wrap=True, stderr=err)
 
 
 def json_text(value: Any, *, indent: int = 2) -> str:
@@ -208,18 +210,30 @@ def table(*columns: str) -> Table:
 
 def row(filled: Table, *cells: Any) -> None:
     """Add a row of plain values."""
-    filled.add_row(*(verbatim("" if cell is None else str(cell)) for cell in cells))
+    filled.add_row(*(Text(readable("" if cell is None else str(cell))) for cell in cells))
 
 
 def show(filled: Table, empty: str) -> None:
     """Print a table, or the sentence ``empty`` if it has no rows."""
-    if filled.row_count:
-        out = Console(highlight=False)
-        if not out.is_terminal:
-            out = Console(highlight=False, width=240)
-        out.print(filled if out.width >= _MIN_COLUMN_WIDTH * len(filled.columns) else _transposed(filled))
-    else:
+    out = Console(highlight=False, emoji=False)
+    if not filled.row_count:
         click.echo(t(empty))
+    elif not out.is_terminal:
+        _print_lines(filled)
+    else:
+        out.print(filled if out.width >= _MIN_COLUMN_WIDTH * len(filled.columns) else _transposed(filled))
+
+
+def _print_lines(filled: Table) -> None:
+    """Print each row on one line, however long it is: for files, and for programs such as grep."""
+    columns = [[str(column.header), *map(str, column.cells)] for column in filled.columns]
+    for column, cells in zip(filled.columns, columns, strict=True):
+        width = max(map(cell_len, cells))
+        for number, cell in enumerate(cells):
+            gap = " " * (width - cell_len(cell))
+            cells[number] = gap + cell if column.justify == "right" else cell + gap
+    for line in zip(*columns, strict=True):
+        print("  ".join(line).rstrip())  # not click.echo, which ignores how the stream encodes
 
 
 def _transposed(original: Table) -> Table:

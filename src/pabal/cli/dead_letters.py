@@ -183,6 +183,10 @@ def _act_on_matching(
     async def act(operations: Operations) -> ActionResult:
         if number is not None:
             return await (operations.retry(number) if action == "retry" else operations.discard(number))
+        now = count if yes else await operations.count_matching(wanted)
+        if now != count:
+            letters = counted(now, "dead letter matches", "dead letters match")
+            fail(t("{letters} now; nothing was changed", letters=letters), REFUSED)
         with progress(t("working"), count) as done:
             act_on_all = operations.retry_matching if action == "retry" else operations.discard_matching
             return await act_on_all(wanted, progress=done)

@@ -63,7 +63,7 @@ async def _examine_file(target: str) -> Diagnosis:
 
 
 def _print_diagnosis(diagnosis: Diagnosis) -> None:
-    console = Console(highlight=False)
+    console = Console(highlight=False, emoji=False)
     console.print(verbatim(diagnosis.path), soft_wrap=True)
     for finding in diagnosis.findings:
         color, level = _COLORS[finding.level], t(finding.level)

@@ -14,6 +14,7 @@ from rich.tree import Tree
 from pabal.cli.base import (
     INTERRUPTED,
     REFUSED,
+    UNAVAILABLE,
     compose,
     console,
     event_filter,
@@ -26,6 +27,7 @@ from pabal.cli.base import (
     payloads_option,
     print_json,
     progress,
+    readable,
     row,
     run,
     show,
@@ -37,6 +39,8 @@ from pabal.cli.cloudevents import format_option, import_events, line_of, source_
 from pabal.cli.command import Command, Group
 from pabal.cli.language import counted, t
 from pabal.cli.shell import typed
+from pabal.cli.translation import translate_error
+from pabal.errors import CorruptLogError
 from pabal.operations import Operations
 from pabal.ports.operations import EventDetail, EventPage, EventView, Trace, TraceNode
 
@@ -203,14 +207,21 @@ def export_events(
 ) -> None:
     """Export events as JSON lines, oldest first.
 
+    A damaged event in a file is reported and left out; the exit code is then 3.
+
     Example: pabal events export trading.db --type order.filled -o filled.jsonl
     """
+    damaged: list[CorruptLogError] = []
+
+    def report(error: CorruptLogError) -> None:
+        damaged.append(error)
+        click.echo(f"pabal: {readable(translate_error(error))}", err=True)
 
     async def write(operations: Operations) -> int:
         wanted = event_filter(**criteria)
         count = 0
         with progress(t("exporting"), limit) as update_progress:
-            async for event in operations.read(wanted, after=after, limit=limit):
+            async for event in operations.read(wanted, after=after, limit=limit, on_damage=report):
                 output.write(line_of(event, form, source) + "\n")
                 count += 1
                 if not count % 500:
@@ -220,6 +231,9 @@ def export_events(
     count = run(target, write, payloads=payloads)
     if output is not sys.stdout:
         click.echo(counted(count, "event written", "events written"), err=True)
+    if damaged:
+        left_out = counted(len(damaged), "damaged event left out", "damaged events left out")
+        fail(left_out, UNAVAILABLE)
 
 
 events.add_command(import_events)

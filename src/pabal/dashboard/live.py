@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from pabal.dashboard.bilingual import bilingual, failure_message
+from pabal.dashboard.bilingual import bilingual, failure_message, preview
 from pabal.dashboard.problems import Problem
 from pabal.dashboard.report import (
     Counters,
@@ -23,7 +23,7 @@ from pabal.dashboard.report import (
     with_sample,
     without_error_messages,
 )
-from pabal.errors import DeadLetterNotFoundError, PabalError
+from pabal.errors import CorruptDeadLetterError, DeadLetterNotFoundError, PabalError
 from pabal.operations import Operations
 from pabal.ports.samples import Sample
 
@@ -122,11 +122,6 @@ class Hub:
             await asyncio.gather(self._ticker, return_exceptions=True)
             self._ticker = None
 
-    @property
-    def head(self) -> int:
-        """Return the highest position in a report so far."""
-        return self._snapshots[-1].head if self._snapshots else 0
-
     # -- reporting -----------------------------------------------------------------------------------------
 
     def invalidate(self) -> None:
@@ -183,6 +178,9 @@ class Hub:
                 letter = await self._operations.dead_letter(group["newest_id"])
             except DeadLetterNotFoundError:
                 continue  # it has just been retried or discarded
+            except CorruptDeadLetterError as error:
+                group.update(preview("message", str(error)))
+                continue
             group.update(failure_message(letter), event_types=(letter.event.event_type,))
         return groups
 

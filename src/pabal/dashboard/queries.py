@@ -25,7 +25,6 @@ from pabal.ports.operations import DeadLetterFilter
 
 _PAGE = 50
 _MAX_GRAPH_EVENTS = 400
-_MAX_MARKED_LETTERS = 1000
 _FILTER_FIELDS = ("type", "aggregate", "correlation", "since", "until")
 
 
@@ -73,6 +72,7 @@ async def events(context: Context, request: Request) -> Any:
     """Return a page of matching events, newest first."""
     query = request.query_params
     wanted = parse_filter({name: query[name] for name in _FILTER_FIELDS if name in query})
+    head = (await context.operations.totals()).head
     page = await context.operations.events(
         wanted, before=query.get("before") or None, limit=_PAGE, payloads=True
     )
@@ -82,7 +82,7 @@ async def events(context: Context, request: Request) -> Any:
         "complete": page.older is None,
         "searched_to": page.older,
         "limit": _PAGE,
-        "head": context.hub.head,
+        "head": max([head, *(event.position or 0 for event in page.events)]),
     }
 
 
@@ -94,13 +94,10 @@ async def event(context: Context, request: Request) -> Any:
         trace = await context.operations.trace(event_id, limit=_MAX_GRAPH_EVENTS)
     except EventNotFoundError:  # it has just been trimmed
         trace = None
-    parked = await context.operations.dead_letters(limit=_MAX_MARKED_LETTERS)
-    marked = {letter.event.event_id for letter in parked.dead_letters}
-    if parked.next is not None:  # up to 100,000: too many to read for one page
-        marked = await context.operations.parked(chained_events(detail, trace))
+    parked = await context.operations.parked(chained_events(detail, trace))
     return {
         **event_detail(detail, context.operations.masking),
-        "graph": causation_graph(detail, trace, marked),
+        "graph": causation_graph(detail, trace, parked),
     }
 
 

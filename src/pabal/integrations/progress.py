@@ -88,14 +88,14 @@ def _make_bar_display(
 ) -> Display | None:
     try:
         from rich.console import Console
-        from rich.markup import escape
         from rich.progress import BarColumn, Progress, TextColumn
     except ImportError:
         return None
-    columns: list[Any] = [TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[text]}")]
+    label_column = TextColumn("{task.description}", markup=False)  # nor emoji: a name may contain both
+    columns: list[Any] = [label_column, BarColumn(), TextColumn("{task.fields[text]}")]
     console = Console(file=stream, highlight=False)
     bar = stack.enter_context(Progress(*columns, console=console, transient=True))
-    task = bar.add_task(escape(label), total=None, text="")
+    task = bar.add_task(label, total=None, text="")
 
     def show(measured: BuildProgress) -> None:
         bar.update(task, total=measured.head, completed=measured.position, text=formatter(measured))

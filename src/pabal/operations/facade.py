@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 from datetime import UTC, datetime, timedelta
 from typing import Self
 
 from pabal.domain.envelope import to_microseconds
-from pabal.errors import EventNotFoundError, InvalidFilterError, SubscriptionNotFoundError
+from pabal.errors import CorruptLogError, EventNotFoundError, InvalidFilterError, SubscriptionNotFoundError
 from pabal.operations.actions import Actions, checked_letter_id
 from pabal.operations.filters import MAX_POSITION
 from pabal.operations.following import read_to_end
@@ -35,6 +35,7 @@ from pabal.ports.operations import (
     StreamPage,
     SubscriptionView,
     Target,
+    Totals,
     Trace,
 )
 from pabal.ports.samples import Sample, Series
@@ -102,6 +103,10 @@ class Operations(Actions):
             queued=sum(view.queued for view in views),
             actions=tuple(sorted(self._source.actions)),
         )
+
+    async def totals(self) -> Totals:
+        """Return the totals over the whole log, and the counters of a live bus."""
+        return await self._source.totals()
 
     async def types(self) -> list[str]:
         """Return the event types that occur among the newest events, for use in filters."""
@@ -212,14 +217,20 @@ class Operations(Actions):
         return EventPage(tuple(page), older, newer)
 
     async def read(
-        self, wanted: EventFilter = _NO_FILTER, *, after: str | None = None, limit: int | None = None
+        self,
+        wanted: EventFilter = _NO_FILTER,
+        *,
+        after: str | None = None,
+        limit: int | None = None,
+        on_damage: Callable[[CorruptLogError], None] | None = None,
     ) -> AsyncGenerator[EventView, None]:
         """Iterate over matching events with their payloads, oldest first, up to the current end of the log.
 
         ``after`` is a cursor (None: from the beginning), ``limit`` the maximum number of events (None: all).
-        Raises InvalidFilterError.
+        A damaged event is never returned: it raises CorruptLogError, or, if ``on_damage`` is given and the
+        log has positions, is passed to it and left out. Raises InvalidFilterError.
         """
-        async with aclosing(read_to_end(self._source, wanted, after, limit)) as events:
+        async with aclosing(read_to_end(self._source, wanted, after, limit, on_damage)) as events:
             async for event in events:
                 yield self.masking.event(event)
 

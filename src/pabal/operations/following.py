@@ -5,30 +5,55 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable
 
+from pabal.errors import CorruptLogError
+from pabal.operations.filters import MAX_POSITION
 from pabal.ports.operations import CutShort, EventFilter, EventView, OperationsSource
 
 _PAGE = 500
+_WITH_POSITIONS = ("sqlite", "memory")
+"""The kinds of logs in which a cursor is a position, so that one can go on after a damaged event."""
 
 
 async def read_to_end(
-    source: OperationsSource, wanted: EventFilter, after: str | None, limit: int | None = None
+    source: OperationsSource,
+    wanted: EventFilter,
+    after: str | None,
+    limit: int | None = None,
+    on_damage: Callable[[CorruptLogError], None] | None = None,
 ) -> AsyncGenerator[EventView, None]:
-    """Iterate over matching events with their payloads, oldest first, up to the current end of the log."""
+    """Iterate over matching events with their payloads, oldest first, up to the current end of the log.
+
+    At a damaged event it raises CorruptLogError, or calls ``on_damage`` with it and passes over the event.
+    """
+    skips = on_damage is not None and source.target.kind in _WITH_POSITIONS
     remaining = limit
+    damage: CorruptLogError | None = None
+    upto = MAX_POSITION
     while remaining is None or remaining > 0:
         size = _PAGE if remaining is None else min(_PAGE, remaining)
-        page = await source.events(
-            wanted, before=None, after=after, limit=size, payloads=True, oldest_first=True
-        )
+        before = None if damage is None else str(upto)
+        try:
+            page = await source.events(
+                wanted, before=before, after=after, limit=size, payloads=True, oldest_first=True
+            )
+        except CorruptLogError as error:
+            if not skips or error.position is None or error.position >= upto:
+                raise
+            # Of a page with a damaged event nothing is returned: read up to that event.
+            damage, upto = error, error.position
+            continue
         for event in page:
             yield event
+        remaining = None if remaining is None else remaining - len(page)
         if isinstance(page, CutShort):
             after = page.at
-        elif len(page) < size:
-            return
-        else:
+        elif len(page) == size:
             after = page[-1].cursor
-        remaining = None if remaining is None else remaining - len(page)
+        elif damage is not None and on_damage is not None:
+            on_damage(damage)
+            after, damage, upto = str(upto), None, MAX_POSITION
+        else:
+            return
 
 
 async def poll(
