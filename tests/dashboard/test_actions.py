@@ -59,13 +59,43 @@ async def test_the_audit_log_shows_results_in_both_languages(bus: InMemoryEventB
     assert re.search("[가-힣]", entry["result_ko"])
 
 
-async def test_a_group_that_has_changed_is_not_discarded(bus: InMemoryEventBus) -> None:
+@pytest.mark.parametrize("action", ["discard", "retry"])
+async def test_a_group_that_has_changed_is_left_alone(bus: InMemoryEventBus, action: str) -> None:
     """A page that shows two dead letters would discard a third one that was parked meanwhile."""
     async with client(bus, allow_actions=True) as http:
         body = {"filter": {"subscription": "scale"}, "count": 1}
-        response = await http.post("/api/dead-letters/discard", json=body, headers=await action_headers(http))
+        response = await http.post(
+            f"/api/dead-letters/{action}", json=body, headers=await action_headers(http)
+        )
     assert (response.status_code, response.json()["error"]["n"]) == (409, 2)
-    assert len(await bus.dead_letters.list()) == 2
+    assert [letter.state for letter in await bus.dead_letters.list()] == ["parked", "parked"]
+
+
+async def test_the_next_report_shows_what_an_action_has_done(bus: InMemoryEventBus) -> None:
+    """The button that was just used would be shown again, and used again."""
+    async with client(bus, allow_actions=True) as http:
+        headers = await action_headers(http)
+
+        async def after(path: str, **body: Any) -> Any:
+            await http.get("/api/report")  # as a page does once a second: a report is reused for a moment
+            response = await http.post(f"/api/{path}", json=body, headers=headers)
+            assert response.status_code == 200, response.text
+            report = (await http.get("/api/report")).json()
+            return report["subscriptions"][0]["state"], report["totals"]["dead_letters"]
+
+        assert await after("subscriptions/pause", name="scale") == ("paused", 2)
+        assert await after("dead-letters/discard", ids=[1]) == ("paused", 1)
+
+
+async def test_a_subscription_can_be_reset_to_a_position(bus: InMemoryEventBus) -> None:
+    """The beginning of the log would be refused when it is given as a number."""
+    async with client(bus, allow_actions=True) as http:
+        headers = await action_headers(http)
+        plan = await http.get("/api/subscriptions/reset", params={"name": "scale", "start": "0"})
+        assert plan.json() == {"watermark": 4, "start": 0, "again": 4, "skipped": 0}
+        body = {"name": "scale", "start": 0, "watermark": 4, "confirm": "scale"}
+        done = await http.post("/api/subscriptions/reset", json=body, headers=headers)
+        assert (done.status_code, done.json()["position"]) == (200, 0)
 
 
 async def test_discarding_a_group_removes_its_dead_letters(bus: InMemoryEventBus) -> None:

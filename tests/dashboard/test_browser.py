@@ -17,6 +17,7 @@ from starlette.routing import Mount
 from pabal import DomainEvent, InMemoryEventBus, InMemoryEventStorage, SqliteEventStorage
 from pabal.dashboard import create_dashboard
 from pabal.dashboard.live import Hub
+from pabal.dashboard.sessions import Sessions
 from pabal.errors import StorageUnavailableError
 from tests.dashboard.browser import LONG, RecordedPage, axe_script, browser, opened, served
 from tests.dashboard.stage import Stage, play_demo
@@ -363,3 +364,22 @@ def test_the_page_asks_for_a_token_and_removes_it_from_the_url(chromium: Browser
         assert page.url == f"{base}events"
         page.get_by_role("button", name="Log out").click()
         expect(page.locator("h1")).to_have_text("Log in")
+
+
+def test_a_page_whose_session_has_ended_asks_for_the_token(
+    chromium: Browser, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After a restart of the server it would show old figures, and look for the server that is there."""
+    app = create_dashboard(InMemoryEventStorage(), token=TOKEN)
+    with served(app) as base, opened(chromium, base) as window:
+        page = window.page
+        page.goto(f"{base}subscriptions#token={TOKEN}")
+        expect(page.locator(".dot.live")).to_have_count(1)
+        monkeypatch.setattr(Sessions, "user_of", lambda sessions, cookie: None)
+        app.state.end_streams()
+        expect(page.locator("h1")).to_have_text("Log in")
+        window.faults.clear()  # the browser notes the refusal
+        monkeypatch.undo()
+        page.get_by_label("Token").fill(TOKEN)
+        page.get_by_role("button", name="Log in").click()
+        expect(page.locator(".dot.live")).to_have_count(1)

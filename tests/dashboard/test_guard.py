@@ -5,8 +5,11 @@ from __future__ import annotations
 import sys
 from typing import Any
 
+import httpx
 import pytest
+from starlette.applications import Starlette
 from starlette.requests import Request
+from starlette.routing import Mount
 
 from pabal import InMemoryEventBus, InMemoryEventStorage
 from pabal.dashboard import create_dashboard
@@ -43,6 +46,30 @@ async def test_another_host_name_must_be_allowed() -> None:
         assert (await http.get("/api/report", headers={"host": "10.0.0.5"})).status_code == 421
 
 
+async def test_a_number_as_host_is_accepted_only_if_users_must_log_in() -> None:
+    """Nobody could open the dashboard under the address of its machine, or pages without a login leave it."""
+    number = {"host": "10.0.0.5:8420"}
+    async with client(InMemoryEventStorage(), token=TOKEN) as http:
+        assert (await http.get("/api/session", headers=number)).status_code == 200
+        assert (await http.get("/api/session", headers={"host": "evil.example"})).status_code == 421
+    async with client(InMemoryEventStorage()) as http:
+        assert (await http.get("/api/session", headers=number)).status_code == 421
+
+
+@pytest.mark.parametrize(
+    ("method", "mode", "status"),
+    [("GET", "navigate", 200), ("GET", "no-cors", 403), ("POST", "navigate", 403)],
+)
+async def test_another_site_can_link_to_the_dashboard_and_nothing_else(
+    method: str, mode: str, status: int
+) -> None:
+    """A link in a chat would open an error, or a foreign page read or change something."""
+    site = {"sec-fetch-site": "cross-site", "sec-fetch-mode": mode}
+    async with client(InMemoryEventStorage()) as http:
+        for path in ("/", "/api/report"):
+            assert (await http.request(method, path, headers=site)).status_code == status
+
+
 @pytest.mark.parametrize(
     "headers",
     [
@@ -72,6 +99,32 @@ async def test_an_action_requires_the_csrf_token_of_the_session(
         response = await http.post("/api/dead-letters/discard", json=RETRY, headers=given)
         assert (response.status_code, response.json()["error"]["code"]) == (403, "csrf")
     assert len(await bus.dead_letters.list()) == 2
+
+
+async def test_a_token_in_a_header_needs_no_csrf_token_and_one_in_a_cookie_does(
+    bus: InMemoryEventBus,
+) -> None:
+    """A script could not act, or a form in an old browser could, with the user's cookie."""
+    async with client(bus, token=TOKEN, allow_actions=True) as http:
+        by_header = {"authorization": f"Bearer {TOKEN}"}
+        acted = await http.post("/api/dead-letters/discard", json=RETRY, headers=by_header)
+        assert (acted.status_code, acted.json()) == (200, {"discarded": 1})
+        assert (await http.post("/api/login", json={"token": TOKEN})).status_code == 200
+        refused = await http.post("/api/dead-letters/discard", json={"ids": [2]})
+        assert (refused.status_code, refused.json()["error"]["code"]) == (403, "csrf")
+    assert len(await bus.dead_letters.list()) == 1
+
+
+async def test_the_session_is_sent_to_the_dashboard_alone() -> None:
+    """Other applications on the host would get a cookie with which they can act."""
+    async with client(InMemoryEventStorage(), token=TOKEN) as http:
+        alone = (await http.post("/api/login", json={"token": TOKEN})).headers["set-cookie"]
+    app = Starlette(routes=[Mount("/ops", create_dashboard(InMemoryEventStorage(), token=TOKEN))])
+    transport = httpx.ASGITransport(app=app)
+    async with httpx.AsyncClient(transport=transport, base_url="https://127.0.0.1") as http:
+        mounted = (await http.post("/ops/api/login", json={"token": TOKEN})).headers["set-cookie"]
+    assert {"path=/api", "secure"} & set(alone.lower().split("; ")) == {"path=/api"}
+    assert {"path=/ops/api", "secure"} <= set(mounted.lower().split("; "))
 
 
 async def test_without_a_token_only_local_clients_are_served() -> None:
@@ -260,7 +313,7 @@ async def test_metrics_require_authorization(bus: InMemoryEventBus) -> None:
         assert (await http.get("/metrics/")).status_code == 401
         known = await http.get("/metrics/", headers={"authorization": f"Bearer {TOKEN}"})
         assert known.status_code == 200
-        assert 'subscription="scale"' in known.text
+        assert 'bus="default",subscription="scale"' in known.text
     with pytest.raises(UsageError):
         create_dashboard(InMemoryEventStorage(), metrics=True)
 

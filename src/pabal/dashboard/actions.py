@@ -55,7 +55,7 @@ async def logout(context: Context, request: Request) -> Any:
 
 
 def _cookie(request: Request) -> dict[str, Any]:
-    return {"path": request.scope.get("root_path") or "/", "httponly": True, "samesite": "strict"}
+    return {"path": request.scope["root_path"], "httponly": True, "samesite": "strict"}  # that of the API
 
 
 # -- subscriptions -----------------------------------------------------------------------------------------
@@ -70,13 +70,13 @@ class SubscriptionRequest(msgspec.Struct):
 async def pause(context: Context, request: Request) -> Any:
     """Pause a subscription."""
     body = await parse_body(request, SubscriptionRequest)
-    return await _notify_changed(context, await context.acting(request).pause(body.name))
+    return await context.acting(request).pause(body.name)
 
 
 async def resume(context: Context, request: Request) -> Any:
     """Resume a paused or halted subscription."""
     body = await parse_body(request, SubscriptionRequest)
-    return await _notify_changed(context, await context.acting(request).resume(body.name))
+    return await context.acting(request).resume(body.name)
 
 
 class ResetRequest(SubscriptionRequest):
@@ -117,7 +117,7 @@ async def reset(context: Context, request: Request) -> Any:
             name=body.name,
             watermark=view.watermark,
         )
-    return await _notify_changed(context, await operations.reset(body.name, start))
+    return await operations.reset(body.name, start)
 
 
 def _parse_start(start: str | int) -> Start:
@@ -158,7 +158,6 @@ async def retry(context: Context, request: Request) -> Any:
         await _check_count(operations, selection)
         result = await operations.retry_matching(wanted)
         begun, left = result.count, result.skipped
-    context.hub.invalidate()
     return {"begun": begun, "left": left}
 
 
@@ -172,7 +171,6 @@ async def discard(context: Context, request: Request) -> Any:
         await _check_count(operations, selection)
         result = await operations.discard_matching(letter_filter(selection.filter or {}))
         discarded = result.count
-    context.hub.invalidate()
     return {"discarded": discarded}
 
 
@@ -219,10 +217,4 @@ async def edit(context: Context, request: Request) -> Any:
         raise Problem(409, "retrying", "this dead letter is already being retried")
     if revision_of(letter) != body.revision:
         raise Problem(409, "changed", "this dead letter has changed since the page was loaded; reload it")
-    result = await operations.edit_and_retry(number, restore_masked(body.payload, letter.event.payload))
-    return await _notify_changed(context, result)
-
-
-async def _notify_changed(context: Context, result: ActionResult) -> Any:
-    context.hub.invalidate()
-    return result
+    return await operations.edit_and_retry(number, restore_masked(body.payload, letter.event.payload))

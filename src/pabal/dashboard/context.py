@@ -50,9 +50,13 @@ def as_endpoint(context: Context, endpoint: Endpoint) -> Callable[[Request], Awa
     """Turn a function that returns plain values into a Starlette endpoint."""
 
     async def respond(request: Request) -> Response:
-        result = endpoint(context, request)
-        if inspect.isawaitable(result):
-            result = await result
+        try:
+            result = endpoint(context, request)
+            if inspect.isawaitable(result):
+                result = await result
+        finally:
+            if request.method == "POST":
+                context.hub.invalidate()  # even one that failed may have changed something
         return result if isinstance(result, Response) else as_json(result)
 
     return respond

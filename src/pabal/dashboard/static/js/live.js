@@ -1,7 +1,7 @@
 // Live reports: the server sends the current state once a second, over server-sent events.
 
 import { Store } from "./lib.js";
-import { apiUrl, session } from "./api.js";
+import { apiUrl, loadSession, session } from "./api.js";
 
 /** The last report, or null before the first. */
 export const report = new Store(null);
@@ -24,8 +24,18 @@ function open() {
   source.addEventListener("error", () => {
     // It reconnects automatically; tell the user only if that takes a while.
     lostTimer ||= setTimeout(() => link.set("lost"), 2500);
-    if (source?.readyState === EventSource.CLOSED) setTimeout(updateConnection, 3000);
+    if (source?.readyState === EventSource.CLOSED) setTimeout(reconnect, 3000);
   });
+}
+
+/** The server has refused the stream, and not said why: ask whether the session has ended. */
+async function reconnect() {
+  try {
+    await loadSession();
+  } catch {
+    // still unreachable
+  }
+  updateConnection();
 }
 
 function markLive(problem) {
