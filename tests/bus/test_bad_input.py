@@ -60,7 +60,7 @@ async def test_publish_rejects_an_unregistered_object(backend: Backend, event: A
 
 async def test_publish_rejects_an_event_class_instead_of_an_instance(backend: Backend) -> None:
     """Forgotten parentheses are a common mistake, and would publish nothing that can be delivered."""
-    await assert_rejected(backend, Moved, UnregisteredEventError, "not an instance")
+    await assert_rejected(backend, Moved, InvalidEventError, r"publish an instance, Moved\(…\)")
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])

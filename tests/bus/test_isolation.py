@@ -67,7 +67,7 @@ async def test_a_handler_that_always_raises_does_not_slow_the_others(
         await gate.wait()
         raise ValueError("always")
 
-    policy = RetryPolicy(max_attempts=2, base_delay=60.0)
+    policy = RetryPolicy(max_attempts=2, base_delay=60.0, max_delay=60.0)
     bus.subscribe(Moved, note, name="notes")
     # With two keys it occupies at most two of the four workers.
     bus.subscribe(Moved, fail, name="fails", ordering=lambda event: event.n % 2, retry=policy)

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from pabal import RetryPolicy
-from pabal.errors import InvalidHandlerError, SubscriptionError
+from pabal import InMemoryEventBus, RetryPolicy
+from pabal.errors import InvalidHandlerError, SubscriptionError, UsageError
 from tests.bus.samples import Moved, Unknown
 from tests.bus.support import ONE_ATTEMPT, Backend
 
@@ -111,6 +111,21 @@ async def test_subscribe_rejects_an_invalid_selector(memory: Backend, selector: 
         bus.subscribe(selector, note)
 
 
+async def test_on_without_an_event_class_is_rejected(memory: Backend) -> None:
+    """``@bus.on`` would replace the handler by a decorator, and no event ever reach it."""
+    bus = memory.make_bus()
+    with pytest.raises(SubscriptionError, match="pass an event class"):
+
+        @bus.on  # type: ignore[call-overload]
+        async def note(event: Any) -> None: ...
+
+
+def test_a_path_in_place_of_a_storage_is_rejected() -> None:
+    """The bus would fail at its start, with an AttributeError about a str."""
+    with pytest.raises(UsageError, match=r"create_default_event_bus\(path\)"):
+        InMemoryEventBus("orders.db")  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize(
     ("values", "message"),
     [
@@ -118,13 +133,14 @@ async def test_subscribe_rejects_an_invalid_selector(memory: Backend, selector: 
         ({"max_attempts": 2.5}, "max_attempts"),
         ({"base_delay": float("nan")}, "base_delay"),
         ({"max_delay": float("nan")}, "max_delay"),
+        ({"base_delay": 60}, "base_delay is 60, above max_delay 30.0; raise max_delay"),
         ({"multiplier": float("nan")}, "multiplier"),
         ({"retry_on": ValueError}, "retry_on"),
         ({"retry_on": ("ValueError",)}, "retry_on"),
         ({"never": ValueError}, "never"),
     ],
 )
-def test_a_retry_policy_rejects_values_of_the_wrong_kind(values: dict[str, Any], message: str) -> None:
+def test_a_retry_policy_rejects_values_that_it_cannot_follow(values: dict[str, Any], message: str) -> None:
     """The first use of the policy is in a worker, with a failed delivery: too late for an error."""
     with pytest.raises(SubscriptionError, match=message):
         RetryPolicy(**values)

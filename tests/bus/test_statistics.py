@@ -53,7 +53,7 @@ async def test_get_statistics_returns_every_specified_key_with_its_value(
         Moved,
         handle,
         name="book",
-        retry=RetryPolicy(max_attempts=2, base_delay=60, jitter=0, never=(LookupError,)),
+        retry=RetryPolicy(max_attempts=2, base_delay=60, max_delay=60, jitter=0, never=(LookupError,)),
     )
     await bus.start()
     await clock.advance(5)
@@ -194,7 +194,12 @@ async def test_health_reports_a_subscription_with_many_waiting_retries(stored: B
         tried.add(event.n)
         raise ConnectionError("away")
 
-    bus.subscribe(Moved, fail, name="calls", retry=RetryPolicy(max_attempts=2, base_delay=3600, jitter=0))
+    bus.subscribe(
+        Moved,
+        fail,
+        name="calls",
+        retry=RetryPolicy(max_attempts=2, base_delay=3600, max_delay=3600, jitter=0),
+    )
     await bus.publish_batch([Moved(f"piece-{n}", n) for n in range(2047)])
     await tried.reach(2047)
     assert bus.health().status == "ok"

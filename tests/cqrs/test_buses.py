@@ -147,6 +147,8 @@ def test_the_bus_rejects_invalid_handlers_messages_middleware_and_providers() ->
         commands.register(Add, 5)  # type: ignore[arg-type]
     with pytest.raises(UsageError, match="is not a class"):
         commands.register("Add", nothing)  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match="is not a class"):
+        commands.handles(nothing)  # type: ignore[arg-type]
     with pytest.raises(UsageError, match="is not a middleware"):
         commands.use(5)  # type: ignore[arg-type]
     with pytest.raises(UsageError, match="provide is 5"):

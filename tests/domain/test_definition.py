@@ -2,7 +2,7 @@
 
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal
 from pathlib import Path
@@ -267,6 +267,21 @@ def test_a_required_field_after_an_optional_one_raises_and_suggests_kw_only() ->
         class Wrong(DomainEvent):
             a: int = 0
             b: int  # type: ignore[misc]
+
+
+@pytest.mark.parametrize("decorate", [dataclass, dataclass(frozen=True)])
+def test_an_event_class_cannot_be_a_dataclass_as_well(decorate: Any) -> None:
+    """The author would get "readonly attribute" from inside ``dataclasses``."""
+    with pytest.raises(EventDefinitionError, match="leave @dataclass out"), registry.isolated():
+        decorate(define(int))
+
+
+def test_a_default_made_by_dataclasses_field_raises() -> None:
+    """Every event would hold that Field object, and each publish fail, or without storage reach handlers."""
+    with pytest.raises(EventDefinitionError, match=r"Wrong\.lines uses dataclasses\.field.*msgspec\.field"):
+
+        class Wrong(DomainEvent):
+            lines: list[str] = field(default_factory=list)
 
 
 @pytest.mark.parametrize(

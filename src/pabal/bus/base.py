@@ -22,14 +22,11 @@ from pabal.bus.waiting import Expectations, timeout_with_message
 from pabal.delivery.context import Middleware, current_event
 from pabal.delivery.engine import Engine
 from pabal.delivery.lane import IDLE
+from pabal.delivery.matching import EventMatcher
 from pabal.delivery.retry import RetryPolicy
 from pabal.delivery.subscription import BY_AGGREGATE, OnExhausted, Ordering, Subscription, make_subscription
 from pabal.domain.envelope import Receipt
-from pabal.errors import (
-    BusNotRunningError,
-    InsideHandlerError,
-    UsageError,
-)
+from pabal.errors import BusNotRunningError, InsideHandlerError, UsageError
 from pabal.ports.arguments import at_least_one
 from pabal.ports.inspection import ActionLog
 from pabal.ports.storage import BusLog, EventStorage, Start
@@ -240,6 +237,7 @@ class BaseEventBus(ABC):
     def on(self, event_type: SeveralTypes, **options: Unpack[SubscribeOptions[Any]]) -> Callable[[F], F]: ...
     def on(self, event_type: Any, **options: Any) -> Callable[[F], F]:
         """Subscribe the decorated function, with the options of ``subscribe``, and return it."""
+        EventMatcher(event_type)  # now, because @bus.on without an event class would never call ``decorate``
 
         def decorate(handler: F) -> F:
             self.subscribe(event_type, handler, **options)

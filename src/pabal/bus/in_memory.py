@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from os import PathLike
 from typing import Any
 
 from pabal.bus.base import BaseEventBus
@@ -13,7 +14,7 @@ from pabal.bus.statistics import Health, collect, judge
 from pabal.delivery.engine import Engine
 from pabal.delivery.shutdown import wait_until_idle
 from pabal.domain.envelope import Receipt
-from pabal.errors import InsideHandlerError
+from pabal.errors import InsideHandlerError, UsageError
 from pabal.ports.arguments import at_least_one
 from pabal.ports.clock import Clock
 from pabal.ports.storage import EventStorage
@@ -45,6 +46,11 @@ class InMemoryEventBus(BaseEventBus):
         seed: int | None = None,
         owns_storage: bool = False,
     ) -> None:
+        if isinstance(event_storage, (str, PathLike)):
+            raise UsageError(
+                f"event_storage is {event_storage!r}; it must be a storage; for a bus on a file use "
+                "EventBusFactory.create_default_event_bus(path)"
+            )
         engine = Engine(worker_count=at_least_one("worker_count", worker_count), clock=clock, seed=seed)
         super().__init__(engine, event_storage, max_queue_size=max_queue_size, backpressure=backpressure)
         self._storage, self._owns_storage = event_storage, owns_storage

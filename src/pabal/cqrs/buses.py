@@ -44,6 +44,7 @@ class MessageBus:
 
     def handles(self, message_class: type) -> Callable[[F], F]:
         """Decorate a function to register it for a class of messages; see ``register``."""
+        _check_class(message_class)  # now, because @handles without a class would never call ``decorate``
 
         def decorate(function: F) -> F:
             self.register(message_class, function)
@@ -62,8 +63,7 @@ class MessageBus:
         Raises DuplicateHandlerError, InvalidMessageHandlerError, UsageError if ``message_class`` is not a
         class.
         """
-        if not isinstance(message_class, type):
-            raise UsageError(f"{message_class!r} is not a class; register a handler for a message class")
+        _check_class(message_class)
         if not callable(handler):
             raise InvalidMessageHandlerError(handler=repr(handler), reason="it cannot be called")
         new_handler = Handler(message_class, handler, self._provide)
@@ -104,6 +104,11 @@ class MessageBus:
             name = message.__qualname__
             return UsageError(f"the {self.kind} was given the class {name}; pass an instance, {name}(…)")
         return HandlerNotFoundError(bus=self.kind, message_type=type(message).__qualname__)
+
+
+def _check_class(message_class: object) -> None:
+    if not isinstance(message_class, type):
+        raise UsageError(f"{message_class!r} is not a class; register a handler for a message class")
 
 
 class CommandBus(MessageBus):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import Field
 from itertools import takewhile
 from operator import attrgetter
 from typing import Any
@@ -44,6 +45,15 @@ class EventMeta(StructMeta):
             _register(cls)
         return cls
 
+    def __setattr__(cls, name: str, value: Any) -> None:
+        """Refuse ``@dataclass`` on an event class; set any other attribute."""
+        if name == "__dataclass_params__":
+            raise EventDefinitionError(
+                f"{cls.__qualname__} cannot be a dataclass as well: an event class needs no decorator, "
+                "leave @dataclass out"
+            )
+        super().__setattr__(name, value)
+
 
 def _check_definition(where: str, namespace: dict[str, Any], options: dict[str, Any]) -> None:
     """Refuse a definition that would not make an event class, before msgspec makes the class."""
@@ -60,6 +70,12 @@ def _check_definition(where: str, namespace: dict[str, Any], options: dict[str, 
             raise EventDefinitionError(
                 f"{where}.{name} belongs to the class and cannot be a field; "
                 f"write {name}: ClassVar[…] = …, or give the field another name"
+            )
+    for name, value in namespace.items():
+        if isinstance(value, Field):
+            raise EventDefinitionError(
+                f"{where}.{name} uses dataclasses.field(), which only dataclasses know; write a default such "
+                "as [], which each event copies, or msgspec.field(default_factory=…)"
             )
 
 

@@ -17,7 +17,7 @@ from pabal.domain.definition import EventMeta
 from pabal.domain.ids import new_event_id
 from pabal.domain.registry import registry
 from pabal.domain.schema import EventSchema
-from pabal.errors import InvalidEventError, NaiveDatetimeError, UnregisteredEventError
+from pabal.errors import InvalidEventError, NaiveDatetimeError
 
 NO_METADATA: Mapping[str, Any] = MappingProxyType({})
 """The metadata of an event without metadata; compared by identity."""
@@ -146,12 +146,13 @@ class AdoptedEvent(DomainEvent):
 def adopt(event: object) -> DomainEvent:
     """Return ``event``, wrapped with an id and a time if it is a registered object of another kind.
 
-    Raises UnregisteredEventError, also if a class is passed instead of an instance.
+    Raises UnregisteredEventError, and InvalidEventError for a class instead of an instance.
     """
     if isinstance(event, DomainEvent):
         return event
     if isinstance(event, type):
-        raise UnregisteredEventError(event_class=f"the class {event.__qualname__} itself (not an instance)")
+        name = event.__qualname__
+        raise InvalidEventError(f"the class {name} is not an event; publish an instance, {name}(…)")
     registry.schema_of(type(event))
     return AdoptedEvent(body=event)
 

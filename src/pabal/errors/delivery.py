@@ -15,7 +15,7 @@ class QueueFullError(CapacityError):
     queue_size: int
     max_queue_size: int
     template = (
-        "the bus is full (deliveries: {queue_size}, limit: {max_queue_size}); "
+        "the bus is full ({queue_size} waiting, limit {max_queue_size}); "
         "publish slower, raise max_queue_size, or use backpressure='wait'"
     )
 

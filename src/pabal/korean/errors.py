@@ -60,7 +60,7 @@ _EVENTS: dict[type[errors.PabalError], str] = {
 }
 
 _DELIVERY: dict[type[errors.PabalError], str] = {
-    errors.QueueFullError: "버스의 전달 {queue_size}개가 한도 {max_queue_size}개에 이르렀습니다. 더 천천히 발행하거나, max_queue_size를 늘리거나, backpressure='wait'를 쓰세요",
+    errors.QueueFullError: "버스가 가득 찼습니다(기다리는 것 {queue_size}개, 한도 {max_queue_size}개). 더 천천히 발행하거나, max_queue_size를 늘리거나, backpressure='wait'를 쓰세요",
     errors.DrainTimeoutError: "{timeout}초가 지났지만 전달 {pending}개가 끝나지 않았습니다. 그 가운데 {retrying}개는 재시도를 기다립니다(drain(retries=False)는 이들을 빼고 기다립니다). 어디인지는 bus.get_statistics()에서 보세요",
     errors.DeadLetterNotFoundError: "데드 레터 {dead_letter_id}번이 없습니다. 그 사이에 재시도되었거나 폐기되었습니다. 목록을 다시 보세요",
     errors.SubscriptionNotFoundError: "구독이 없습니다: {name!r}. 있는 구독: {known}",

@@ -249,6 +249,7 @@ _EVENTS = {
     "{value} microseconds since 1970 are not a valid date": "1970년부터 {value}마이크로초는 날짜가 아닙니다",
     "upcast payload: {error}": "업캐스트한 페이로드: {error}",
     "occurred_at of event {event_type} is {value}; it must be an aware datetime": "이벤트 {event_type}의 occurred_at={value}: 시간대가 있는 datetime이어야 합니다",
+    "the class {name} is not an event; publish an instance, {same}(…)": "클래스 {name}은(는) 이벤트가 아닙니다. 그 객체 {same}(…)을 발행하세요",
     "metadata of event {event_type} is {value}; it must be a mapping": "이벤트 {event_type}의 metadata={value}: 매핑이어야 합니다",
     "metadata of event {event_type} has {name}: {value}; metadata maps text to text, finite numbers, booleans or None": "이벤트 {event_type}의 metadata에 있는 {name}: {value}. 메타데이터의 값은 텍스트, 유한한 수, 불리언, None 가운데 하나입니다",
     "not registered": "등록되지 않음",
@@ -261,6 +262,8 @@ _EVENTS = {
 
 _DEFINITIONS = {
     "{where} cannot be frozen=False: events are immutable, leave it out": "{where}: frozen=False는 쓸 수 없습니다. 이벤트는 바뀌지 않으므로 빼세요",
+    "{where} cannot be a dataclass as well: an event class needs no decorator, leave @dataclass out": "{where}: 데이터클래스로도 만들 수는 없습니다. 이벤트 클래스에는 데코레이터가 필요 없으니 @dataclass를 빼세요",
+    "{where} uses dataclasses.field(), which only dataclasses know; write a default such as [], which each event copies, or msgspec.field(default_factory=…)": "{where}: dataclasses.field()는 데이터클래스에서만 쓸 수 있습니다. 이벤트마다 복사되는 [] 같은 기본값이나 msgspec.field(default_factory=…)를 쓰세요",
     "{where}.event_type must be a non-empty text": "{where}.event_type은 비어 있지 않은 텍스트여야 합니다",
     "{where}.aggregate_type must be a text or None": "{where}.aggregate_type은 텍스트나 None이어야 합니다",
     "{where}.schema_version must be an int of at least 1": "{where}.schema_version은 1 이상의 정수여야 합니다",
