@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import sys
+import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import ClassVar
 from unittest.mock import AsyncMock
@@ -169,6 +172,31 @@ def test_a_row_that_is_not_printed_on_a_terminal_is_one_line(pabal: Pabal, file:
     assert f"order/{long_id} v1" in lines[-1]
     assert lines[0].split() == ["position", "recorded", "type", "aggregate", "event", "id"]
     assert {line[:8] for line in lines} == {"position", *(f"{number:>8}" for number in range(1, 9))}
+
+
+@pytest.fixture
+def elsewhere(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A machine whose local time is twelve hours ahead of UTC."""
+    monkeypatch.setenv("TZ", "AHEAD-12")
+    time.tzset()
+    yield
+    monkeypatch.undo()
+    time.tzset()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="the zone of a process cannot be changed there")
+@pytest.mark.usefixtures("elsewhere")
+def test_a_printed_time_can_be_given_back(pabal: Pabal, file: Path) -> None:
+    """A subscription reset to the time of an incident would skip or repeat half a day."""
+    (newest,) = pabal("events", "list", file, "--limit", 1).stdout.splitlines()[1:]
+    _, day, second, *_ = newest.split()
+    at = f"{day} {second}"
+    for option, is_included in (("--since", True), ("--until", False)):
+        listed = json.loads(pabal("events", "list", file, option, at, "--json").stdout)["events"]
+        assert (8 in [event["position"] for event in listed]) is is_included, option
+    for command in (("subscriptions", "reset", file, "pack", "--to"), ("replay", file, "pack", "--from")):
+        plan = json.loads(pabal(*command, at, "--dry-run", "--json").stdout)
+        assert plan.get("again", plan.get("count")) >= 1, command
 
 
 def test_tail_starts_at_a_cursor_and_stops_after_count_events(pabal: Pabal, file: Path) -> None:

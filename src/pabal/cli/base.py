@@ -103,7 +103,8 @@ def event_filter(
             "correlation": correlation,
             "since": since,
             "until": until,
-        }
+        },
+        local=True,  # as ``moment`` prints them
     )
 
 

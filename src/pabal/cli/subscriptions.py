@@ -207,7 +207,7 @@ def _parse_start(text: str) -> Start:
         return "beginning" if text == "beginning" else "now"
     if text.isascii() and text.isdecimal():
         return int(text)
-    at = parse_moment("to", text or " ", datetime.now(UTC))
+    at = parse_moment("to", text or " ", datetime.now(UTC), local=True)
     assert at is not None
     return at
 
@@ -229,7 +229,7 @@ def _is_text(value: object) -> bool:
 def _parse_bound(option: str, given: int | str) -> int | datetime:
     if isinstance(given, int):
         return given
-    at = parse_moment(option, given or " ", datetime.now(UTC))
+    at = parse_moment(option, given or " ", datetime.now(UTC), local=True)
     assert at is not None
     return at
 

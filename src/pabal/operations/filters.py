@@ -19,12 +19,15 @@ _TYPE_PATTERN = re.compile(r"[\w.*?:\-\[\]!/+]+")
 FIELDS = ("type", "aggregate", "correlation", "causation", "since", "until")
 
 
-def parse_filter(texts: Mapping[str, str | Iterable[str]], now: datetime | None = None) -> EventFilter:
+def parse_filter(
+    texts: Mapping[str, str | Iterable[str]], now: datetime | None = None, *, local: bool = False
+) -> EventFilter:
     """Return the filter that these texts describe; empty texts do not restrict.
 
     Keys are ``type`` (names or patterns, separated by commas), ``aggregate`` (``type/id``, ``id`` or
     ``type/``), ``correlation``, ``causation``, ``since`` and ``until`` (``15m``, ``2h``, ``3d``, or an ISO
-    8601 date or time, in UTC unless it names a zone). Raises InvalidFilterError.
+    8601 date or time; one without a zone is in UTC, or with ``local`` in the machine's zone). Raises
+    InvalidFilterError.
 
     >>> wanted = parse_filter({"type": "order.*", "aggregate": "order/o-1"})
     >>> wanted.types, wanted.aggregate_type, wanted.aggregate_id
@@ -38,7 +41,9 @@ def parse_filter(texts: Mapping[str, str | Iterable[str]], now: datetime | None 
         )
     moment = now or datetime.now(UTC)
     kind, identity = _parse_aggregate(_text_of(given, "aggregate"))
-    since, until = (parse_moment(name, _text_of(given, name), moment) for name in ("since", "until"))
+    since, until = (
+        parse_moment(name, _text_of(given, name), moment, local=local) for name in ("since", "until")
+    )
     if since is not None and until is not None and since >= until:
         raise InvalidFilterError(
             field="until",
@@ -81,8 +86,10 @@ def _parse_aggregate(value: str) -> tuple[str | None, str | None]:
     return kind or None, identity or None
 
 
-def parse_moment(field: str, value: str, now: datetime) -> datetime | None:
+def parse_moment(field: str, value: str, now: datetime, *, local: bool = False) -> datetime | None:
     """Parse an age or time; return None for an empty text. Raises InvalidFilterError.
+
+    A time without a zone is in UTC, or with ``local`` in the machine's zone.
 
     >>> parse_moment("since", "2h", datetime(2026, 5, 1, 12, tzinfo=UTC)).hour
     10
@@ -94,8 +101,8 @@ def parse_moment(field: str, value: str, now: datetime) -> datetime | None:
         if age:
             return now - timedelta(**{_UNITS[age[2]]: int(age[1])})
         moment = datetime.fromisoformat(value)
-        return moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)
-    except (ValueError, OverflowError):
+        return moment.astimezone(UTC) if moment.tzinfo or local else moment.replace(tzinfo=UTC)
+    except (ValueError, OverflowError, OSError):  # OSError: Windows knows no local time before 1970
         raise InvalidFilterError(
             field=field,
             value=value,
