@@ -133,14 +133,13 @@ def test_a_path_in_place_of_a_storage_is_rejected() -> None:
         ({"max_attempts": 2.5}, "max_attempts"),
         ({"base_delay": float("nan")}, "base_delay"),
         ({"max_delay": float("nan")}, "max_delay"),
-        ({"base_delay": 60}, "base_delay is 60, above max_delay 30.0; raise max_delay"),
         ({"multiplier": float("nan")}, "multiplier"),
         ({"retry_on": ValueError}, "retry_on"),
         ({"retry_on": ("ValueError",)}, "retry_on"),
         ({"never": ValueError}, "never"),
     ],
 )
-def test_a_retry_policy_rejects_values_that_it_cannot_follow(values: dict[str, Any], message: str) -> None:
+def test_a_retry_policy_rejects_values_of_the_wrong_kind(values: dict[str, Any], message: str) -> None:
     """The first use of the policy is in a worker, with a failed delivery: too late for an error."""
     with pytest.raises(SubscriptionError, match=message):
         RetryPolicy(**values)

@@ -136,9 +136,7 @@ async def test_a_retry_left_over_from_a_cancelled_replay_is_dropped(stored: Back
         if failing and event.n == 2 and len(tried) > 3:
             raise ValueError("later")
 
-    bus.subscribe(
-        Moved, handle, name="replayed", retry=RetryPolicy(max_attempts=3, base_delay=3600.0, max_delay=3600.0)
-    )
+    bus.subscribe(Moved, handle, name="replayed", retry=RetryPolicy(max_attempts=3, base_delay=3600.0))
     await publish_moves(bus, range(1, 4))
     await bus.drain(60)
     await bus.subscriptions.replay("replayed")

@@ -13,7 +13,7 @@ from tests.delivery.intercepted_storage import InterceptedStorage
 from pabal import InMemoryEventBus, RetryPolicy
 from pabal.testing import VirtualClock
 
-LATER = RetryPolicy(max_attempts=3, base_delay=100.0, max_delay=100.0, jitter=0.0)
+LATER = RetryPolicy(max_attempts=3, base_delay=100.0, jitter=0.0)
 
 
 class GatedHandler:

@@ -15,7 +15,7 @@ from tests.delivery.harness import Harness
 from pabal import InMemoryEventBus, NotRetryableError, RetryPolicy, SqliteEventStorage
 from pabal.delivery import feed
 
-LATER = RetryPolicy(max_attempts=3, base_delay=1000.0, max_delay=1000.0, jitter=0.0)
+LATER = RetryPolicy(max_attempts=3, base_delay=1000.0, jitter=0.0)
 
 
 def delete(path: Path, condition: str) -> None:

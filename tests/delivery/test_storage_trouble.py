@@ -71,7 +71,7 @@ async def test_progress_that_cannot_be_saved_is_kept_and_saved_later() -> None:
         if event.n == 2:
             raise ConnectionError("not yet")
 
-    patient = RetryPolicy(max_attempts=5, base_delay=100.0, max_delay=100.0, jitter=0.0, never=(ValueError,))
+    patient = RetryPolicy(max_attempts=5, base_delay=100.0, jitter=0.0, never=(ValueError,))
     bus = InMemoryEventBus(storage, clock=clock)
     trouble = reports_of(bus, StorageTrouble)
     bus.subscribe(Moved, handle, name="mover", retry=patient)

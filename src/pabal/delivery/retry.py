@@ -15,8 +15,8 @@ class RetryPolicy(msgspec.Struct, frozen=True):
 
     The delay before attempt ``n + 1`` is ``base_delay * multiplier ** (n - 1)`` seconds, at most
     ``max_delay``, times a random factor between ``1 - jitter`` and ``1 + jitter``, but never above
-    ``max_delay``, which must be at least ``base_delay``. Only exceptions in ``retry_on`` that are not in
-    ``never`` are retried; ``NotRetryableError`` never is.
+    ``max_delay``. Only exceptions in ``retry_on`` that are not in ``never`` are retried;
+    ``NotRetryableError`` never is.
 
     Raises SubscriptionError for invalid values.
 
@@ -44,11 +44,6 @@ class RetryPolicy(msgspec.Struct, frozen=True):
             raise SubscriptionError(
                 "RetryPolicy needs base_delay ≥ 0, max_delay ≥ 0 and multiplier ≥ 1; "
                 f"got {self.base_delay}, {self.max_delay}, {self.multiplier}"
-            )
-        if self.base_delay > self.max_delay:
-            raise SubscriptionError(
-                f"RetryPolicy.base_delay is {self.base_delay}, above max_delay {self.max_delay}; "
-                "raise max_delay"
             )
         if not 0 <= self.jitter <= 1:
             raise SubscriptionError(f"RetryPolicy.jitter is {self.jitter}; it must lie between 0 and 1")
