@@ -77,10 +77,11 @@ def create_app(file: str | Path = "orders.db") -> FastAPI:
     @app.get("/orders/{order_id}")
     async def show(order_id: str) -> dict[str, Any]:
         query = "SELECT item, quantity, status FROM orders WHERE id = ?"
-        row = await storage.transact(lambda tx: tx.execute(query, (order_id,)).fetchone())
-        if row is None:
+        rows = await storage.query(query, (order_id,))  # does not wait for the writer, as transact would
+        if not rows:
             raise HTTPException(404, f"no order {order_id}")
-        return {"id": order_id, "item": row[0], "quantity": row[1], "status": row[2]}
+        item, quantity, status = rows[0]
+        return {"id": order_id, "item": item, "quantity": quantity, "status": status}
 
     @app.get("/health")
     async def health(response: Response) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import field
 from decimal import Decimal
 from pathlib import Path
 from typing import Any, ClassVar
@@ -279,6 +280,11 @@ def test_an_invalid_process_class_is_rejected_when_defined() -> None:
 
         class NoDefault(ProcessManager):
             count: int
+
+    with pytest.raises(ProcessDefinitionError, match=r"seen uses dataclasses\.field\(\)"):
+
+        class FieldDefault(ProcessManager):
+            seen: list[str] = field(default_factory=list)
 
     with pytest.raises(ProcessDefinitionError, match="key is an attribute of every process"):
 

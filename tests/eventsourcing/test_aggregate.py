@@ -5,11 +5,14 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from decimal import Decimal
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import pytest
 
+from pabal import InMemoryEventStorage
 from pabal.domain import Aggregate, applies
 from pabal.domain.registry import registry
 from pabal.errors import (
@@ -19,6 +22,8 @@ from pabal.errors import (
     EventWithoutAggregateError,
     SpoiledAggregateError,
 )
+from pabal.eventsourcing import Repository
+from pabal.testing import given
 from tests.eventsourcing.samples import (
     Account,
     Deposit,
@@ -208,6 +213,30 @@ def test_an_attribute_that_would_hide_one_of_every_aggregate_is_rejected(name: s
     for body in ({"__annotations__": {name: "int"}}, {name: 0}, {name: property(lambda self: 0)}):
         with pytest.raises(AggregateDefinitionError, match=f"{name} is an attribute of every aggregate"):
             type("Document", (Aggregate,), body)
+
+
+def test_a_default_made_by_dataclasses_field_is_rejected() -> None:
+    """The state would be that Field object, and the first applier fail with an AttributeError."""
+    with pytest.raises(AggregateDefinitionError, match=r"goods uses dataclasses\.field\(\)"):
+
+        class Basket(Aggregate):
+            goods: list[str] = field(default_factory=list)
+
+
+def test_a_dataclass_is_rejected_by_repositories_and_scenarios() -> None:
+    """Its first field would take the id, and the first command fail for want of an internal attribute."""
+
+    @dataclass
+    class Basket(Aggregate):
+        size: int = 0
+
+    uses: list[Callable[[], Any]] = [
+        lambda: Repository(Basket, InMemoryEventStorage()),
+        lambda: given(Basket),
+    ]
+    for use in uses:
+        with pytest.raises(AggregateDefinitionError, match="leave @dataclass out"):
+            use()
 
 
 def test_two_appliers_for_one_event_are_rejected() -> None:

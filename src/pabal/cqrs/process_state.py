@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from copy import deepcopy
+from dataclasses import Field
 from functools import cached_property, partial
 from typing import Any, ClassVar, get_origin, get_type_hints
 
@@ -34,6 +35,11 @@ class StateCodec:
                     self._refuse(f"{name} is an attribute of every process; give yours another name")
                 if name not in vars(base):
                     self._refuse(f"{name} has no default; an instance begins with one")
+                if isinstance(vars(base)[name], Field):
+                    self._refuse(
+                        f"{name} uses dataclasses.field(), which only dataclasses know; write a default "
+                        "such as [], which each instance copies"
+                    )
                 self.defaults[name] = vars(base)[name]
 
     def _refuse(self, reason: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from copy import deepcopy
+from dataclasses import Field, is_dataclass
 from functools import wraps
 from inspect import isfunction
 from typing import Any, ClassVar, Self, TypeVar
@@ -106,6 +107,12 @@ class Aggregate:
             if name in _RESERVED:
                 raise AggregateDefinitionError(
                     f"{name} is an attribute of every aggregate; give yours another name",
+                    aggregate=cls.__qualname__,
+                )
+            if isinstance(own.get(name), Field):
+                raise AggregateDefinitionError(
+                    f"{name} uses dataclasses.field(), which only dataclasses know; write a default such as "
+                    "[], which each aggregate copies",
                     aggregate=cls.__qualname__,
                 )
         if "aggregate_type" not in own:
@@ -255,6 +262,15 @@ class Aggregate:
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self._id!r} at version {self._version}>"
+
+
+def refuse_dataclass(cls: type[Aggregate]) -> None:
+    """Raise AggregateDefinitionError for a dataclass: its ``__init__`` takes fields in place of the id."""
+    if is_dataclass(cls):
+        raise AggregateDefinitionError(
+            "it cannot be a dataclass as well, whose __init__ takes no id; leave @dataclass out",
+            aggregate=cls.__qualname__,
+        )
 
 
 _RESERVED = frozenset(

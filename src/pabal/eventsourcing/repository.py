@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 from inspect import isawaitable, iscoroutine, iscoroutinefunction
 from typing import Any, Generic, TypeVar, cast, overload
 
-from pabal.domain.aggregate import Aggregate
+from pabal.domain.aggregate import Aggregate, refuse_dataclass
 from pabal.domain.decider import DecidedAggregate, Decider, aggregate_of
 from pabal.domain.envelope import Receipt
 from pabal.errors import AggregateNotFoundError, ConcurrencyError, UsageError
@@ -110,6 +110,7 @@ class Repository(Generic[A]):
         cls: type[A] = cast("type[A]", aggregate_of(kind)) if isinstance(kind, Decider) else kind
         if not (isinstance(cls, type) and issubclass(cls, Aggregate)):
             raise UsageError(f"{kind!r} is neither an Aggregate class nor a Decider")
+        refuse_dataclass(cls)
         self.aggregate_class = cls
         self.storage = storage_of(bus_or_storage)
         self.loader: Loader[A] = Loader(

@@ -7,7 +7,7 @@ from inspect import isawaitable, iscoroutine
 from typing import Any, overload
 
 from pabal.cqrs import ProcessManager
-from pabal.domain.aggregate import Aggregate
+from pabal.domain.aggregate import Aggregate, refuse_dataclass
 from pabal.domain.decider import Decider
 from pabal.errors import UsageError
 from pabal.eventsourcing import InMemoryProjection, Projection
@@ -58,6 +58,7 @@ class Scenario:
         elif issubclass(subject, Projection):
             self._state = InMemoryProjection(subject, events)
         else:
+            refuse_dataclass(subject)
             self._state = subject(aggregate_id).replay(events)
 
     def when(self, command: Callable[[Any], Any] | object) -> Scenario:
