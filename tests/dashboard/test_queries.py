@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from pabal import InMemoryEventBus, InMemoryEventStorage
+from pabal.dashboard import queries
 from pabal.errors import EventNotFoundError
 from pabal.operations import Operations
 from pabal.ports.operations import Trace
@@ -50,20 +51,6 @@ async def test_the_report_limits_the_problems_and_counts_the_rest() -> None:
     assert (report["more_troubles"], len(report["subscriptions"])) == (51, 151)
 
 
-async def test_a_rate_is_measured_between_two_reports(bus: InMemoryEventBus) -> None:
-    """A subscription's rate would never be shown, or include events handled before the page was open."""
-    from pabal.dashboard.report import Counters, CounterSnapshot, rates_between
-
-    first = CounterSnapshot(0.0, 10, {"scale": Counters(1, 4), "gone": Counters(1, 1)})
-    last = CounterSnapshot(5.0, 30, {"scale": Counters(1, 14), "new": Counters(1, 3)})
-    rates = rates_between(first, last)
-    assert rates.published == 4.0
-    assert rates.by_subscription == {"scale": 2.0, "new": None}
-    assert rates_between(last, CounterSnapshot(9.0, 30, {"scale": Counters(2, 1)})).by_subscription == {
-        "scale": None
-    }
-
-
 async def test_the_events_endpoint_filters_and_lists_the_newest_first(bus: InMemoryEventBus) -> None:
     """A filter in the address would be ignored, and a link show something else."""
     async with client(bus) as http:
@@ -91,6 +78,7 @@ async def test_pages_of_older_events_have_no_gaps(bus: InMemoryEventBus) -> None
         page = (await http.get("/api/events")).json()
         while True:
             seen += [row["position"] for row in page["items"]]
+            assert page["complete"] is (page["next"] is None)
             if page["next"] is None:
                 break
             page = (await http.get("/api/events", params={"before": page["next"]})).json()
@@ -120,13 +108,20 @@ async def test_dead_letters_are_marked_in_a_chain(bus: InMemoryEventBus) -> None
     assert len(marked) == 2
 
 
-async def test_an_event_shows_its_deliveries_and_its_chain(bus: InMemoryEventBus) -> None:
+async def test_an_event_shows_its_deliveries_and_its_chain(
+    bus: InMemoryEventBus, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """An event's page would not show the handler that failed, or the events that followed."""
     async with client(bus) as http:
         rows = (await http.get("/api/events", params={"aggregate": "p-1"})).json()["items"]
         event = (await http.get(f"/api/events/{rows[0]['event_id']}")).json()
         assert event["event"]["payload"] == {"parcel": "p-1"}
         assert event["graph"]["edges"] == [[rows[1]["event_id"], rows[0]["event_id"]]]
+        assert [node["event_id"] for node in event["graph"]["nodes"]] == event["graph"]["edges"][0]
+        assert event["graph"]["truncated"] is False
+        monkeypatch.setattr(queries, "_MAX_GRAPH_EVENTS", 1)
+        cut = (await http.get(f"/api/events/{rows[0]['event_id']}")).json()["graph"]
+        assert (len(cut["nodes"]), cut["truncated"]) == (1, True)
         failed = (await http.get("/api/events", params={"aggregate": "p-2"})).json()["items"][0]
         shown = (await http.get(f"/api/events/{failed['event_id']}")).json()
         (delivery,) = shown["deliveries"]
@@ -319,10 +314,13 @@ async def test_metadata_is_shown_and_masked_as_payloads_are(bus: InMemoryEventBu
 
 async def test_streams_dead_letters_and_the_audit_log_can_be_paged(bus: InMemoryEventBus) -> None:
     """Anything after the first fifty entries would be unreachable."""
-    await bus.publish_batch([Shipped("p-0", -n) for n in range(60)])
+    await bus.publish_batch([Shipped("p-0", -n) for n in range(50)])
     await bus.drain()
     async with client(bus, allow_actions=True) as http:
         headers = await action_headers(http)
+        assert (await http.get("/api/streams/parcel/p-0")).json()["next"] is None
+        await bus.publish_batch([Shipped("p-0", -n) for n in range(10)])
+        await bus.drain()
         first = (await http.get("/api/streams/parcel/p-0")).json()
         rest = (await http.get("/api/streams/parcel/p-0", params={"after": first["next"]})).json()
         assert [row["stream_version"] for row in first["items"] + rest["items"]] == list(range(1, 61))
@@ -330,9 +328,11 @@ async def test_streams_dead_letters_and_the_audit_log_can_be_paged(bus: InMemory
         letters = (await http.get("/api/dead-letters")).json()
         last = (await http.get("/api/dead-letters", params={"after": letters["next"]})).json()
         assert [one["id"] for one in letters["items"] + last["items"]] == list(range(1, 63))
-        for _ in range(30):
+        for number in range(30):
             for action in ("pause", "resume"):
                 await http.post(f"/api/subscriptions/{action}", json={"name": "scale"}, headers=headers)
+            if number == 24:
+                assert (await http.get("/api/audit")).json()["next"] is None
         done = (await http.get("/api/audit")).json()
         before = (await http.get("/api/audit", params={"before": done["next"]})).json()
         assert [one["id"] for one in done["items"] + before["items"]] == list(range(60, 0, -1))

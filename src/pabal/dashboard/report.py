@@ -72,17 +72,20 @@ def rates_between(first: CounterSnapshot | None, last: CounterSnapshot) -> Rates
 
 
 def sampled_rates(samples: Sequence[Sample]) -> dict[str, float]:
-    """Return the rates of subscriptions in other processes, from their latest samples. A pure function."""
-    rates: dict[str, float] = {}
-    for sample in samples:
-        for name, figures in sample.subscriptions.items():
-            rates[name] = rates.get(name, 0.0) + figures.handled / max(sample.seconds, 1.0)
-    return rates
+    """Return the rates of subscriptions in other processes, from their latest samples. A pure function.
+
+    Of two samples with the same subscription, the newer counts: another process has taken it over.
+    """
+    return {
+        name: figures.handled / max(sample.seconds, 1.0)
+        for sample in sorted(samples, key=lambda sample: sample.at)
+        for name, figures in sample.subscriptions.items()
+    }
 
 
 def with_sample(view: SubscriptionView, samples: Sequence[Sample]) -> SubscriptionView:
     """Add to a subscription the figures in the latest sample of its bus. A pure function."""
-    for sample in samples:
+    for sample in sorted(samples, key=lambda sample: -sample.at):
         figures = sample.subscriptions.get(view.name)
         if figures is not None and view.owner is not None:
             return msgspec.structs.replace(
