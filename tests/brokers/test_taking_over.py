@@ -285,3 +285,34 @@ async def test_a_process_that_ends_its_last_subscription_hands_over_at_once(
         await bus.drain(timeout=30)
         assert sorted(one.numbers + two.numbers) == sorted([*range(32), *range(32)])
         assert not lost
+
+
+async def test_the_handler_of_an_ended_subscription_is_waited_for_before_its_partition_is_handed_over(
+    shared_server: Server, namespace: str
+) -> None:
+    """Promise 44. Another process would handle the event beside it, and its result would not be saved."""
+    begun, gate = asyncio.Event(), asyncio.Event()
+    one, two = Recorder(), Recorder()
+
+    async def hold(event: Moved) -> None:
+        begun.set()
+        await gate.wait()
+        await one.handle(event)
+
+    bus = make_bus(shared_server, namespace, partitions=1, lease=60.0)
+    subscription = bus.subscribe(Moved, hold, name="sub")
+    async with bus:
+        await bus.publish(Moved("a", 1))
+        await begun.wait()
+        handing_over = bus._group_engine.running[0]
+        bus.unsubscribe(subscription)
+        await until(lambda: handing_over.ending is not None)
+        assert handing_over.ending is not None
+        await asyncio.wait([handing_over.ending], timeout=0.2)  # it must not end, however long this waits
+        assert bus.partitions == [0]
+        async with make_bus(shared_server, namespace, two, partitions=1, lease=60.0) as other:
+            gate.set()
+            await until(lambda: other.partitions == [0])
+            await other.publish(Moved("a", 2))
+            await other.drain(timeout=30)
+    assert (one.numbers, two.numbers) == ([1], [2])

@@ -12,7 +12,7 @@ import pytest
 from pabal import BaseEventBus, BusNotRunningError
 from pabal.errors import InsideHandlerError
 from tests.bus.samples import Moved
-from tests.bus.support import LIMIT, Backend, Recorder, spin_loop, statistics_of
+from tests.bus.support import LIMIT, Backend, GatedHandler, Recorder, numbers, spin_loop, statistics_of
 
 
 async def test_stop_without_a_log_handles_the_queued_events(memory: Backend) -> None:
@@ -281,6 +281,28 @@ async def test_events_finished_behind_thousands_of_waiting_ones_are_saved(
     async with bus:
         await bus.drain(60)
     assert Counter(seen) == {"blocked": 5000, "piece-0": 1, "piece-1": 1, "piece-2": 1}
+
+
+async def test_a_subscription_unsubscribed_during_the_stop_keeps_what_it_has_finished(
+    stored: Backend,
+) -> None:
+    """Promise 8. What it had finished would be handled again after the next start."""
+    bus = await stored.start_bus()
+    handler = GatedHandler()
+    handler.gate.clear()
+    subscription = bus.subscribe(Moved, handler, name="book")
+    await bus.publish(Moved("rook", 1))
+    await handler.entered.reach(1)
+    stopping = asyncio.create_task(bus.stop())
+    await spin_loop()
+    bus.unsubscribe(subscription)
+    handler.gate.set()
+    await stopping
+    bus = await stored.reopen(bus)
+    bus.subscribe(Moved, handler, name="book")
+    async with bus:
+        await bus.drain(60)
+    assert numbers(handler.handled) == [1]
 
 
 async def test_stop_inside_a_handler_raises_instead_of_deadlocking(backend: Backend) -> None:

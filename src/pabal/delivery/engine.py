@@ -116,7 +116,7 @@ class Engine:
             return False
         del self.consumers[consumer.name]
         consumer.state = CLOSED
-        if self.feed is not None and not self.halting:
+        if self.feed is not None:
             self.feed.leases.release_removed(consumer)
         self.pending -= consumer.drop_lanes()
         self._rewire(*self.router.remove_consumer(consumer))

@@ -43,7 +43,7 @@ class Leases:
         self._being_opened: dict[Consumer, asyncio.Future[None]] = {}
         self._replaying = Replaying(engine, storage, feed)
         self.leaving: list[Consumer] = []
-        """Subscriptions removed while the bus runs, until they are saved and released."""
+        """Removed subscriptions, until they are saved and released."""
         self.unclaimed: list[WorkUnclaimed] = []
 
     # -- opening --------------------------------------------------------------------------------------
@@ -294,7 +294,7 @@ class Leases:
         await self._finish_opening(consumer, self.open(consumer, held=consumer.epoch))
 
     def release_removed(self, consumer: Consumer) -> None:
-        """Save and release a subscription that was removed while the bus runs."""
+        """Save and release a subscription that was removed: now, or by ``release`` if the bus is stopping."""
         if consumer.tracker is None:
             # The task that opens it finds out at the end, and releases it.
             closing = self._being_opened.get(consumer)
@@ -302,6 +302,8 @@ class Leases:
                 return
         else:
             self.leaving.append(consumer)
+            if self._engine.halting:
+                return
             closing = asyncio.ensure_future(self._close(consumer))
             self._engine.background.spawn(closing)
         self._closing[consumer.name] = closing

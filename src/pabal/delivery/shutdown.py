@@ -126,7 +126,8 @@ def _not_done(tasks: Iterable[asyncio.Future[Any]]) -> list[asyncio.Future[Any]]
 
 async def _leave_host(engine: Engine, deadline: float) -> None:
     """Return when the host is running no handler of this engine, at the latest at ``deadline``."""
-    while any(consumer.in_flight for consumer in engine.consumers.values()):
+    leaving = () if engine.feed is None else engine.feed.leases.leaving
+    while any(consumer.in_flight for consumer in (*engine.consumers.values(), *leaving)):
         left = deadline - engine.clock.monotonic()
         if left <= 0:
             return
