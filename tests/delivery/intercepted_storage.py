@@ -61,6 +61,11 @@ class InterceptedStorage(InMemoryEventStorage):
         await self._run_action("begin_retry")
         return letter
 
+    async def discard_dead_letter(self, dead_letter_id: int) -> DeadLetterRecord:
+        letter = await super().discard_dead_letter(dead_letter_id)
+        await self._run_action("discard_dead_letter")
+        return letter
+
     async def read_controls(self, names: Sequence[str]) -> list[Control]:
         controls = await super().read_controls(names)
         await self._run_action("read_controls")

@@ -141,6 +141,41 @@ async def test_a_pause_while_a_queue_is_read_back_keeps_its_order(harness: Harne
     assert numbers(harness.handler.handled) == [1, 2, 3, 4]
 
 
+@pytest.mark.parametrize("ends_in_between", [True, False])
+async def test_a_queue_that_is_released_twice_is_delivered_once(
+    harness: Harness, ends_in_between: bool
+) -> None:
+    """Promise 25. Events would be handled twice, or the queue read again and again while a handler runs."""
+    handler = harness.handler
+    handler.failures = {1: NotRetryableError("never")}
+    subscription = harness.subscribe()
+    await harness.publish(1, 2, 3)
+    await harness.drain()
+    handler.gate.clear()
+
+    async def end_deliveries() -> None:
+        handler.gate.set()
+        await handler.handled.reach(2)
+        await harness.clock.settle()
+
+    async def open_again() -> None:
+        """Let an opening release the queue, because the dead letter is gone, before the discard does."""
+        harness.bus.unsubscribe(subscription)
+        harness.subscribe()
+        await handler.entered.reach(2)
+        if ends_in_between:
+            harness.storage.after_call["queued_positions"] = end_deliveries
+
+    harness.storage.after_call["discard_dead_letter"] = open_again
+    assert await harness.bus.dead_letters.discard("all") == 1
+    await harness.clock.settle()
+    handler.gate.set()
+    await harness.drain()
+    await harness.publish(4)
+    await harness.drain()
+    assert numbers(handler.handled) == [2, 3, 4]
+
+
 async def test_a_dead_letter_retried_at_the_moment_of_a_pause_is_delivered_after_it(
     harness: Harness,
 ) -> None:

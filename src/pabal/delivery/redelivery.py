@@ -216,15 +216,19 @@ class Redelivery:
             await asyncio.sleep(0)
             while key in consumer.blocked and consumer.is_open(tracker):
                 added = consumer.blocked[key]
+                # The key may be released twice. What is under way now may end, unsaved, before the answer.
+                under_way = set(consumer.redelivering)
                 await self._engine.settlement.flush()
                 positions = await self._engine.background.call_with_retry(
                     consumer, lambda: storage.queued_positions(consumer.name, key, _PAGE)
                 )
                 if positions is None or not consumer.is_open(tracker):
                     return
-                fresh = [position for position in positions if position not in consumer.redelivering]
+                fresh = [position for position in positions if position not in under_way]
                 if fresh and await self._load(consumer, tracker, key, fresh):
                     return  # the lane calls ``unblock`` after the last of these
+                if any(position in consumer.redelivering for position in positions):
+                    return  # so does the lane that holds them
                 if not positions and consumer.blocked.get(key) == added:
                     # Nothing was added in the meantime: from here on events go straight to the lane.
                     consumer.blocked.pop(key, None)
