@@ -176,6 +176,41 @@ async def test_a_queue_that_is_released_twice_is_delivered_once(
     assert numbers(handler.handled) == [2, 3, 4]
 
 
+async def test_a_retried_dead_letter_that_succeeds_during_a_pause_is_not_delivered_again(
+    harness: Harness,
+) -> None:
+    """The retry noted for its failed attempt, not saved yet, would be saved after all."""
+    handler = harness.handler
+    handler.failures = {1: NotRetryableError("never")}
+    harness.subscribe(on_exhausted="park")
+    await harness.publish(1)
+    await harness.drain()
+    saving, saved = asyncio.Event(), asyncio.Event()
+
+    async def save_late() -> None:
+        saving.set()
+        await saved.wait()
+
+    harness.storage.after_call["save_progress"] = save_late
+    await harness.publish(2)
+    await saving.wait()  # what follows waits for the next save
+    handler.failures = {1: ConnectionError("not yet")}
+    assert await harness.bus.dead_letters.retry("all") == 1
+    await harness.clock.settle()
+    handler.failures.clear()
+    handler.gate.clear()
+    await harness.clock.advance(100.0)
+    assert list(handler.entered) == [1, 2, 1, 1]
+    await harness.pause()
+    handler.gate.set()
+    await harness.clock.settle()
+    saved.set()
+    await harness.resume()
+    await harness.drain()
+    assert numbers(handler.handled) == [2, 1]
+    assert await harness.bus.dead_letters.list() == []
+
+
 async def test_a_dead_letter_retried_at_the_moment_of_a_pause_is_delivered_after_it(
     harness: Harness,
 ) -> None:

@@ -344,6 +344,7 @@ class Consumer:
             self.queued -= 1
             if self.redelivering and position in self.redelivering:
                 self._finish_redelivery(self.redelivering.pop(position))
+                self.unsaved.retries.pop(position, None)  # ``failing`` is empty if it was paused meanwhile
                 self.unsaved.cleared.add(position)
             elif self.replay is None or not self.replay.finish(position):
                 tracker.finish(position)
