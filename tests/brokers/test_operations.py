@@ -16,6 +16,7 @@ from pabal.brokers.redis.coordinator import Coordinator
 from pabal.brokers.redis.inspector import GroupInspector
 from pabal.brokers.redis.link import Link
 from pabal.brokers.redis.partition import PartitionStorage
+from pabal.brokers.redis.reports import GroupRestored
 from pabal.dashboard import create_dashboard
 from pabal.errors import (
     BrokerError,
@@ -30,6 +31,7 @@ from tests.brokers.events import Moved, Recorder, moves, until
 from tests.brokers.server import Server
 from tests.brokers.support import (
     dump_namespace,
+    fail_on_odd,
     group_with_dead_letters,
     make_bus,
     run_cli,
@@ -202,16 +204,30 @@ async def test_retries_requested_of_a_stopped_group_happen_at_its_next_start(
             await _until_empty(operations)
 
 
-async def test_a_retry_loaded_by_an_opening_is_not_made_again_before_its_end_is_saved(
-    shared_server: Server, namespace: str, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("ends", ["before it is read", "while it is read"])
+async def test_a_retry_loaded_by_an_opening_is_not_made_again(
+    shared_server: Server, namespace: str, monkeypatch: pytest.MonkeyPatch, ends: str
 ) -> None:
     """A dead letter retried while its subscription is opened would be delivered twice."""
-    recorder = Recorder()
-    answer_calls, save = Coordinator._answer_calls, PartitionStorage.save_progress
+    entered, gate, recorder = Recorder(), asyncio.Event(), Recorder()
+    answer_calls = Coordinator._answer_calls
+    save, find = PartitionStorage.save_progress, PartitionStorage.find_dead_letters
+
+    async def handle(event: Moved) -> None:
+        await entered.handle(event)
+        await gate.wait()
+        await recorder.handle(event)
 
     async def save_late(storage: PartitionStorage, progress: Any) -> Any:
         await asyncio.sleep(0.1)
         return await save(storage, progress)
+
+    async def answer_late(storage: PartitionStorage, ids: Any) -> Any:
+        found = await find(storage, ids)
+        gate.set()
+        await until(lambda: len(recorder.numbers) >= 3)
+        await until(lambda: all(engine.settlement.idle for engine in bus._group_engine.engines()))
+        return found
 
     async with group_with_dead_letters(shared_server, namespace) as operations:
         monkeypatch.setattr(Coordinator, "_answer_calls", AsyncMock())
@@ -219,14 +235,48 @@ async def test_a_retry_loaded_by_an_opening_is_not_made_again_before_its_end_is_
             await operations.retry_matching(ODD)
             bus.unsubscribe(bus.subscriptions.attached()[0])
             monkeypatch.setattr(PartitionStorage, "save_progress", save_late)
-            bus.subscribe(Moved, recorder.handle, name="sub")
-            await until(lambda: len(recorder.numbers) == 3)
+            monkeypatch.setattr(PartitionStorage, "find_dead_letters", answer_late)
+            bus.subscribe(Moved, handle, name="sub")
+            await until(lambda: len(entered.numbers) == 3)
+            if ends == "before it is read":
+                gate.set()
+                await until(lambda: len(recorder.numbers) == 3)
             assert bus._coordinator is not None
-            for partition in bus.partitions:
+            for partition in bus.partitions * 2:
                 await answer_calls(bus._coordinator, partition)
             assert not await bus._coordinator.has_calls()
             await bus.drain(timeout=30)
     assert sorted(recorder.numbers) == [1, 3, 5]
+
+
+async def test_a_group_is_restored_although_a_retried_dead_letter_waits_for_a_save(
+    own_server: Server, namespace: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Promise 43. The save fails until the group is restored, and nothing would restore it."""
+    holding, gate = False, asyncio.Event()
+    restored = asyncio.Event()
+    save = PartitionStorage.save_progress
+
+    async def save_late(storage: PartitionStorage, progress: Any) -> Any:
+        if holding:
+            await gate.wait()
+        return await save(storage, progress)
+
+    monkeypatch.setattr(PartitionStorage, "save_progress", save_late)
+    async with make_bus(own_server, namespace, fail_on_odd, partitions=1, lease=10.0) as bus:
+        bus.listen(lambda report: restored.set() if isinstance(report, GroupRestored) else None)
+        await bus.publish(Moved("a", 1))
+        await bus.drain(timeout=30)
+        holding = True
+        await bus.publish(Moved("a", 2))
+        [engine] = bus._group_engine.engines()
+        await until(lambda: engine.settlement.is_saving)
+        await bus.dead_letters.retry("all")
+        await until(lambda: bool(engine.settlement._flushers))
+        await bus._log.link.call("FLUSHALL")
+        gate.set()
+        async with asyncio.timeout(5):
+            await restored.wait()
 
 
 Act = Callable[[Operations], Any]

@@ -14,6 +14,7 @@ from pabal.brokers.redis.partition import PartitionStorage
 from pabal.delivery.consumer import ACTIVE, Consumer
 from pabal.delivery.engine import Engine
 from pabal.delivery.subscription import Subscription
+from pabal.delivery.watermark import WatermarkTracker
 from pabal.errors import SubscriptionError
 from pabal.ports.clock import Clock
 from pabal.ports.storage import DeadLetterRecord
@@ -21,6 +22,8 @@ from pabal.ports.storage import DeadLetterRecord
 _log = logging.getLogger("pabal")
 _COUNT_LAG = 0.5
 """Seconds after which the server's count is assumed to include what this process has parked."""
+_SAVED_WITHIN = 0.3
+"""Seconds that a look waits for a save. Longer would hold up the look that ends the trouble with saving."""
 
 
 class Running:
@@ -50,8 +53,8 @@ class Running:
     async def answer(self, calls: Sequence[str]) -> set[str]:
         """Act on calls: ids of retried dead letters, and name, position and key of discarded ones.
 
-        Returns those it is done with. The others have to be made again later, because their subscription is
-        being opened or replayed.
+        Returns those it is done with. The others have to be made again later: their subscription is being
+        opened or replayed, or it is not certain yet that a retry has still to be made.
         """
         ids = {int(call): call for call in calls if call.isdecimal()}
         answered = set(calls) - set(ids.values())
@@ -62,33 +65,31 @@ class Running:
                 ids.pop(dead_letter_id, None)
             else:
                 del self._waiting[dead_letter_id]
-        letters = await self.storage.find_dead_letters(list(ids))
-        if not self.engine.settlement.idle and any(map(self._is_due, letters)):
-            # An opening may have loaded the retry, which may have ended without being saved yet.
-            await self.engine.settlement.flush()
-            letters = await self.storage.find_dead_letters(list(ids))
-        for letter in letters:
+        if not ids:
+            return answered
+        # Openings load retries, too. One that has ended by now must be saved before the dead letters are
+        # read, and one that ends from now on may still be read as if it had not.
+        before = {name: _under_way(consumer) for name, consumer in self.engine.consumers.items()}
+        try:
+            async with asyncio.timeout(_SAVED_WITHIN):
+                await self.engine.settlement.flush()
+        except TimeoutError:
+            return answered  # the next look tries again; it may be the one that ends the trouble
+        for letter in await self.storage.find_dead_letters(list(ids)):
             consumer = self.engine.consumers.get(letter.subscription)
-            if consumer is not None and consumer.is_opening:
+            if consumer is None or letter.state != "retrying":
+                continue
+            if consumer.is_opening:
                 self._waiting[letter.id] = consumer
                 del ids[letter.id]
-            elif consumer is not None and self._is_due(letter):
-                self.engine.redelivery.redeliver(consumer, letter)
+            elif consumer.state == ACTIVE and letter.position not in consumer.failing:
+                tracker, under_way = before.get(letter.subscription, (None, ()))
+                if consumer.tracker is tracker and letter.position not in under_way:
+                    self.engine.redelivery.redeliver(consumer, letter)
+                else:
+                    del ids[letter.id]
+            # Otherwise it is under way, or the stored retry is loaded when the subscription is opened.
         return answered | set(ids.values())
-
-    def _is_due(self, letter: DeadLetterRecord) -> bool:
-        """Return whether a dead letter is to be delivered now.
-
-        If its subscription is not active, or unknown here, the stored retry is loaded when it is opened.
-        """
-        consumer = self.engine.consumers.get(letter.subscription)
-        return (
-            consumer is not None
-            and consumer.state == ACTIVE
-            and not consumer.is_opening
-            and letter.state == "retrying"
-            and letter.position not in consumer.failing
-        )
 
     def _note_discarded(self, call: str) -> None:
         self.engine.parked = max(0, self.engine.parked - 1)  # there is room for another
@@ -266,6 +267,11 @@ class GroupEngine(Engine):
     def engines(self) -> list[Engine]:
         """Return the engines of the partitions that are owned."""
         return [running.engine for running in self.running.values()]
+
+
+def _under_way(consumer: Consumer) -> tuple[WatermarkTracker | None, frozenset[int]]:
+    """Return which opening of a subscription this is, and its failed and retried deliveries now."""
+    return consumer.tracker, frozenset(consumer.failing)
 
 
 def _nothing(_: Subscription | None = None) -> None:
