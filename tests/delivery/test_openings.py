@@ -9,6 +9,7 @@ from typing import ClassVar
 
 import pytest
 from tests.bus.support import Recorder, spin_loop
+from tests.delivery.intercepted_storage import InterceptedStorage
 
 from pabal import (
     DomainEvent,
@@ -319,3 +320,18 @@ async def test_a_pause_requested_while_other_subscriptions_are_opened_takes_effe
     states = {name: one["state"] for name, one in bus.get_statistics()["subscriptions"].items()}
     assert states == {"front": "standby", "back": "paused"}
     await bus.stop()
+
+
+async def test_a_subscription_made_while_the_bus_starts_is_opened_once() -> None:
+    """Opened by the start and by itself, it would stand by for itself, and the start would raise KeyError."""
+    storage = InterceptedStorage()
+    bus = InMemoryEventBus(storage)
+
+    async def subscribe() -> None:
+        _subscribe_all(bus, "back")
+
+    _subscribe_all(bus, "front")
+    storage.after_call["list_subscriptions"] = subscribe
+    async with bus:
+        states = {name: one["state"] for name, one in bus.get_statistics()["subscriptions"].items()}
+        assert states == {"front": "active", "back": "active"}

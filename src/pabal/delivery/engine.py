@@ -105,7 +105,7 @@ class Engine:
         self._rewire(consumer, *self.router.add_consumer(consumer))
         if self.feed is None:
             consumer.state = ACTIVE
-        elif not self.halting:  # the next start opens it; nothing would release it any more
+        elif self.feed.leases.has_begun and not self.halting:  # else this or the next start opens it
             self.background.spawn(self.feed.leases.open_or_stand_by(consumer))
         return consumer
 

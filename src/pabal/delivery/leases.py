@@ -42,6 +42,8 @@ class Leases:
         """Names that are being released; another opening of one waits for that."""
         self._being_opened: dict[Consumer, asyncio.Future[None]] = {}
         self._replaying = Replaying(engine, storage, feed)
+        self.has_begun = False
+        """Whether ``start`` has begun to open; subscriptions added later are opened one by one."""
         self.leaving: list[Consumer] = []
         """Removed subscriptions, until they are saved and released."""
         self.unclaimed: list[WorkUnclaimed] = []
@@ -51,6 +53,7 @@ class Leases:
     async def start(self) -> None:
         """Open every subscription, and look for unfinished work under names that nothing subscribes to."""
         await self._engine.tally.count()  # first: an open consumer asks whether there is room
+        self.has_begun = True
         consumers = list(self._engine.consumers.values())
         for first in range(0, len(consumers), _TOGETHER):
             await self._open_all(consumers[first : first + _TOGETHER])
