@@ -80,3 +80,34 @@ async def test_a_failing_application_stops_its_bus(fails_at: str) -> None:
             async with bus_lifespan(bus, failing)(Starlette()):
                 assert _is_running(bus)
         assert not _is_running(bus)
+
+
+async def test_a_bus_that_cannot_start_fails_the_application_and_starts_with_the_next(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The application would serve requests without a bus, or its successor never stop the bus."""
+    bus = InMemoryEventBus()
+
+    async def refuse() -> None:
+        raise ConnectionError("no disk")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(bus, "start", refuse)
+        with pytest.raises(ConnectionError, match="no disk"):
+            async with bus_lifespan(bus)(Starlette()):
+                raise AssertionError
+    async with bus_lifespan(bus)(Starlette()):
+        assert _is_running(bus)
+    assert not _is_running(bus)
+
+
+async def test_the_state_of_the_applications_own_lifespan_is_passed_on() -> None:
+    """Requests would not find what the application has opened for them."""
+    bus = InMemoryEventBus()
+
+    @asynccontextmanager
+    async def own(app: Any) -> AsyncIterator[dict[str, bool]]:
+        yield {"was_running": _is_running(app.state.bus)}
+
+    async with bus_lifespan(bus, own)(Starlette()) as state:
+        assert state == {"was_running": True}

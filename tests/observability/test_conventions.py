@@ -11,7 +11,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from opentelemetry.trace import SpanKind
 from prometheus_client.parser import text_string_to_metric_families
 
-from pabal import DomainEvent, InMemoryEventBus
+from pabal import DomainEvent, InMemoryEventBus, InMemoryEventStorage
 from pabal.observability.opentelemetry import instrument
 from pabal.observability.prometheus import PrometheusExporter
 
@@ -87,3 +87,20 @@ async def test_spans_follow_the_messaging_conventions_of_opentelemetry() -> None
             },
         ),
     }
+
+
+async def test_a_span_of_a_stored_event_names_its_place_and_its_chain() -> None:
+    """Whoever looks at a slow span could find neither the event in the log nor what had caused it."""
+    spans = InMemorySpanExporter()
+    provider = TracerProvider()
+    provider.add_span_processor(SimpleSpanProcessor(spans))
+    bus = InMemoryEventBus(event_storage=InMemoryEventStorage())
+    instrument(bus, tracer=provider.get_tracer("test"))
+    bus.subscribe(Rung, _handle, name="ear")
+    async with bus:
+        await bus.publish(Rung("a", correlation_id="tower"))
+        await bus.drain()
+    (attempt,) = [span for span in spans.get_finished_spans() if span.kind is SpanKind.CONSUMER]
+    assert attempt.attributes is not None
+    assert attempt.attributes["pabal.position"] == 1
+    assert attempt.attributes["messaging.message.conversation_id"] == "tower"

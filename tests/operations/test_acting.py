@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from pabal import EventBusFactory
+from pabal import EventBusFactory, RetryPolicy
 from pabal.errors import DeadLetterNotFoundError, DecodeError, SubscriptionNotFoundError
 from pabal.factory import open_operations
 from pabal.operations import operations_of
@@ -140,8 +140,8 @@ async def test_a_retry_or_discard_by_another_process_reaches_the_handling_proces
     await shop.bus.drain()
     async with open_operations(path) as elsewhere:
         await elsewhere.edit_and_retry(1, {"order_id": "o-1", "quantity": 7, "email": ""})
+        await asyncio.wait_for(shop.packed_one.wait(), 60)
         await elsewhere.discard(2)
-    await asyncio.wait_for(shop.packed_one.wait(), 60)
     await shop.bus.publish(ShopOrder("o-1", 8))
     await shop.bus.drain()
     assert shop.packed == [7, 8]
@@ -150,3 +150,27 @@ async def test_a_retry_or_discard_by_another_process_reaches_the_handling_proces
     async with asyncio.timeout(60):
         while shop.bus.health().status != "ok":  # noqa: ASYNC110
             await asyncio.sleep(0.01)
+
+
+async def test_a_discard_by_another_process_releases_the_events_behind_the_dead_letter(path: Path) -> None:
+    """What waited behind it would go on waiting until the application restarts."""
+    bus = EventBusFactory.create_default_event_bus(path, durability="normal")
+    packed: list[int] = []
+    released = asyncio.Event()
+
+    async def pack(event: ShopOrder) -> None:
+        if event.quantity < 0:
+            raise ValueError("no such quantity")
+        packed.append(event.quantity)
+        released.set()
+
+    bus.subscribe(ShopOrder, pack, name="pack", retry=RetryPolicy(max_attempts=1), on_exhausted="park_key")
+    async with bus:
+        for quantity in (-1, 2):
+            await bus.publish(ShopOrder("o-1", quantity))
+        await bus.drain()
+        assert packed == []
+        async with open_operations(path) as elsewhere:
+            assert (await elsewhere.discard(1)).count == 1
+        await asyncio.wait_for(released.wait(), 60)
+        assert packed == [2]

@@ -8,13 +8,17 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
-from pabal.errors import DecodeError, StorageUnavailableError
+from pabal import SqliteEventStorage
+from pabal.errors import DecodeError, StorageClosedError, StorageUnavailableError
 from pabal.factory import open_operations
-from pabal.operations import Masking, Operations, operations_of
+from pabal.operations import HIDDEN, Masking, Operations, operations_of
+from pabal.operations.filters import parse_moment
+from pabal.operations.health import judge
 from pabal.operations.storage_source import StorageSource
-from pabal.ports.operations import ActionResult, DeadLetterFilter
+from pabal.ports.operations import ActionResult, DeadLetterFilter, Reason, SubscriptionView, Target
 from tests.operations.conftest import Shop, ShopOrder
 
 
@@ -133,3 +137,87 @@ async def test_the_plan_of_a_replay_counts_what_the_replay_delivers(
     assert (plan.action, plan.subject, plan.count, plan.pending) == ("replay", "pack", count, True)
     if count:
         assert (await operations.replay("pack", *bounds)).count == count
+
+
+@pytest.mark.parametrize("limit", [None, 1, 3, 4, 8, 9])
+async def test_reading_in_pages_yields_each_event_once(
+    operations: Operations, monkeypatch: pytest.MonkeyPatch, limit: int | None
+) -> None:
+    """An export would lack the events between two pages, or have more than were asked for."""
+    monkeypatch.setattr("pabal.operations.following._PAGE", 3)
+    read = [event.position async for event in operations.read(limit=limit)]
+    assert read == list(range(1, 9))[:limit]
+    rest = [event.position async for event in operations.read(after="3", limit=limit)]
+    assert rest == list(range(4, 9))[:limit]
+
+
+async def test_following_without_a_cursor_begins_with_what_is_published_next(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """``pabal tail`` would print a million past events first."""
+    await shop.bus.publish(ShopOrder("o-1", 1))
+    await shop.bus.drain()
+    storage = shop.bus.storage
+    assert storage is not None
+    heads, head = asyncio.Event(), storage.head
+
+    async def counted() -> int:
+        found = await head()
+        heads.set()
+        return found
+
+    monkeypatch.setattr(storage, "head", counted)
+    following = operations_of(shop.bus).follow(every=0.001)
+    first = asyncio.ensure_future(anext(following))
+    await heads.wait()
+    await shop.bus.publish(ShopOrder("o-2", 1))
+    assert (await asyncio.wait_for(first, 60)).payload["order_id"] == "o-2"
+    await following.aclose()
+
+
+def test_the_most_severe_reason_of_all_subscriptions_comes_first() -> None:
+    """What has stopped would be listed below what waits for a decision."""
+    figures: dict[str, Any] = {"watermark": 0, "frontier": 0, "retries": 0, "queued": 0}
+    views = [
+        SubscriptionView("mail", "active", lag=0, parked=2, **figures),
+        SubscriptionView("pack", "halted", lag=0, parked=0, reason="halted at event 5", **figures),
+    ]
+    target = Target("sqlite", "shop.db", live=True, has_log=True)
+    health, reasons = judge(target, views, [Reason("bus", "degraded", "slow")], datetime.now(UTC))
+    assert (health, [reason.code for reason in reasons]) == ("failing", ["halted", "bus", "parked"])
+
+
+def test_a_time_without_a_zone_is_in_utc_or_local_as_asked() -> None:
+    """A program would get other events on a machine in another zone, or a person at a terminal."""
+    noon = datetime(2026, 5, 1, 12, tzinfo=UTC)
+    assert parse_moment("since", "2026-05-01T12:00", noon) == noon
+    assert parse_moment("since", "2026-05-01T21:00+09:00", noon) == noon
+    assert parse_moment("since", "2026-05-01T21:00+09:00", noon, local=True) == noon
+    assert (
+        parse_moment("since", "2026-05-01T12:00", noon, local=True) == datetime(2026, 5, 1, 12).astimezone()
+    )
+    for text, age in (("90s", timedelta(seconds=90)), ("3 d", timedelta(days=3)), ("2w", timedelta(weeks=2))):
+        assert parse_moment("since", text, noon) == noon - age
+
+
+async def test_only_a_log_that_was_opened_for_operations_is_closed_with_them(stopped: Path) -> None:
+    """Each look at a file would leave it open, or close it for the application that uses it."""
+    async with open_operations(stopped) as operations:
+        await operations.overview()
+    with pytest.raises(StorageClosedError):
+        await operations.overview()
+    async with SqliteEventStorage(stopped) as storage:
+        await operations_of(storage).aclose()
+        assert (await operations_of(storage).overview()).totals.events == 8
+
+
+async def test_a_reason_that_quotes_an_error_is_hidden_with_it(operations: Operations) -> None:
+    """The value that no class fits would be hidden in the payload, and shown beside it."""
+    letter = await operations.dead_letter(1)
+    said = letter.attempts[-1].message
+    quoting = msgspec.structs.replace(letter, reason=f"gave up: {said}")
+    silent = [msgspec.structs.replace(attempt, message="") for attempt in letter.attempts]
+    assert Masking("masked").letter(quoting).reason == f"gave up: {HIDDEN}"
+    unsaid = msgspec.structs.replace(quoting, attempts=tuple(silent), reason="gave up")
+    assert Masking("masked").letter(unsaid).reason == "gave up"
+    assert Masking("full").letter(quoting).reason == f"gave up: {said}"
