@@ -38,6 +38,8 @@ async def test_metric_names_follow_the_conventions_of_prometheus() -> None:
     bus.subscribe(Rung, _handle, name="ear")
     async with bus:
         await bus.publish(Rung("a"))
+    (seconds,) = re.findall(r"pabal_attempt_duration_seconds_sum{.*?} (\S+)", exporter.text())
+    assert 0 < float(seconds) < 60
     families = [
         family
         for family in text_string_to_metric_families(exporter.text())

@@ -14,10 +14,11 @@ import pytest
 from pabal import SqliteEventStorage
 from pabal.errors import DecodeError, StorageClosedError, StorageUnavailableError
 from pabal.factory import open_operations
-from pabal.operations import HIDDEN, Masking, Operations, operations_of
+from pabal.operations import HIDDEN, Masking, Operations, operations_of, parse_filter
 from pabal.operations.filters import parse_moment
 from pabal.operations.health import judge
 from pabal.operations.storage_source import StorageSource
+from pabal.operations.views import with_figures
 from pabal.ports.operations import ActionResult, DeadLetterFilter, Reason, SubscriptionView, Target
 from tests.operations.conftest import Shop, ShopOrder
 
@@ -221,3 +222,53 @@ async def test_a_reason_that_quotes_an_error_is_hidden_with_it(operations: Opera
     unsaid = msgspec.structs.replace(quoting, attempts=tuple(silent), reason="gave up")
     assert Masking("masked").letter(unsaid).reason == "gave up"
     assert Masking("full").letter(quoting).reason == f"gave up: {said}"
+
+
+async def test_a_reset_says_whether_it_has_taken_effect(shop: Shop, path: Path) -> None:
+    """An operator would read a position that the subscription does not have yet, or wait for what is done."""
+    await shop.bus.publish(ShopOrder("o-1", 1))
+    await shop.bus.drain()
+    async with open_operations(path) as elsewhere:
+        asked = await elsewhere.reset("pack", "beginning")
+        assert (asked.count, asked.position, asked.pending) == (1, None, True)
+        await shop.bus.stop()
+        done = await elsewhere.reset("pack", 1)
+        assert (done.count, done.position, done.pending) == (1, 1, False)
+
+
+@pytest.mark.parametrize("oldest_first", [False, True])
+async def test_a_search_by_type_of_aggregate_goes_on_over_events_of_others(
+    operations: Operations, monkeypatch: pytest.MonkeyPatch, oldest_first: bool
+) -> None:
+    """The search would end at the first stretch of the log in which nothing matches, or find things twice."""
+    monkeypatch.setattr("pabal.operations.log._SCAN_PAGE", 2)
+    monkeypatch.setattr("pabal.operations.following._PAGE", 2)
+    wanted = parse_filter({"aggregate": "order/"})
+    if oldest_first:
+        found = [event.aggregate_id async for event in operations.read(wanted)]
+        assert found == [f"o-{number}" for number in range(5)]
+    else:
+        page = await operations.events(wanted, limit=5)
+        assert [event.aggregate_id for event in page.events] == [f"o-{number}" for number in range(4, -1, -1)]
+
+
+def test_a_process_on_standby_shows_why_the_one_that_handles_a_subscription_has_stopped() -> None:
+    """It would be shown as waiting for its turn, while nobody handles anything."""
+    halted = SubscriptionView(
+        "pack", "halted", 4, 4, lag=6, retries=0, parked=0, queued=0, reason="halted at 5"
+    )
+    figures: dict[str, Any] = {
+        "state": "standby",
+        "reason": "held by another",
+        "watermark": None,
+        "lag": None,
+        "in_flight": 0,
+        "handled": 0,
+        "failed_attempts": 0,
+        "skipped": 0,
+        "avg_processing_time_ms": 0.0,
+    }
+    shown = with_figures(halted, figures)
+    assert (shown.state, shown.reason, shown.lag) == ("halted", "halted at 5", 6)
+    own = with_figures(halted, {**figures, "state": "active", "reason": "", "watermark": 4, "lag": 2})
+    assert (own.state, own.reason, own.lag) == ("active", "", 2)
