@@ -106,3 +106,20 @@ async def test_a_span_of_a_stored_event_names_its_place_and_its_chain() -> None:
     assert attempt.attributes is not None
     assert attempt.attributes["pabal.position"] == 1
     assert attempt.attributes["messaging.message.conversation_id"] == "tower"
+
+
+async def test_an_attempt_on_an_old_event_is_linked_to_its_publish() -> None:
+    """Whoever looks at a replay could not find the request that had published the event."""
+    spans = InMemorySpanExporter()
+    provider = TracerProvider()
+    provider.add_span_processor(SimpleSpanProcessor(spans))
+    bus = InMemoryEventBus()
+    instrument(bus, tracer=provider.get_tracer("test"), link_after=-1.0)
+    bus.subscribe(Rung, _handle, name="ear")
+    async with bus:
+        await bus.publish(Rung("a"))
+    by_kind = {span.kind: span for span in spans.get_finished_spans()}
+    (link,) = by_kind[SpanKind.CONSUMER].links
+    published = by_kind[SpanKind.PRODUCER].context
+    assert published is not None
+    assert (by_kind[SpanKind.CONSUMER].parent, link.context.span_id) == (None, published.span_id)
