@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Any
 
+import msgspec
 import pytest
 
 from pabal.dashboard.report import (
@@ -123,6 +124,24 @@ def test_a_row_has_seconds_and_the_actions_that_are_possible() -> None:
     assert (last["p50"], last["p99"], last["state"], last["rate"]) == (None, None, "active", None)
     assert report["latency"] == {"p50": 0.01, "p99": 0.9, "of": "mail"}
     assert report["rates"] == {"published": 3.0, "handled": 2.5}
+
+
+@pytest.mark.parametrize(
+    ("state", "paused", "shown"),
+    [
+        ("active", True, "paused"),
+        ("standby", True, "paused"),
+        ("halted", True, "halted"),
+        ("idle", False, "idle"),
+    ],
+)
+def test_a_subscription_that_has_halted_is_shown_as_halted_even_if_it_was_paused(
+    state: str, paused: bool, shown: str
+) -> None:
+    """Somebody paused it after it had halted: it would look like a pause that can simply be ended."""
+    view_of = msgspec.structs.replace(view(paused=paused), state=state)
+    (row,) = composed(views=(view_of,))["subscriptions"]
+    assert row["state"] == shown
 
 
 def test_before_two_reports_the_published_rate_comes_from_the_log() -> None:

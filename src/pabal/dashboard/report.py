@@ -131,7 +131,7 @@ def compose(
 
 
 def _row(view: SubscriptionView, rate: float | None, actions: Sequence[str]) -> dict[str, Any]:
-    state = "paused" if view.paused else view.state
+    state = "paused" if view.paused and view.state != "halted" else view.state
     return {
         "name": view.name,
         "state": state,
