@@ -13,11 +13,13 @@ import httpx
 import pytest
 
 from pabal.brokers.redis.coordinator import Coordinator
+from pabal.brokers.redis.group import Running
 from pabal.brokers.redis.inspector import GroupInspector
 from pabal.brokers.redis.link import Link
 from pabal.brokers.redis.partition import PartitionStorage
 from pabal.brokers.redis.reports import GroupRestored
 from pabal.dashboard import create_dashboard
+from pabal.delivery.retry import RetryPolicy
 from pabal.errors import (
     BrokerError,
     DeadLetterNotFoundError,
@@ -247,6 +249,46 @@ async def test_a_retry_loaded_by_an_opening_is_not_made_again(
             assert not await bus._coordinator.has_calls()
             await bus.drain(timeout=30)
     assert sorted(recorder.numbers) == [1, 3, 5]
+
+
+async def test_a_discard_told_late_does_not_release_the_queue_of_a_subscription_being_opened(
+    shared_server: Server, namespace: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Promise 25. A process may leave a call that it has acted on. Acting on it again, before the opening
+    knows what blocks the key, would deliver events ahead of the parked one.
+    """
+    recorder, looked = Recorder(), asyncio.Event()
+    answer, list_dead_letters = Running.answer, PartitionStorage.list_dead_letters
+
+    async def answer_first(running: Running, calls: Any) -> Any:
+        answered = await answer(running, calls)
+        looked.set()
+        return answered
+
+    async def list_late(storage: PartitionStorage, **filters: Any) -> Any:
+        await looked.wait()
+        return await list_dead_letters(storage, **filters)
+
+    async with make_bus(shared_server, namespace, partitions=1, lease=10.0) as bus:
+        never = RetryPolicy(max_attempts=1)
+        options: dict[str, Any] = {"name": "sub", "on_exhausted": "park_key", "retry": never}
+        subscription = bus.subscribe(Moved, fail_on_odd, **options)
+        await bus.publish_batch([Moved("a", number) for number in (1, 2, 3)])
+        await bus.drain(timeout=30)
+        [letter] = await bus.dead_letters.list()
+        monkeypatch.setattr(Running, "answer", answer_first)
+        monkeypatch.setattr(PartitionStorage, "list_dead_letters", list_late)
+        bus.unsubscribe(subscription)
+        bus.subscribe(Moved, recorder, **options)
+        [engine] = bus._group_engine.engines()
+        await until(lambda: bool(engine.consumers["sub"].blocked))
+        await bus._log.link.call("SADD", bus._keys.of(0).calls, f"sub\0999\0{letter.key}")
+        await until(looked.is_set)
+        await bus.drain(timeout=30)
+        assert bus._coordinator is not None
+        assert not await bus._coordinator.has_calls()
+        assert recorder.numbers == []
+        assert (await bus.dead_letters.get(letter.id)).queued == 2
 
 
 async def test_a_group_is_restored_although_a_retried_dead_letter_waits_for_a_save(

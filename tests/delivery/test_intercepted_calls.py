@@ -141,39 +141,72 @@ async def test_a_pause_while_a_queue_is_read_back_keeps_its_order(harness: Harne
     assert numbers(harness.handler.handled) == [1, 2, 3, 4]
 
 
+@pytest.mark.parametrize("parks", [True, False])
 @pytest.mark.parametrize("ends_in_between", [True, False])
 async def test_a_queue_that_is_released_twice_is_delivered_once(
-    harness: Harness, ends_in_between: bool
+    harness: Harness, ends_in_between: bool, parks: bool
 ) -> None:
-    """Promise 25. Events would be handled twice, or the queue read again and again while a handler runs."""
+    """Promise 25. Events would be handled twice or overtake a parked one, or the queue be read again and
+    again for as long as a handler runs.
+    """
     handler = harness.handler
     handler.failures = {1: NotRetryableError("never")}
+    harness.subscribe()
+    await harness.publish(1, 2, 3)
+    await harness.drain()
+    handler.gate.clear()
+    if parks:
+        handler.failures = {2: NotRetryableError("never")}
+
+    async def end_deliveries() -> None:
+        handler.gate.set()
+        await harness.clock.settle()
+
+    assert await harness.bus.dead_letters.discard("all") == 1
+    await handler.entered.reach(2)
+    if ends_in_between:
+        harness.storage.after_call["queued_positions"] = end_deliveries
+    engine = harness.bus._engine
+    [key] = engine.consumers["sub"].blocked
+    engine.redelivery.release_key(engine.consumers["sub"], key)  # as when a server has lost its dead letters
+    await harness.clock.settle()
+    handler.gate.set()
+    await harness.publish(4)
+    await harness.drain()
+    assert numbers(handler.handled) == ([] if parks else [2, 3, 4])
+    handler.failures.clear()
+    await harness.bus.dead_letters.retry("all")
+    await harness.drain()
+    assert numbers(handler.handled) == [2, 3, 4]
+
+
+async def test_a_late_discard_does_not_release_what_waits_behind_another_dead_letter(
+    harness: Harness,
+) -> None:
+    """Promise 25. Events would overtake the parked event of their key."""
+    handler = harness.handler
+    handler.failures = {1: NotRetryableError("never"), 2: NotRetryableError("never")}
     subscription = harness.subscribe()
     await harness.publish(1, 2, 3)
     await harness.drain()
     handler.gate.clear()
 
-    async def end_deliveries() -> None:
-        handler.gate.set()
-        await handler.handled.reach(2)
-        await harness.clock.settle()
-
     async def open_again() -> None:
-        """Let an opening release the queue, because the dead letter is gone, before the discard does."""
+        """Let an opening release the queue before the discard does, and its first event be parked."""
         harness.bus.unsubscribe(subscription)
         harness.subscribe()
         await handler.entered.reach(2)
-        if ends_in_between:
-            harness.storage.after_call["queued_positions"] = end_deliveries
+        handler.gate.set()
+        await harness.clock.settle()
 
     harness.storage.after_call["discard_dead_letter"] = open_again
     assert await harness.bus.dead_letters.discard("all") == 1
-    await harness.clock.settle()
-    handler.gate.set()
     await harness.drain()
-    await harness.publish(4)
+    assert numbers(handler.handled) == []
+    handler.failures.clear()
+    assert await harness.bus.dead_letters.retry("all") == 1
     await harness.drain()
-    assert numbers(handler.handled) == [2, 3, 4]
+    assert numbers(handler.handled) == [2, 3]
 
 
 async def test_a_retried_dead_letter_that_succeeds_during_a_pause_is_not_delivered_again(

@@ -36,6 +36,15 @@ class Failing(msgspec.Struct):
     """Its dead letter was discarded in the meantime, so it gets no further attempt."""
 
 
+class Block(msgspec.Struct):
+    """Record what blocks a key; each dead letter that is parked makes another record."""
+
+    position: int | None = None
+    """The position of the dead letter; 0 if it is gone and its queue is being delivered; None if unknown."""
+    queued: int = 0
+    """How many deliveries were queued behind it in this run."""
+
+
 class Unsaved(msgspec.Struct):
     """Collect what the next save has to write besides the watermark."""
 

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
 from pabal.delivery.arrivals import Arrivals
-from pabal.delivery.bookkeeping import Failing, Figures, Origin, Unsaved
+from pabal.delivery.bookkeeping import Block, Failing, Figures, Origin, Unsaved
 from pabal.delivery.buffers import BUFFER_LOW
 from pabal.delivery.context import Call, DeliveryContext
 from pabal.delivery.lane import GATED, IDLE, READY, RUNNING, WAITING, Item, Lane
@@ -101,8 +101,8 @@ class Consumer:
         self._prune_at = _PRUNE_ABOVE
         self._wants: dict[type, bool] = {}
         self.failing: dict[int, Failing] = {}
-        self.blocked: dict[str, int] = {}
-        """Keys parked behind a dead letter, and how many deliveries were queued there in this run."""
+        self.blocked: dict[str, Block] = {}
+        """Keys parked behind a dead letter."""
         self.figures = Figures()
         self.in_flight = 0
         self.slice = 1  # grows while handlers are quick; a slow one must not hold up the loop once per worker

@@ -11,6 +11,7 @@ from itertools import count, islice
 
 import msgspec
 
+from pabal.delivery.bookkeeping import Block
 from pabal.delivery.lane import Item
 from pabal.domain.envelope import StoredRecord
 from pabal.domain.event import AdoptedEvent, kind_of, replace_header
@@ -112,6 +113,10 @@ class MemoryDeadLetters:
             for letter in self._by_id.values()
             if letter.subscription == subscription and letter.key is not None
         }
+
+    def blocks_of(self, subscription: str) -> dict[str, Block]:
+        """Return a record for each key that is blocked by a dead letter."""
+        return {key: Block() for key in self.blocking_keys(subscription)}
 
     def positions_of(self, subscription: str) -> list[int]:
         """Return the positions of a subscription's dead letters, ascending."""

@@ -101,7 +101,7 @@ class Engine:
         consumer = Consumer(subscription, self, self._wrap_handler(subscription))
         self.consumers[subscription.name] = self._by_id[subscription.id] = consumer
         if self.feed is None:  # dead letters in memory outlive the subscription, and so do blocked keys
-            consumer.blocked = dict.fromkeys(self.dead_letters.blocking_keys(subscription.name), 0)
+            consumer.blocked = self.dead_letters.blocks_of(subscription.name)
         self._rewire(consumer, *self.router.add_consumer(consumer))
         if self.feed is None:
             consumer.state = ACTIVE

@@ -233,7 +233,7 @@ class Failures:
             consumer.finish(position)
         engine.pending -= 1
         if blocks:
-            engine.redelivery.block(consumer, lane)
+            engine.redelivery.block(consumer, lane, position)
             return Verdict.SET_ASIDE
         return Verdict.GO_ON
 

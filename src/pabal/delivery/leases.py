@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Coroutine, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from pabal.delivery.bookkeeping import Failing, Unsaved
+from pabal.delivery.bookkeeping import Block, Failing, Unsaved
 from pabal.delivery.consumer import ACTIVE, CLOSED, STANDBY, STARTING, Consumer
 from pabal.delivery.replaying import Replaying, ReplayRun
 from pabal.delivery.settlement import progress_of
@@ -156,7 +156,7 @@ class Leases:
         consumer.journal = self._storage.journal
         consumer.unsaved = Unsaved()
         consumer.redelivering.clear()
-        consumer.blocked = dict.fromkeys(cursor.blocked_keys, 0)
+        consumer.blocked = {key: Block() for key in cursor.blocked_keys}
         tracker = consumer.tracker = WatermarkTracker.resume(cursor.frontier, cursor.unfinished)
         consumer.saved = cursor.frontier
         consumer.reason = ""
@@ -228,8 +228,9 @@ class Leases:
                 break
             after = letters[-1].id
             for letter in letters:
-                if letter.key is not None:
+                if letter.key in unblocked:
                     unblocked.discard(letter.key)
+                    consumer.blocked[letter.key].position = letter.position
                 retry = under_way.pop(letter.position, None)
                 if retry is None or letter.state != "retrying":
                     continue
@@ -240,6 +241,7 @@ class Leases:
             consumer.unsaved.cleared.update(under_way)
             self._engine.settlement.mark(consumer)
         for key in unblocked:
+            consumer.blocked[key].position = 0
             self._engine.redelivery.release_key(consumer, key)
 
     async def _look_for_unclaimed(self) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
-from pabal.delivery.bookkeeping import Failing
+from pabal.delivery.bookkeeping import Block, Failing
 from pabal.delivery.consumer import Consumer
 from pabal.delivery.lane import IDLE, WAITING, Item, Lane
 from pabal.delivery.subscription import key_text
@@ -95,7 +95,9 @@ class Redelivery:
                     if lane.state == WAITING:
                         self._engine.make_ready(lane)
                     break
-        if letter.key in consumer.blocked:
+        block = consumer.blocked.get(letter.key) if letter.key is not None else None
+        # Told late of a discard, an opening has released the queue, and another event of it may be parked.
+        if block is not None and letter.key is not None and block.position in (None, position):
             self.release_key(consumer, letter.key)
 
     def end_discarded(self, consumer: Consumer, position: int) -> None:
@@ -134,10 +136,10 @@ class Redelivery:
 
     # -- a parked key ---------------------------------------------------------------------------------
 
-    def block(self, consumer: Consumer, lane: Lane) -> None:
-        """Queue everything in a lane behind the delivery that was just parked."""
+    def block(self, consumer: Consumer, lane: Lane, position: int) -> None:
+        """Queue everything in a lane behind the delivery at ``position``, which was just parked."""
         key = key_text(lane.key)
-        consumer.blocked[key] = consumer.blocked.get(key, 0)
+        consumer.blocked[key] = Block(position)
         self._engine.router.forget()  # from now on, routing has to look at this subscription's keys
         items = list(lane.items)
         lane.items.clear()
@@ -169,7 +171,7 @@ class Redelivery:
             if consumer.tracker is None:
                 self._engine.accept(consumer, *item)  # it has halted, so this drops and counts the event
             return
-        consumer.blocked[key] += 1
+        consumer.blocked[key].queued += 1
         if consumer.tracker is not None:
             consumer.queued += 1
         self._to_queue(consumer, key, item)
@@ -214,8 +216,9 @@ class Redelivery:
         try:
             # With an eager task factory, this starts before the worker has recorded what it finished.
             await asyncio.sleep(0)
-            while key in consumer.blocked and consumer.is_open(tracker):
-                added = consumer.blocked[key]
+            block = consumer.blocked.get(key)
+            while block is not None and consumer.blocked.get(key) is block and consumer.is_open(tracker):
+                queued = block.queued
                 # The key may be released twice. What is under way now may end, unsaved, before the answer.
                 under_way = set(consumer.redelivering)
                 await self._engine.settlement.flush()
@@ -224,12 +227,14 @@ class Redelivery:
                 )
                 if positions is None or not consumer.is_open(tracker):
                     return
+                if consumer.blocked.get(key) is not block:
+                    return  # one of those under way was parked, so the others wait again
+                if any(position in consumer.redelivering for position in positions):
+                    return  # their lane calls ``unblock`` after the last of them
                 fresh = [position for position in positions if position not in under_way]
                 if fresh and await self._load(consumer, tracker, key, fresh):
-                    return  # the lane calls ``unblock`` after the last of these
-                if any(position in consumer.redelivering for position in positions):
-                    return  # so does the lane that holds them
-                if not positions and consumer.blocked.get(key) == added:
+                    return  # so does the lane of these
+                if not positions and block.queued == queued:
                     # Nothing was added in the meantime: from here on events go straight to the lane.
                     consumer.blocked.pop(key, None)
         finally:

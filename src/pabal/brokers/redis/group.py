@@ -57,9 +57,7 @@ class Running:
         opened or replayed, or it is not certain yet that a retry has still to be made.
         """
         ids = {int(call): call for call in calls if call.isdecimal()}
-        answered = set(calls) - set(ids.values())
-        for call in answered:
-            self._note_discarded(call)
+        answered = {call for call in calls if not call.isdecimal() and self._note_discarded(call)}
         for dead_letter_id, waiting_for in tuple(self._waiting.items()):
             if waiting_for.is_opening:  # not read again at every look, for as long as a replay takes
                 ids.pop(dead_letter_id, None)
@@ -91,16 +89,21 @@ class Running:
             # Otherwise it is under way, or the stored retry is loaded when the subscription is opened.
         return answered | set(ids.values())
 
-    def _note_discarded(self, call: str) -> None:
-        self.engine.parked = max(0, self.engine.parked - 1)  # there is room for another
+    def _note_discarded(self, call: str) -> bool:
+        """Act on a discarded dead letter; False if an opening is still looking for what blocks its key."""
         name, _, rest = call.partition("\0")
         position, _, key = rest.partition("\0")
         consumer = self.engine.consumers.get(name)
+        block = None if consumer is None or not consumer.is_opening else consumer.blocked.get(key)
+        if block is not None and block.position is None:
+            return False
+        self.engine.parked = max(0, self.engine.parked - 1)  # there is room for another
         if consumer is not None and consumer.tracker is not None and position.isdecimal():
             gone = DeadLetterRecord(
                 0, name, int(position), None, None, "", (), datetime.now(UTC), "parked", key or None, 0
             )
             self.engine.redelivery.discarded(consumer, gone)
+        return True
 
     async def release_lost_keys(self) -> None:
         """Release the keys of dead letters that the server has lost: nobody can retry or discard those."""
