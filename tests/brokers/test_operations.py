@@ -206,13 +206,16 @@ async def test_retries_requested_of_a_stopped_group_happen_at_its_next_start(
             await _until_empty(operations)
 
 
-@pytest.mark.parametrize("ends", ["before it is read", "while it is read"])
+@pytest.mark.parametrize(
+    "when", ["ends before it is read", "ends while it is read", "is loaded while it is read"]
+)
 async def test_a_retry_loaded_by_an_opening_is_not_made_again(
-    shared_server: Server, namespace: str, monkeypatch: pytest.MonkeyPatch, ends: str
+    shared_server: Server, namespace: str, monkeypatch: pytest.MonkeyPatch, when: str
 ) -> None:
     """A dead letter retried while its subscription is opened would be delivered twice."""
     entered, gate, recorder = Recorder(), asyncio.Event(), Recorder()
-    answer_calls = Coordinator._answer_calls
+    loading = asyncio.Event()
+    answer_calls, list_dead_letters = Coordinator._answer_calls, PartitionStorage.list_dead_letters
     save, find = PartitionStorage.save_progress, PartitionStorage.find_dead_letters
 
     async def handle(event: Moved) -> None:
@@ -224,8 +227,13 @@ async def test_a_retry_loaded_by_an_opening_is_not_made_again(
         await asyncio.sleep(0.1)
         return await save(storage, progress)
 
+    async def list_late(storage: PartitionStorage, **filters: Any) -> Any:
+        await loading.wait()
+        return await list_dead_letters(storage, **filters)
+
     async def answer_late(storage: PartitionStorage, ids: Any) -> Any:
         found = await find(storage, ids)
+        loading.set()
         gate.set()
         await until(lambda: len(recorder.numbers) >= 3)
         await until(lambda: all(engine.settlement.idle for engine in bus._group_engine.engines()))
@@ -238,9 +246,15 @@ async def test_a_retry_loaded_by_an_opening_is_not_made_again(
             bus.unsubscribe(bus.subscriptions.attached()[0])
             monkeypatch.setattr(PartitionStorage, "save_progress", save_late)
             monkeypatch.setattr(PartitionStorage, "find_dead_letters", answer_late)
+            monkeypatch.setattr(PartitionStorage, "list_dead_letters", list_late)
             bus.subscribe(Moved, handle, name="sub")
-            await until(lambda: len(entered.numbers) == 3)
-            if ends == "before it is read":
+            if when == "is loaded while it is read":
+                engines = bus._group_engine.engines()
+                await until(lambda: all(engine.consumers["sub"].tracker is not None for engine in engines))
+            else:
+                loading.set()
+                await until(lambda: len(entered.numbers) == 3)
+            if when == "ends before it is read":
                 gate.set()
                 await until(lambda: len(recorder.numbers) == 3)
             assert bus._coordinator is not None

@@ -67,7 +67,8 @@ class Running:
             return answered
         # Openings load retries, too. One that has ended by now must be saved before the dead letters are
         # read, and one that ends from now on may still be read as if it had not.
-        before = {name: _under_way(consumer) for name, consumer in self.engine.consumers.items()}
+        consumers = self.engine.consumers.items()
+        before = {name: _under_way(consumer) for name, consumer in consumers if not consumer.is_opening}
         try:
             async with asyncio.timeout(_SAVED_WITHIN):
                 await self.engine.settlement.flush()
