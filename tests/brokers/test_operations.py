@@ -265,6 +265,35 @@ async def test_a_retry_loaded_by_an_opening_is_not_made_again(
     assert sorted(recorder.numbers) == [1, 3, 5]
 
 
+async def test_a_retry_called_for_while_an_earlier_call_is_answered_is_made(
+    shared_server: Server, namespace: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Deleted with the earlier call, it would not be made before the next start."""
+    handled: list[int] = []
+    broken = True
+    find = PartitionStorage.find_dead_letters
+
+    def handle(event: Moved) -> None:
+        if broken:
+            raise ValueError("not yet")
+        handled.append(event.number)
+
+    async def retry_meanwhile(storage: PartitionStorage, ids: Any) -> Any:
+        found = await find(storage, ids)
+        monkeypatch.setattr(PartitionStorage, "find_dead_letters", find)
+        assert await bus.dead_letters.retry(letter.id)
+        return found
+
+    async with make_bus(shared_server, namespace, handle, partitions=1, lease=10.0) as bus:
+        await bus.publish(Moved("a", 1))
+        await bus.drain(timeout=30)
+        [letter] = await bus.dead_letters.list()
+        broken = False
+        monkeypatch.setattr(PartitionStorage, "find_dead_letters", retry_meanwhile)
+        await bus._log.link.call("SADD", bus._keys.of(0).calls, letter.id)
+        await until(lambda: handled == [1], seconds=5)
+
+
 async def test_a_discard_told_late_does_not_release_the_queue_of_a_subscription_being_opened(
     shared_server: Server, namespace: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -74,9 +74,16 @@ class Running:
                 await self.engine.settlement.flush()
         except TimeoutError:
             return answered  # the next look tries again; it may be the one that ends the trouble
-        for letter in await self.storage.find_dead_letters(list(ids)):
+        found = await self.storage.find_dead_letters(list(ids))
+        letters = [letter for letter in found if letter.state == "retrying"]
+        over = ids.keys() - {letter.id for letter in letters}
+        if over:
+            await self.storage.delete_calls(over)
+            for dead_letter_id in over:
+                del ids[dead_letter_id]
+        for letter in letters:
             consumer = self.engine.consumers.get(letter.subscription)
-            if consumer is None or letter.state != "retrying":
+            if consumer is None:
                 continue
             if consumer.is_opening:
                 self._waiting[letter.id] = consumer

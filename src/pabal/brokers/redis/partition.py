@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Iterable, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -319,6 +319,11 @@ class PartitionStorage(ControlledPartition):
     async def find_dead_letters(self, dead_letter_ids: Sequence[int]) -> list[DeadLetterRecord]:
         """Return those of some dead letters of this partition that there are, in this order."""
         return await self._letters.find_dead_letters(dead_letter_ids)
+
+    async def delete_calls(self, dead_letter_ids: Iterable[int]) -> None:
+        """Delete the calls to retry some dead letters, except for those that are to be retried by now."""
+        keys = (self._keys.calls, self._group_keys.letter_states)
+        await self.log.link.run(script("answered"), keys, *dead_letter_ids)
 
     async def begin_retry(
         self, dead_letter_id: int, payload: bytes | None, now: float
