@@ -299,7 +299,8 @@ async def test_invalid_request_bodies_are_answered_with_a_reason(
 
 
 @pytest.mark.parametrize(
-    "options", [{"token": "short"}, {"payloads": "some"}, {"allowed_hosts": "a.b"}, {"colour": 1}]
+    "options",
+    [{"token": "short"}, {"secret": ""}, {"payloads": "some"}, {"allowed_hosts": "a.b"}, {"colour": 1}],
 )
 def test_invalid_dashboard_options_are_rejected(options: dict[str, Any]) -> None:
     """A typing error in an option would leave the dashboard open."""

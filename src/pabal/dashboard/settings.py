@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 Auth = Callable[["Request"], "str | Awaitable[str | None] | None"]
 """Returns the user's name, for the audit log, or None to refuse the request."""
 
-_SHORTEST_TOKEN = 16
+_SHORTEST = 16
 
 
 class DashboardSettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -35,11 +35,12 @@ class DashboardSettings(msgspec.Struct, frozen=True, kw_only=True):
     secret: str = msgspec.field(default_factory=lambda: secrets.token_urlsafe(32))
 
     def __post_init__(self) -> None:
-        if self.token is not None and len(self.token) < _SHORTEST_TOKEN:
-            raise UsageError(
-                f"the length of the dashboard's token is {len(self.token)}; give it at least "
-                f"{_SHORTEST_TOKEN} characters, such as secrets.token_urlsafe() returns"
-            )
+        for name, value in (("token", self.token), ("secret", self.secret)):
+            if value is not None and len(value) < _SHORTEST:
+                raise UsageError(
+                    f"the length of the dashboard's {name} is {len(value)}; give it at least "
+                    f"{_SHORTEST} characters, such as secrets.token_urlsafe() returns"
+                )
         if not isinstance(self.allowed_hosts, tuple | list):
             raise UsageError(f"allowed_hosts is {self.allowed_hosts!r}; write a tuple of names")
 

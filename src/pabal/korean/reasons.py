@@ -215,7 +215,7 @@ _SERVERS = {
     "port is {port}; it must be a whole number from 0 (any free port) to {last}": "port={port}: 0(빈 포트)부터 {last}까지의 정수여야 합니다",
     "{host} is not a host to listen on: {error}": "{host}: 들을 수 있는 주소가 아닙니다: {error}",
     "a part of it is empty, or too long": "이름의 한 부분이 비었거나 너무 깁니다",
-    "the length of the dashboard's token is {length}; give it at least {least} characters, such as secrets.token_urlsafe() returns": "대시보드의 토큰이 {length}자입니다. secrets.token_urlsafe()가 만드는 것처럼 {least}자 이상으로 하세요",
+    "the length of the dashboard's {name} is {length}; give it at least {least} characters, such as secrets.token_urlsafe() returns": "대시보드의 {name}이(가) {length}자입니다. secrets.token_urlsafe()가 만드는 것처럼 {least}자 이상으로 하세요",
     "allowed_hosts is {hosts}; write a tuple of names": "allowed_hosts={hosts}: 이름의 튜플을 쓰세요",
     "create_dashboard: {error}": "대시보드를 만들 수 없습니다: {error}",
     "metrics need a running bus; give the dashboard the bus instead of its log": "지표는 살아 있는 버스의 것입니다. 대시보드에 로그 대신 버스를 주세요",
