@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import ClassVar
 
 import pytest
+from tests.bus.samples import Moved
 from tests.bus.support import Recorder, spin_loop
 from tests.delivery.intercepted_storage import InterceptedStorage
 
@@ -335,3 +336,35 @@ async def test_a_subscription_made_while_the_bus_starts_is_opened_once() -> None
     async with bus:
         states = {name: one["state"] for name, one in bus.get_statistics()["subscriptions"].items()}
         assert states == {"front": "active", "back": "active"}
+
+
+async def test_a_dead_letter_discarded_during_an_opening_does_not_end_the_opening() -> None:
+    """The opening would look for a key that is no longer blocked, and the start raise KeyError."""
+    storage = InterceptedStorage()
+    seen: Recorder[int] = Recorder()
+
+    async def handle(event: Moved) -> None:
+        if event.n == 0:
+            raise NotRetryableError("no")
+        seen.add(event.n)
+
+    def make_bus() -> InMemoryEventBus:
+        bus = InMemoryEventBus(storage)
+        bus.subscribe(Moved, handle, name="board", on_exhausted="park_key")
+        return bus
+
+    async with make_bus() as bus:
+        await bus.publish(Moved("rook", 0))
+        await bus.drain(60)
+    bus = make_bus()
+
+    async def discard() -> None:
+        assert await bus.dead_letters.discard("all") == 1
+        consumer = bus._engine.consumers["board"]
+        await bus._engine.background.wait_until(lambda: not consumer.blocked)
+
+    storage.after_call["list_dead_letters"] = discard
+    async with bus:
+        await bus.publish(Moved("rook", 1))
+        await bus.drain(60)
+        assert seen == [1]

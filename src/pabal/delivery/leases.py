@@ -230,7 +230,7 @@ class Leases:
             for letter in letters:
                 if letter.key in unblocked:
                     unblocked.discard(letter.key)
-                    consumer.blocked[letter.key].position = letter.position
+                    self._note_blocker(consumer, letter.key, letter.position)
                 retry = under_way.pop(letter.position, None)
                 if retry is None or letter.state != "retrying":
                     continue
@@ -241,8 +241,14 @@ class Leases:
             consumer.unsaved.cleared.update(under_way)
             self._engine.settlement.mark(consumer)
         for key in unblocked:
-            consumer.blocked[key].position = 0
+            self._note_blocker(consumer, key, 0)
             self._engine.redelivery.release_key(consumer, key)
+
+    def _note_blocker(self, consumer: Consumer, key: str, position: int) -> None:
+        """Record what blocks a key, unless a discard has released it meanwhile."""
+        block = consumer.blocked.get(key)
+        if block is not None and block.position is None:
+            block.position = position
 
     async def _look_for_unclaimed(self) -> None:
         """Report durable names that have unfinished work but no subscriber."""
