@@ -247,3 +247,34 @@ async def test_a_subscription_resumed_during_a_stop_is_not_taken_again(
     await other.drain(20)
     assert numbers(handled) == [1]
     await other.stop()
+
+
+async def test_a_bus_stops_in_order_although_all_tasks_were_cancelled(stored: Backend) -> None:
+    """``asyncio.run`` does so at its end: the next bus would stand by until the old leases expire."""
+    bus = await stored.start_bus()
+    handled: Recorder[Moved] = Recorder()
+
+    async def handle(event: Moved) -> None:
+        handled.add(event)
+
+    async def hold() -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            await bus.stop()
+
+    bus.subscribe(Moved, handle, name="sub", start="beginning")
+    holding = asyncio.create_task(hold())
+    await bus.publish(Moved("rook", 1))
+    await handled.reach(1)  # its progress is still to be saved
+    for task in asyncio.all_tasks() - {asyncio.current_task()}:
+        task.cancel()
+    await asyncio.wait([holding])
+    assert not bus.is_running
+    other = InMemoryEventBus(bus.storage)
+    other.subscribe(Moved, handle, name="sub")
+    await other.start()
+    await other.publish(Moved("rook", 2))
+    await other.drain(20)
+    assert numbers(handled) == [1, 2]
+    await other.stop()

@@ -10,7 +10,7 @@ from pabal.delivery.bookkeeping import Unsaved
 from pabal.delivery.buffers import SAVED_LAST, SAVED_OFTEN
 from pabal.delivery.consumer import ACTIVE, CLOSED, HALTED, PAUSED, Consumer
 from pabal.delivery.sampling import Sampler
-from pabal.delivery.shutdown import close_dead_tasks
+from pabal.delivery.shutdown import close_dead_tasks, end_tasks
 from pabal.errors import BusNotRunningError, StorageClosedError, StorageError
 from pabal.ports.storage import RECOVERIES_KEPT, Progress, SubscriptionStore
 from pabal.ports.telemetry import StorageTrouble
@@ -116,9 +116,12 @@ class Settlement:
             if future is not None:
                 _resolve(future)
         try:
-            await task
+            await asyncio.wait([task])
+            # ``asyncio.run`` cancels all tasks at its end, this one beside the one that stops the bus.
+            await (self._run() if task.cancelled() else task)
             await self._sampler.stop()
         finally:
+            await end_tasks(task)
             # If the last save was abandoned, nothing else would wake the waiting flushes.
             self._resolve_flushers(BusNotRunningError(action="wait any longer", state="stopping"))
             self._store = None
