@@ -172,6 +172,28 @@ async def test_two_buses_that_handle_one_command_at_once_store_its_effects_once(
     assert (await stored_types(storage)).count("cqrs-shop.placed") == 1
 
 
+async def test_a_command_that_is_refused_because_another_process_has_handled_it_returns_the_result(
+    storage: Any,
+) -> None:
+    """The order is placed, but the second process would report that it could not be."""
+    here, there = make_commands(storage), make_commands(storage)
+    begun, go_on = asyncio.Event(), asyncio.Event()
+
+    async def wait(message: Any, context: Any, call_next: Any) -> Any:
+        begun.set()
+        await go_on.wait()
+        return await call_next()
+
+    there.use(wait)
+    command = PlaceOrder("o-1")
+    second = asyncio.create_task(there.execute(command))
+    await begun.wait()
+    assert await here.execute(command) == "o-1"
+    go_on.set()
+    assert await second == "o-1"
+    assert (await stored_types(storage)).count("cqrs-shop.placed") == 1
+
+
 async def test_a_conflict_with_another_command_is_retried_with_a_new_unit_of_work(storage: Any) -> None:
     """One of two commands on an aggregate would be lost to a conflict."""
     orders = Repository(CqrsOrder, storage, keep=0)

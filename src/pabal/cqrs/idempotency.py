@@ -177,6 +177,10 @@ class Idempotency:
         try:
             result = await call_next()
         except Exception:
+            # Another process may have handled it meanwhile, and the rules refuse to do the same twice.
+            handled = await self.storage.get_event(marker_id)
+            if handled is not None:
+                return _result_of(handled, message, fingerprint, context)
             await work.refuse_stale(changed=True)
             raise
         encoded = _encode(result, f"what {context.handler} returned")
