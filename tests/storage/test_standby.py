@@ -18,6 +18,7 @@ from pabal.observability.prometheus import PrometheusExporter
 from pabal.operations import operations_of
 from pabal.storage.sqlite import cursors
 from pabal.storage.sqlite.journal import dead_journals
+from pabal.testing import VirtualClock
 from tests.storage.events import Recorder, Tick, ticks
 from tests.storage.holder_process import holder_process
 
@@ -182,3 +183,22 @@ async def test_a_holder_frozen_in_its_handler_does_not_move_the_watermark_back(p
         assert (before.watermark, before.frontier, before.unfinished) == (5, 5, 0)
         assert (after.epoch, after.watermark, after.frontier) == (before.epoch, 5, 5)
         assert here.numbers == [1, 2, 3, 4, 5]
+
+
+async def test_a_bus_on_standby_whose_storage_is_closed_logs_no_failed_task(
+    path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """An application that closes its storage before its bus would find an error that looks like a bug."""
+    clock = VirtualClock()
+    async with SqliteEventStorage(path) as storage, InMemoryEventBus(storage) as holder:
+        holder.subscribe(Tick, Recorder(), name="held")
+        await holder.drain(timeout=60)
+        other = SqliteEventStorage(path)
+        bus = InMemoryEventBus(other, clock=clock)
+        bus.subscribe(Tick, Recorder(), name="held")
+        await bus.start()
+        assert "another" in str(bus.health().reasons)
+        await other.aclose()
+        await clock.advance(1.0)
+        await bus.stop()
+    assert "a background task of the bus failed" not in caplog.text

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Awaitable, Coroutine, Sequence
+from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -143,7 +144,8 @@ class Leases:
 
     async def _try_again(self, consumer: Consumer) -> None:
         if consumer.state == STANDBY:
-            await self.open_or_stand_by(consumer)
+            with suppress(StorageClosedError):  # the call itself raises it, too
+                await self.open_or_stand_by(consumer)
             if consumer.state == ACTIVE:
                 self._engine.report(SubscriptionResumed(consumer.name))
 
