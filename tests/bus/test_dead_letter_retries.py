@@ -174,6 +174,27 @@ async def test_retry_raises_when_the_subscription_has_no_handler_here(backend: B
     assert (await bus.dead_letters.get(letter.id)).state == "parked"
 
 
+async def test_a_retry_whose_subscription_ends_meanwhile_can_be_made_by_the_next_of_its_name(
+    backend: Backend,
+) -> None:
+    """The dead letter would stay marked as retrying, and no later retry could deliver it."""
+    bus, handler = await start_failing_bus(backend)
+    await bus.publish(Moved("rook", 1))
+    await bus.drain(60)
+    [letter] = await bus.dead_letters.list()
+    retry = asyncio.create_task(bus.dead_letters.retry(letter.id))
+    await asyncio.sleep(0)
+    [subscription] = bus.subscriptions.attached()
+    bus.unsubscribe(subscription)
+    handler.accepts = True
+    bus.subscribe(Moved, handler, name=subscription.name, retry=ONE_ATTEMPT)
+    await retry
+    await bus.dead_letters.retry("all")
+    await bus.drain(60)
+    assert handler.handled == [Moved("rook", 1)]
+    assert await bus.dead_letters.list() == []
+
+
 async def test_a_retried_dead_letter_waits_for_the_running_event_of_its_key(backend: Backend) -> None:
     """A retried dead letter must not run beside another event of its key."""
     bus = await backend.start_bus(worker_count=4)

@@ -198,12 +198,12 @@ class DeadLetters:
         outcomes: Sequence[object] = await asyncio.gather(*marks, return_exceptions=True)
         self._beginning = [other for other in self._beginning if other is not kept]
         for (number, consumer), outcome in zip(consumers.items(), outcomes, strict=True):
-            if (
-                isinstance(outcome, DeadLetterRecord)
-                and number in kept
-                and consumer.is_open(trackers[number])
-            ):
+            if not isinstance(outcome, DeadLetterRecord) or number not in kept:
+                continue
+            if consumer.is_open(trackers[number]):
                 self._engine.redelivery.redeliver(consumer, outcome)
+            else:  # with a log, an opening finds the mark; without, nobody would
+                self._engine.dead_letters.cancel_retries(consumer.name, (outcome.position,))
         return outcomes
 
     def _find_consumer(self, letter: DeadLetterRecord, payload: bytes | None) -> Consumer:
