@@ -490,3 +490,29 @@ async def test_a_reset_during_counting_has_the_dead_letters_counted_again(
     assert numbers(harness.handler.handled) == [1, 2]
     assert await harness.bus.dead_letters.list() == []
     assert harness.bus.health().status == "ok"
+
+
+async def test_a_stop_while_requests_are_being_read_is_not_logged_as_a_failure(
+    harness: Harness, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Operators would look for a bug behind the traceback of an ordinary stop."""
+    handler, reading, answered = harness.handler, asyncio.Event(), asyncio.Event()
+    handler.gate.clear()
+    harness.subscribe()
+    await harness.publish(1)
+    await handler.entered.reach(1)
+
+    async def wait() -> None:
+        reading.set()
+        await answered.wait()
+
+    harness.storage.after_call["read_controls"] = wait
+    pausing = asyncio.create_task(harness.pause())  # the notice and the call itself both read the requests
+    await reading.wait()
+    stopping = asyncio.create_task(harness.bus.stop())
+    await harness.clock.settle()
+    handler.gate.set()  # the end of the handler wakes whoever waits for the answer
+    await harness.clock.settle()
+    answered.set()
+    await asyncio.gather(pausing, stopping)
+    assert "a background task of the bus failed" not in caplog.text

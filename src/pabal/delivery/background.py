@@ -53,8 +53,10 @@ class Background:
 
     def _on_task_done(self, task: asyncio.Future[Any]) -> None:
         self._tasks.discard(task)
-        if not task.cancelled() and task.exception() is not None:
-            _log.error("a background task of the bus failed", exc_info=task.exception())
+        error = None if task.cancelled() else task.exception()
+        # A task that was waiting when the bus stopped has not failed: the next start does its work.
+        if error is not None and not isinstance(error, BusNotRunningError):
+            _log.error("a background task of the bus failed", exc_info=error)
         self.notify_observers()
 
     async def sleep(self, delay: float) -> None:

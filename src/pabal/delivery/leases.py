@@ -193,11 +193,8 @@ class Leases:
             self._start_feeding(consumer)
 
     async def _replay(self, consumer: Consumer, cursor: Cursor) -> None:
-        try:
-            if await self._replaying.run(consumer, cursor):
-                self._start_feeding(consumer)
-        except BusNotRunningError:
-            return  # the progress is saved; the next start continues it
+        if await self._replaying.run(consumer, cursor):  # if the bus stops, the next start continues it
+            self._start_feeding(consumer)
 
     def _start_feeding(self, consumer: Consumer) -> None:
         # Not earlier: events after the frontier must not overtake those left unfinished below it.
