@@ -95,3 +95,29 @@ async def test_dead_letters_dropped_by_the_reset_of_an_unused_name_are_no_longer
     await bus.drain(60)
     assert await bus.dead_letters.list() == []
     assert bus.get_statistics()["failed_events_count"] == 0
+
+
+@pytest.mark.parametrize("ending", ["unsubscribe", "stop"])
+async def test_a_reset_holds_if_its_subscription_ends_before_it_is_opened_again(
+    stored: Backend, ending: str
+) -> None:
+    """Promise 32. Its last save would put the cursor back, and what was a dead letter would be lost."""
+    bus = await stored.start_bus()
+    handler = GatedHandler()
+    handler.poison = {0}
+    subscription = bus.subscribe(Moved, handler, name="sub", on_exhausted="park_key")
+    await publish_moves(bus, range(4))
+    await bus.drain(60)
+    handler.poison.clear()
+    handler.handled = Recorder()
+    await bus.subscriptions.reset("sub", "beginning")
+    if ending == "unsubscribe":
+        bus.unsubscribe(subscription)
+        bus.subscribe(Moved, handler, name="sub", on_exhausted="park_key")
+    else:
+        await bus.stop()
+        await bus.start()
+    await bus.drain(60)
+    assert by_piece(handler.handled) == {"A": [0, 2], "B": [1, 3]}
+    assert await bus.dead_letters.list() == []
+    assert [record.watermark for record in await bus.subscriptions.list()] == [4]

@@ -76,6 +76,11 @@ class InterceptedStorage(InMemoryEventStorage):
         await self._run_action("save_progress")
         return lost
 
+    async def reset_subscription(self, name: str, start: Start, *, epoch: int | None = None) -> int:
+        position = await super().reset_subscription(name, start, epoch=epoch)
+        await self._run_action("reset_subscription")
+        return position
+
     async def pause_subscription(self, name: str) -> bool:
         paused = await super().pause_subscription(name)
         await self._run_action("pause_subscription")

@@ -516,3 +516,23 @@ async def test_a_stop_while_requests_are_being_read_is_not_logged_as_a_failure(
     answered.set()
     await asyncio.gather(pausing, stopping)
     assert "a background task of the bus failed" not in caplog.text
+
+
+async def test_a_reset_holds_if_its_subscription_ends_before_the_storage_answers(harness: Harness) -> None:
+    """The last save would put the cursor back, and what was a dead letter would be lost."""
+    handler = harness.handler
+    handler.failures = {1: NotRetryableError("never")}
+    subscription = harness.subscribe()
+    await harness.publish(1, 2)
+    await harness.drain()
+    handler.failures.clear()
+
+    async def end() -> None:
+        harness.bus.unsubscribe(subscription)
+        await harness.clock.settle()
+
+    harness.storage.after_call["reset_subscription"] = end
+    assert await harness.bus.subscriptions.reset("sub", "beginning") == 0
+    harness.subscribe()
+    await harness.drain()
+    assert numbers(handler.handled) == [1, 2]

@@ -59,6 +59,7 @@ class Consumer:
         "is_loaded",
         "journal",
         "live",
+        "moves",
         "number",
         "predecessors",
         "queued",
@@ -114,8 +115,9 @@ class Consumer:
         self.number = self.epoch = self.reopenings = 0
         self.is_loaded = False
         """The deliveries its cursor left unfinished are in their lanes again, so later events may follow."""
-        self.live = False
-        """Takes events as they are committed; if not, the feed reads them from the log."""
+        self.live = self.moves = False
+        """``live``: takes events as they are committed; if not, the feed reads them from the log. ``moves``:
+        its cursor is being moved in the storage, or has been, and a save would put it back."""
         self.queued = self.spilled = 0
         self.crowded: tuple[int, ...] | None = None  # what it held when no room could be made
         self.saved = 0

@@ -200,6 +200,7 @@ class Controls:
             if consumer.state == ACTIVE:
                 self._engine.set_aside(consumer, PAUSED)
             await self._wait_until_idle(consumer)
+            consumer.moves = True  # all it has finished is saved; it may be removed before it is opened again
             position = await self._storage.reset_subscription(consumer.name, start, epoch=consumer.epoch)
         finally:
             # Also if the move was refused: deliveries that were set aside are still unfinished in the cursor.

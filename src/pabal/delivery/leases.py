@@ -161,6 +161,7 @@ class Leases:
         consumer.blocked = {key: Block() for key in cursor.blocked_keys}
         tracker = consumer.tracker = WatermarkTracker.resume(cursor.frontier, cursor.unfinished)
         consumer.saved = cursor.frontier
+        consumer.moves = False
         consumer.reason = ""
         # Set before the first delivery: a worker in the middle of a slice does not check again.
         consumer.replay = ReplayRun(cursor.replays[0]) if cursor.replays else None
@@ -332,8 +333,9 @@ class Leases:
     async def _save_and_release(self, consumer: Consumer) -> None:
         """Save what a removed subscription has finished; the rest stays unfinished in its cursor."""
         async with self._engine.tally.change():
-            await self._storage.save_progress([progress_of(consumer, consumer.unsaved, last=True)])
-            consumer.unsaved = Unsaved()
+            if not consumer.moves:
+                await self._storage.save_progress([progress_of(consumer, consumer.unsaved, last=True)])
+                consumer.unsaved = Unsaved()
         await self._storage.release_subscription(consumer.name, consumer.epoch)
         self.leaving.remove(consumer)
 

@@ -178,7 +178,7 @@ class Settlement:
         taken: list[tuple[Consumer, Unsaved]] = []
         changes: list[Progress] = []
         for consumer in consumers:
-            if consumer.tracker is None or consumer.state not in (ACTIVE, HALTED, PAUSED):
+            if consumer.tracker is None or consumer.moves or consumer.state not in (ACTIVE, HALTED, PAUSED):
                 continue
             unsaved, consumer.unsaved = consumer.unsaved, Unsaved()
             taken.append((consumer, unsaved))
