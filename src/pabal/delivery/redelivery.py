@@ -95,9 +95,8 @@ class Redelivery:
                     if lane.state == WAITING:
                         self._engine.make_ready(lane)
                     break
-        block = consumer.blocked.get(letter.key) if letter.key is not None else None
         # Told late of a discard, an opening has released the queue, and another event of it may be parked.
-        if block is not None and letter.key is not None and block.position in (None, position):
+        if letter.key in consumer.blocked and consumer.blocked[letter.key].position in (None, position):
             self.release_key(consumer, letter.key)
 
     def end_discarded(self, consumer: Consumer, position: int) -> None:
