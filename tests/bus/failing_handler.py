@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from pabal import BaseEventBus, RetryPolicy
+from pabal import BaseEventBus, DeadLetter, RetryPolicy
 from tests.bus.samples import Moved, NoteTaken
 from tests.bus.support import Backend, Recorder
 
@@ -34,3 +34,12 @@ async def start_failing_bus(backend: Backend, **options: Any) -> tuple[BaseEvent
     handler = FailingHandler()
     bus.subscribe((Moved, NoteTaken), handler, name="sub", retry=RetryPolicy(max_attempts=2, base_delay=0))
     return bus, handler
+
+
+async def park_one(backend: Backend) -> tuple[BaseEventBus, FailingHandler, DeadLetter]:
+    """Start a failing bus and publish ``Moved("rook", 1)``; return its dead letter, too."""
+    bus, handler = await start_failing_bus(backend)
+    await bus.publish(Moved("rook", 1))
+    await bus.drain(60)
+    [letter] = await bus.dead_letters.list()
+    return bus, handler, letter

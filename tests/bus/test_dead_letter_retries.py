@@ -7,17 +7,14 @@ import asyncio
 import pytest
 
 from pabal.errors import DeadLetterNotFoundError, DecodeError, SubscriptionError, UnserializableEventError
-from tests.bus.failing_handler import FailingHandler, start_failing_bus
+from tests.bus.failing_handler import FailingHandler, park_one, start_failing_bus
 from tests.bus.samples import Moved, NoteTaken
 from tests.bus.support import ONE_ATTEMPT, Backend, Recorder, numbers, spin_loop
 
 
 async def test_retry_delivers_a_dead_letter_again_and_removes_it_on_success(backend: Backend) -> None:
     """Once the cause is fixed, the event could not be delivered, or its dead letter would remain."""
-    bus, handler = await start_failing_bus(backend)
-    await bus.publish(Moved("rook", 1))
-    await bus.drain(60)
-    [letter] = await bus.dead_letters.list()
+    bus, handler, letter = await park_one(backend)
     handler.accepts = True
     assert await bus.dead_letters.retry(letter.id) == 1
     await bus.drain(60)
@@ -32,10 +29,7 @@ async def test_a_failed_retry_is_parked_again_with_its_id_and_whole_history(
     backend: Backend,
 ) -> None:
     """A new id for each failure would lose the history, and break references to the old id."""
-    bus, handler = await start_failing_bus(backend)
-    await bus.publish(Moved("rook", 1))
-    await bus.drain(60)
-    [letter] = await bus.dead_letters.list()
+    bus, handler, letter = await park_one(backend)
     await bus.dead_letters.retry(letter.id)
     await bus.drain(60)
     [again] = await bus.dead_letters.list()
@@ -47,10 +41,7 @@ async def test_a_failed_retry_is_parked_again_with_its_id_and_whole_history(
 
 async def test_a_second_retry_does_nothing_while_the_first_is_running(backend: Backend) -> None:
     """Promise 27. If two operators press the button, the event must not be handled twice."""
-    bus, handler = await start_failing_bus(backend)
-    await bus.publish(Moved("rook", 1))
-    await bus.drain(60)
-    [letter] = await bus.dead_letters.list()
+    bus, handler, letter = await park_one(backend)
     handler.accepts, handler.gate = True, asyncio.Event()
     begun = [await bus.dead_letters.retry(letter.id) for _ in range(3)]
     assert begun == [1, 0, 0]
@@ -100,10 +91,7 @@ async def test_a_dead_letter_discarded_while_its_retry_begins_gets_no_attempt(st
 
 async def test_concurrent_retries_of_one_dead_letter_start_one_delivery(backend: Backend) -> None:
     """Concurrent calls would start several retries, and the event would be handled more than once."""
-    bus, handler = await start_failing_bus(backend)
-    await bus.publish(Moved("rook", 1))
-    await bus.drain(60)
-    [letter] = await bus.dead_letters.list()
+    bus, handler, letter = await park_one(backend)
     handler.accepts, handler.gate = True, asyncio.Event()
     begun = await asyncio.gather(*(bus.dead_letters.retry(letter.id) for _ in range(10)))
     assert sum(begun) == 1
@@ -131,10 +119,7 @@ async def test_edit_and_retry_delivers_the_new_payload_with_the_original_ids(bac
 
 async def test_an_edit_that_does_not_match_the_event_class_changes_nothing(backend: Backend) -> None:
     """A typing error in the edited payload must not lose the dead letter."""
-    bus, handler = await start_failing_bus(backend)
-    await bus.publish(Moved("rook", 1))
-    await bus.drain(60)
-    [letter] = await bus.dead_letters.list()
+    bus, handler, letter = await park_one(backend)
     with pytest.raises(DecodeError, match=r"n"):
         await bus.dead_letters.edit_and_retry(letter.id, {"piece": "rook", "n": "one"})
     with pytest.raises(DecodeError):
@@ -150,10 +135,7 @@ async def test_an_edit_that_does_not_match_the_event_class_changes_nothing(backe
 
 async def test_an_edited_payload_is_kept_when_its_retry_fails(backend: Backend) -> None:
     """The dead letter would show another payload than the one that failed."""
-    bus, _ = await start_failing_bus(backend)
-    await bus.publish(Moved("rook", 1))
-    await bus.drain(60)
-    [letter] = await bus.dead_letters.list()
+    bus, _, letter = await park_one(backend)
     await bus.dead_letters.edit_and_retry(letter.id, {"piece": "rook", "n": 2})
     await bus.drain(60)
     [again] = await bus.dead_letters.list()
@@ -178,10 +160,7 @@ async def test_a_retry_whose_subscription_ends_meanwhile_can_be_made_by_the_next
     backend: Backend,
 ) -> None:
     """The dead letter would stay marked as retrying, and no later retry could deliver it."""
-    bus, handler = await start_failing_bus(backend)
-    await bus.publish(Moved("rook", 1))
-    await bus.drain(60)
-    [letter] = await bus.dead_letters.list()
+    bus, handler, letter = await park_one(backend)
     retry = asyncio.create_task(bus.dead_letters.retry(letter.id))
     await asyncio.sleep(0)
     [subscription] = bus.subscriptions.attached()
