@@ -162,8 +162,7 @@ def _check_memory(url: str, parts: SplitResult) -> None:
     if parts.netloc or parts.path not in ("", "/") or parts.fragment:
         raise UsageError(
             f"{_shown(url)!r} is not valid: nothing may follow memory://; write sqlite:///trading.db for a "
-            "file, "
-            "or memory:// for a bus with nothing on disk"
+            "file, or memory:// for a bus with nothing on disk"
         )
 
 
@@ -179,11 +178,12 @@ def open_operations(
 ) -> Operations:
     """Open the log of a bus that runs elsewhere, or not at all, to inspect and control it.
 
-    ``target`` is the path of an existing file, or a URL such as ``sqlite:///trading.db``, or that of a bus on
-    a server: ``redis://host:6379/0?group=risk``, which is connected to on the first call, without joining
-    the group (the only group of a log need not be named). Closing the operations closes it. Raises UsageError
-    for a URL that is not understood, StorageUnavailableError for a file that does not exist,
-    NotAPabalDatabaseError for one that is not a log, and MissingExtraError without ``pabal[redis]``.
+    ``target`` is the path of an existing file, a URL such as ``sqlite:///trading.db``, or the URL of a bus on
+    a server: ``redis://host:6379/0?group=risk``. If the log has only one group, it need not be named. A
+    server is connected to on the first call, and the group is not joined. Closing the operations closes the
+    file or the connection. Raises UsageError for a URL that is not understood, StorageUnavailableError for a
+    file that does not exist, NotAPabalDatabaseError for one that is not a log, and MissingExtraError without
+    ``pabal[redis]``.
 
     >>> import asyncio
     >>> SqliteEventStorage("stock.db").close()  # an application has been here
@@ -216,7 +216,7 @@ def _group_of(url: str) -> GroupSource:
 def open_log(target: str | Path) -> SqliteEventStorage:
     """Open an existing file, given its path or a ``sqlite:///`` URL; the caller closes it.
 
-    An empty file is refused: opened, it would become a log, and be found in good health. Raises what
+    An empty file is refused: opening it would make it a log, and it would seem healthy. Raises what
     ``open_operations`` raises.
 
     >>> open_log("missing.db")
@@ -262,7 +262,7 @@ def _file_of(url: str, parts: SplitResult) -> str:
 
 
 def _redis_bus(url: str, options: dict[str, Any]) -> RedisEventBus:
-    """Make a bus from a server's URL: pabal's settings are removed from it, the rest is for the client."""
+    """Make a bus from a server's URL. Its settings for pabal are taken out; the client gets the others."""
     parts = _parts_of(url)
     _check_password(parts)
     name = f"{parts.scheme}://…"  # the URL itself may contain a password

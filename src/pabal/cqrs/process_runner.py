@@ -160,8 +160,7 @@ class _Runner:
         """Take one event: make its step, or find the step made earlier, and send the step's commands."""
         key = self._process.key_of(event)
         assert key is not None
-        # Not cached while in progress: if this fails or is cancelled, the instance is read from the log
-        # again.
+        # Not cached while in progress: if this fails or is cancelled, the instance is read from the log.
         cached = self._instances.pop(key, None)
         instance = cached or await self.read(key)
         if context.event_id in instance.causes:

@@ -17,8 +17,7 @@ import msgspec
 _MINUTE = timedelta(minutes=1)
 
 # If a field gave a value of one of these types back unchanged, it does so for every value of exactly that
-# type,
-# except where a test below says otherwise. So checking the types takes the place of a round trip.
+# type, except where a test below says otherwise. So checking the types takes the place of a round trip.
 _ATOMIC = frozenset((str, int, bool, NoneType, UUID, date, time, timedelta, datetime, Decimal, float))
 _LEAVES = _ATOMIC - {datetime, time} | {bytes}
 

@@ -80,8 +80,7 @@ class EventSchema:
         self._row = msgspec.defstruct(f"{cls.__name__}Row", fields, gc=False)
         # Passing the fields by name takes a third of making an event; only keyword-only fields need it.
         self.positional = issubclass(cls, msgspec.Struct) and cls.__match_args__ == fields
-        # For each combination of value types that was verified: which values still need a test, and which
-        # test.
+        # For each combination of value types that was verified: the values that still need a test, and it.
         self._verified: dict[tuple[type, ...], tuple[tuple[int, Callable[[Any], bool]], ...]] = {}
         self._compile()
 

@@ -47,7 +47,6 @@ class GroupInspection(DeadLetterStore, ActionLog, Protocol):
 
     The process that handles a subscription carries requests out within moments, or at its next start. Every
     method can raise StorageError.
-    throughout.
     """
 
     @property

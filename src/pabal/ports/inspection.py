@@ -36,7 +36,7 @@ class DeliveryRecord(msgspec.Struct, frozen=True):
     state: str
     """``finished``, ``pending``, ``retrying``, ``parked`` or ``queued``."""
     attempts: int = 0
-    """How many attempts are known. All are known of a finished delivery that had failed before."""
+    """The number of attempts that are stored; 0 for a delivery that succeeded at once."""
     due_at: float | None = None
     failures: tuple[AttemptFailure, ...] = ()
     dead_letter_id: int | None = None

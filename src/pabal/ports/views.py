@@ -111,7 +111,7 @@ class SubscriptionView(msgspec.Struct, frozen=True):
 
 
 def lag_in(record: SubscriptionRecord, first: int, head: int) -> int:
-    """Return how much of a log from ``first`` (0: empty) to ``head`` a subscription has not finished.
+    """Return how many events a subscription has not finished, in a log from ``first`` (0: empty) to ``head``.
 
     Events that were trimmed are not counted, although a subscription reset to the beginning stands before
     them.
@@ -193,8 +193,9 @@ class DeliveryView(msgspec.Struct, frozen=True):
 
     ``state`` is ``finished`` (handled, or not wanted: the log does not tell these apart), ``pending``,
     ``retrying``, ``parked`` or ``queued`` (behind a dead letter of its key).
-    A finished delivery has a record of its own only if attempts had failed: these attempts, and the time of
-    its success, are kept for the newest 10,000 in a log, and on a server for none.
+
+    For a delivery that succeeded after failed attempts, a log keeps these attempts and the time of success,
+    for the newest 10,000 of them. A server keeps neither.
     """
 
     subscription: str

@@ -18,8 +18,6 @@ _LONGEST_PATH = 100
 """Bytes in a socket's name; systems allow 104 to 108."""
 _SETTLED = 0.1
 """Seconds after which an unchanged modification time proves that nothing was added: its ticks are coarse."""
-
-
 _LIST_EVERY = 0.05
 """Seconds between two listings of the folder; in a busy folder, one per commit would cost too much."""
 

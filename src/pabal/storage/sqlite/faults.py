@@ -29,8 +29,6 @@ _FAULTS = {
     sqlite3.SQLITE_PROTOCOL,
     sqlite3.SQLITE_READONLY,
 }
-
-
 _TOO_LARGE = "Python int too large"
 """Start of the message when sqlite3 raises OverflowError; other OverflowErrors come from dates."""
 UNDECODABLE = "Could not decode to UTF-8"

@@ -15,8 +15,6 @@ from pabal.storage.sqlite.places import first_recorded_since, read_number
 from pabal.storage.sqlite.statements import numbered, statements
 
 _COLUMNS = ", ".join(f"e.{column}" for column in StoredRecord._fields)
-
-
 _JOINED = "CROSS JOIN events e ON e.position = d.position"
 """``CROSS JOIN`` makes SQLite start from the index table ``d``, not from ``events``."""
 

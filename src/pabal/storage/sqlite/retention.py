@@ -172,8 +172,7 @@ class Pace:
         """Run and commit the action, which deletes ``size`` rows; then pause. Return the action's result."""
         begun = time.monotonic()
         result, seconds, head = await self._run(partial(_timed, action=action))
-        # `seconds` excludes the sync, which takes the same however few rows are deleted: fewer commits are
-        # better.
+        # `seconds` excludes the sync, which takes as long for few rows as for many: fewer commits are better.
         self.size = next_size(self.size, seconds)
         now = time.monotonic()
         if head != self._head:  # some process has published

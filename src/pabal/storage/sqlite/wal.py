@@ -31,16 +31,16 @@ class WalKeeper:
     def __init__(self, connection: sqlite3.Connection, path: str) -> None:
         self._connection = connection
         self._wal = f"{path}-wal"
-        self._looked_at = 0.0
+        self._checked_at = 0.0
         self.is_large = False
-        """Whether the log is above ``LIMIT``; the writer thread then calls ``look`` again after ``PAUSE``."""
+        """Whether the log exceeds ``LIMIT``; the writer thread then calls ``check`` again after ``PAUSE``."""
 
     def check(self) -> None:
         """Truncate the log if it is too large. Cheap: checks at most once per ``PAUSE``."""
         now = time.monotonic()
-        if now - self._looked_at < PAUSE:
+        if now - self._checked_at < PAUSE:
             return
-        self._looked_at = now
+        self._checked_at = now
         try:
             self.is_large = os.stat(self._wal).st_size > LIMIT
             if self.is_large:
