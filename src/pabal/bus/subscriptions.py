@@ -15,6 +15,7 @@ from pabal.errors import (
     SubscriptionNotFoundError,
     UsageError,
 )
+from pabal.ports.arguments import MAX_POSITION
 from pabal.ports.control import SubscriptionAdmin
 from pabal.ports.records import Replay, Start, SubscriptionRecord
 
@@ -106,7 +107,7 @@ class Subscriptions:
         self._check_running("replay events")
         storage = self._storage("replay events")
         await self._engine.settlement.flush()  # the range ends at the saved cursor
-        replay = await storage.request_replay(name, first, 2**63 - 1 if last is None else last)
+        replay = await storage.request_replay(name, first, MAX_POSITION if last is None else last)
         await self._apply_requests()
         return replay
 

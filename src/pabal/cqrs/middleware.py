@@ -11,6 +11,7 @@ from typing import Any
 
 from pabal.cqrs.handling import CallNext, MessageContext, Middleware
 from pabal.errors import ConcurrencyError, InvalidMessageError, NotAuthorisedError, UsageError
+from pabal.ports.arguments import at_least_one
 
 
 def validate(check: Callable[[Any], Any] | None = None) -> Middleware:
@@ -137,8 +138,7 @@ def retry_conflicts(attempts: int = 3) -> Middleware:
     >>> asyncio.run(commands.execute(Take("A1")))
     'taken at attempt 2'
     """
-    if isinstance(attempts, bool) or not isinstance(attempts, int) or attempts < 1:
-        raise UsageError(f"attempts is {attempts!r:.60}; it must be an int of at least 1")
+    at_least_one("attempts", attempts)
 
     async def middleware(message: Any, context: MessageContext, call_next: CallNext) -> Any:
         while True:

@@ -34,6 +34,7 @@ from pabal.eventsourcing.generations import (
 from pabal.eventsourcing.read_model import Handler, Model, Statements, handlers_of, model_of
 from pabal.eventsourcing.stored import drop
 from pabal.eventsourcing.waiters import PositionWaiters
+from pabal.ports.arguments import at_least_one
 from pabal.ports.storage import Committed
 
 Progress = Callable[[int, int], object]
@@ -100,8 +101,7 @@ class Projection:
         cls.model = model_of(cls, cls._handlers)
 
     def __init__(self, bus_or_storage: Any, *, batch: int = 1000) -> None:
-        if isinstance(batch, bool) or not isinstance(batch, int) or batch < 1:
-            raise UsageError(f"batch is {batch!r}; it must be an int of at least 1")
+        at_least_one("batch", batch)
         self._storage: TableStorage = tables_of(bus_or_storage)
         self._advance = Advance(self, self.model, self._storage, batch)
         self._live: Generation | None = None

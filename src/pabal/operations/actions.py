@@ -21,7 +21,7 @@ from pabal.errors import (
     UsageError,
 )
 from pabal.eventsourcing.projection import Progress, Projection
-from pabal.operations.filters import MAX_POSITION
+from pabal.ports.arguments import MAX_POSITION
 from pabal.ports.operations import ActionResult, DeadLetterFilter, DeadLetterGroup, OperationsSource
 from pabal.ports.storage import Start
 

@@ -11,11 +11,11 @@ from typing import Self
 from pabal.domain.envelope import to_microseconds
 from pabal.errors import CorruptLogError, EventNotFoundError, InvalidFilterError, SubscriptionNotFoundError
 from pabal.operations.actions import Actions, checked_letter_id
-from pabal.operations.filters import MAX_POSITION
 from pabal.operations.following import read_to_end
 from pabal.operations.health import judge
 from pabal.operations.masking import Masking
 from pabal.operations.trace import build_trace
+from pabal.ports.arguments import MAX_POSITION
 from pabal.ports.operations import (
     ActionResult,
     AuditEntry,

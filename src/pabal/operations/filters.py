@@ -12,8 +12,6 @@ from pabal.ports.groups import Matches, Place
 from pabal.ports.operations import EventFilter
 from pabal.ports.storage import LogFilter
 
-MAX_POSITION = 2**63 - 1
-"""The highest possible position and id; some storages cannot be asked for a higher number."""
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 _TYPE_PATTERN = re.compile(r"[\w.*?:\-\[\]!/+]+")
 FIELDS = ("type", "aggregate", "correlation", "causation", "since", "until")

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable
 
 from pabal.errors import CorruptLogError
-from pabal.operations.filters import MAX_POSITION
+from pabal.ports.arguments import MAX_POSITION
 from pabal.ports.operations import CutShort, EventFilter, EventView, OperationsSource
 
 _PAGE = 500

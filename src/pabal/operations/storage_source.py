@@ -12,11 +12,12 @@ from pabal.bus.base import BaseEventBus
 from pabal.delivery.tracebacks import storable
 from pabal.errors import InvalidFilterError, SubscriptionInUseError
 from pabal.operations.dead_letters import matching_letters, retry_elsewhere
-from pabal.operations.filters import MAX_POSITION, parse_position
+from pabal.operations.filters import parse_position
 from pabal.operations.following import poll
 from pabal.operations.log import find_rows, position_at
 from pabal.operations.projections import list_projections, remove_projection
 from pabal.operations.views import delivery_view, event_view, letter_view, subscription_view
+from pabal.ports.arguments import MAX_POSITION
 from pabal.ports.inspection import ActionRecord, InspectableStorage
 from pabal.ports.operations import (
     Action,

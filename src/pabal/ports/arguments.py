@@ -7,9 +7,10 @@ from sys import float_info
 
 from pabal.domain.event import DomainEvent
 from pabal.errors import InvalidEventError, UsageError
+from pabal.ports.records import LogFilter
 
-LARGEST = 2**63 - 1
-"""The largest position that can exist, and the largest limit."""
+MAX_POSITION = 2**63 - 1
+"""The largest position or id that can exist, and the largest limit."""
 
 
 def check_bounds(limit: int = 0, **places: int) -> None:
@@ -20,8 +21,8 @@ def check_bounds(limit: int = 0, **places: int) -> None:
     for name, value in (("limit", limit), *places.items()):
         if not isinstance(value, int):
             raise UsageError(f"{name} is {value!r}; it must be a whole number")
-        if abs(value) > LARGEST:
-            raise UsageError(f"{name} is {value}; the largest position is {LARGEST}")
+        if abs(value) > MAX_POSITION:
+            raise UsageError(f"{name} is {value}; the largest position is {MAX_POSITION}")
     if limit < 0:
         raise UsageError(f"limit is {limit}; it cannot be negative")
 
@@ -30,6 +31,15 @@ def check_time(due_at: float) -> None:
     """Raise UsageError for a time that is not finite: NaN compares false, and would hold up due events."""
     if not isinstance(due_at, (int, float)) or not abs(due_at) <= float_info.max:
         raise UsageError(f"due_at is {due_at!r}; it must be a finite number of seconds since 1970")
+
+
+def check_filter(wanted: LogFilter) -> None:
+    """Raise UsageError for an ``aggregate_type`` without an ``aggregate_id``, and for a naive time."""
+    if wanted.aggregate_type is not None and wanted.aggregate_id is None:
+        raise UsageError("aggregate_type alone is not indexed; give aggregate_id too, or filter by types")
+    for moment in (wanted.since, wanted.until):
+        if moment is not None and moment.tzinfo is None:
+            raise UsageError("a filter by time needs aware datetimes, as datetime.now(UTC)")
 
 
 def check_stream(events: Iterable[DomainEvent], aggregate_type: str, aggregate_id: str) -> None:

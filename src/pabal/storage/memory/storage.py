@@ -30,9 +30,8 @@ from pabal.errors import (
     DuplicateEventError,
     InvalidEventError,
     StorageClosedError,
-    UsageError,
 )
-from pabal.ports.arguments import check_bounds, check_stream
+from pabal.ports.arguments import check_bounds, check_filter, check_stream
 from pabal.ports.inspection import ActionRecord
 from pabal.ports.samples import Sample
 from pabal.ports.storage import AttemptJournal, Capabilities, Committed, LogFilter, Page, StreamAppend
@@ -278,11 +277,7 @@ class InMemoryEventStorage(MemorySubscriptionCalls, MemoryInspection, MemorySamp
         newest_first: bool = False,
     ) -> list[StoredRecord]:
         """Return up to ``limit`` matching rows, strictly between two positions, oldest or newest first."""
-        if wanted.aggregate_type is not None and wanted.aggregate_id is None:
-            raise UsageError("aggregate_type alone is not indexed; give aggregate_id too, or filter by types")
-        for moment in (wanted.since, wanted.until):
-            if moment is not None and moment.tzinfo is None:
-                raise UsageError("a filter by time needs aware datetimes, as datetime.now(UTC)")
+        check_filter(wanted)
         check_bounds(limit, after=after, before=before or 0)
         indexes = range(len(self._rows))[max(0, after) : None if before is None else max(0, before - 1)]
         rows = (self._rows[index] for index in (reversed(indexes) if newest_first else indexes))

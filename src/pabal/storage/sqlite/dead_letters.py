@@ -24,7 +24,7 @@ from pabal.errors import (
     DecodeError,
     DuplicateEventError,
 )
-from pabal.ports.arguments import LARGEST, check_bounds
+from pabal.ports.arguments import MAX_POSITION, check_bounds
 from pabal.ports.storage import AttemptFailure, DeadLetterGroup, DeadLetterRecord
 from pabal.storage.sqlite.cursors import decode_failures, encode_failures
 from pabal.storage.sqlite.faults import readable
@@ -71,7 +71,7 @@ def get_letter(connection: Any, path: str, dead_letter_id: int) -> DeadLetterRec
 
 def _row(connection: Any, dead_letter_id: int) -> Any:
     row = None
-    if isinstance(dead_letter_id, int) and abs(dead_letter_id) <= LARGEST:  # no other value can be an id
+    if isinstance(dead_letter_id, int) and abs(dead_letter_id) <= MAX_POSITION:  # no other value can be an id
         row = connection.execute(statements()["dead_letter"], (dead_letter_id,)).fetchone()
     if row is None:
         raise DeadLetterNotFoundError(dead_letter_id=dead_letter_id)

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from pabal.domain.envelope import StoredRecord, id_to_bytes, verify
-from pabal.errors import InvalidEventError, UsageError
+from pabal.errors import InvalidEventError
 from pabal.ports.arguments import check_bounds
 from pabal.ports.storage import LogFilter
 from pabal.storage.sqlite.places import first_recorded_since, read_number
@@ -46,8 +46,6 @@ def find_events(
     The index tables are built after the commits, so every search has two parts: the indexed rows, and the
     rows not indexed yet. Times become positions by binary search, because recording times never decrease.
     """
-    if wanted.aggregate_type is not None and wanted.aggregate_id is None:
-        raise UsageError("aggregate_type alone is not indexed; give aggregate_id too, or filter by types")
     check_bounds(limit, after=after, before=before or 0)
     # One transaction, so that rows indexed in between are neither missed nor found twice.
     connection.execute("BEGIN")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
+import sys
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -18,7 +19,7 @@ import msgspec
 
 from pabal.domain.envelope import StoredRecord, id_to_bytes, verify
 from pabal.errors import CorruptLogError, InvalidEventError, StorageClosedError, UsageError
-from pabal.ports.arguments import LARGEST, check_bounds
+from pabal.ports.arguments import check_bounds
 from pabal.ports.sql import only_reads
 from pabal.ports.storage import Page
 from pabal.storage.sqlite import forks
@@ -325,9 +326,9 @@ def read_unprocessed(
     # A retried dead letter does not keep its event from being trimmed.
     first = connection.execute(sql["first"]).fetchone()[0] or 0
     rows = read_positions(connection, path, sorted(p for p in positions if p >= first)[:limit])
-    frontier = min(row[2] for row in cursors)
+    frontier = min(frontier for _, _, frontier, _ in cursors)
     seen = {row.position for row in rows}
-    for row in read_page(connection, path, frontier, limit, None, LARGEST).rows:
+    for row in read_page(connection, path, frontier, limit, None, sys.maxsize).rows:
         if row.position not in seen:
             rows.append(row)
     return sorted(rows)[:limit]

@@ -22,7 +22,7 @@ from pabal.domain.envelope import (
 from pabal.domain.event import DomainEvent, adopt, body_of
 from pabal.domain.registry import registry
 from pabal.errors import UsageError
-from pabal.ports.arguments import check_stream
+from pabal.ports.arguments import check_filter, check_stream
 from pabal.ports.storage import LogFilter, Page, StreamAppend
 from pabal.storage.sqlite import maintenance, queries, reader, rebuild, retention
 from pabal.storage.sqlite.appender import Expected
@@ -255,9 +255,7 @@ class SqliteEventStorage(SubscriptionCalls, SqliteInspection, SqliteSamples):
         Raises UsageError for an ``aggregate_type`` without an ``aggregate_id`` and for a naive datetime,
         CorruptLogError.
         """
-        for moment in (wanted.since, wanted.until):
-            if moment is not None and moment.tzinfo is None:
-                raise UsageError("a filter by time needs aware datetimes, as datetime.now(UTC)")
+        check_filter(wanted)
         return await self._reader.run(
             lambda c: queries.find_events(c, self.path, wanted, after, before, limit, newest_first)
         )
