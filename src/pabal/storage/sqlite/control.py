@@ -12,7 +12,15 @@ from pathlib import Path
 
 from pabal.errors import SubscriptionInUseError, SubscriptionNotFoundError, UsageError
 from pabal.ports.storage import Control, Replay, Start
-from pabal.storage.sqlite.cursors import move, read_halts, read_move, read_replays, start_position
+from pabal.storage.sqlite.cursors import (
+    SubscriptionRow,
+    move,
+    read_halts,
+    read_move,
+    read_replays,
+    read_subscription,
+    start_position,
+)
 from pabal.storage.sqlite.journal import is_alive
 from pabal.storage.sqlite.reader import Connection
 from pabal.storage.sqlite.statements import numbered, statements
@@ -21,25 +29,25 @@ from pabal.storage.sqlite.transaction import Transaction
 
 def pause(tx: Transaction, name: str) -> bool:
     """Pause a subscription; False if it is paused already."""
-    _known(tx, name)
-    return _counted(tx, _set_paused(tx, name, True))
+    _existing(tx, name)
+    return _announce_if(tx, _set_paused(tx, name, True))
 
 
 def resume(tx: Transaction, name: str) -> bool:
     """Continue a paused or halted subscription; False if it is neither."""
-    _known(tx, name)
+    _existing(tx, name)
     halted = name in read_halts(tx)
     tx.execute(statements()["end_halt"], (name,))
-    return _counted(tx, _set_paused(tx, name, False) or halted)
+    return _announce_if(tx, _set_paused(tx, name, False) or halted)
 
 
 def _set_paused(tx: Transaction, name: str, paused: bool) -> bool:
     return tx.execute(statements()["set_paused"], numbered(int(paused), name)).rowcount > 0
 
 
-def _counted(tx: Transaction, changed: bool) -> bool:
+def _announce_if(tx: Transaction, changed: bool) -> bool:
     if changed:
-        _count(tx)
+        _announce(tx)
     return changed
 
 
@@ -48,19 +56,18 @@ def reset(tx: Transaction, database: Path, name: str, start: Start, epoch: int |
 
     Raises SubscriptionInUseError if the subscription is held in an epoch other than ``epoch``.
     """
-    _known(tx, name)
-    if not _is_free(tx, database, name) and _epoch(tx, name) != epoch:
+    row = _existing(tx, name)
+    if not _is_free(row, database) and row.epoch != epoch:
         raise SubscriptionInUseError(name=name)
     position = start_position(tx, start)
     move(tx, name, position)
-    _count(tx)
+    _announce(tx)
     return position
 
 
 def request_reset(tx: Transaction, database: Path, name: str, start: Start) -> int | None:
     """Move a cursor and return its position; if it is held, ask the holder to move it and return None."""
-    _known(tx, name)
-    if _is_free(tx, database, name):
+    if _is_free(_existing(tx, name), database):
         return reset(tx, database, name, start, None)
     place = None if start == "now" else start_position(tx, start)
     tx.execute(statements()["request_move"], (name, place))
@@ -71,7 +78,7 @@ def request_reset(tx: Transaction, database: Path, name: str, start: Start) -> i
 def request_reopening(tx: Transaction, name: str) -> None:
     """Ask the holder of a subscription, if there is one, to take it again from its stored state."""
     if tx.execute(statements()["request_reopening"], (name,)).rowcount:
-        _count(tx)
+        _announce(tx)
 
 
 def request_replay(tx: Transaction, name: str, first: int, last: int) -> Replay:
@@ -81,8 +88,7 @@ def request_replay(tx: Transaction, name: str, first: int, last: int) -> Replay:
     if none is left.
     """
     sql = statements()
-    _known(tx, name)
-    frontier = tx.execute(sql["subscription"], (name,)).fetchone()[3]
+    frontier = _existing(tx, name).frontier
     begin = tx.execute(sql["first"]).fetchone()[0] or 1
     if first <= last < begin:
         raise UsageError(f"positions {first} to {last} hold nothing to replay: the log begins at {begin}")
@@ -93,25 +99,26 @@ def request_replay(tx: Transaction, name: str, first: int, last: int) -> Replay:
             f"{name!r} has reached position {frontier}, and later events are delivered anyway"
         )
     number = tx.execute(sql["request_replay"], (name, first, last, first - 1)).fetchone()[0]
-    _count(tx)
+    _announce(tx)
     return Replay(number, name, first, last, first - 1)
 
 
 def cancel_replays(tx: Transaction, name: str) -> int:
     """Delete all replays of a subscription; return how many there were."""
-    _known(tx, name)
+    _existing(tx, name)
     count = tx.execute(statements()["forget_replays"], (name,)).rowcount
     if count:
-        _count(tx)
+        _announce(tx)
     return count
 
 
 def forget(tx: Transaction, database: Path, name: str) -> bool:
     """Delete a subscription; its dead letters stay. Raises SubscriptionInUseError if it is held."""
     sql = statements()
-    if tx.execute(sql["subscription"], (name,)).fetchone() is None:
+    row = read_subscription(tx, name)
+    if row is None:
         return False
-    if not _is_free(tx, database, name):
+    if not _is_free(row, database):
         raise SubscriptionInUseError(name=name)
     for statement in (
         "forget_retries",
@@ -132,29 +139,29 @@ def read(connection: Connection, names: Sequence[str]) -> list[Control]:
     found: list[Control] = []
     halts = read_halts(connection)
     for name in names:
-        row = connection.execute(statements()["subscription"], (name,)).fetchone()
+        row = read_subscription(connection, name)
         if row is not None:
             replays, asked = read_replays(connection, name), read_move(connection, name)
-            found.append(Control(name, bool(row[8]), replays, row[9], asked, name in halts))
+            found.append(Control(name, bool(row.paused), replays, row.reopenings, asked, name in halts))
     return found
 
 
-def _known(tx: Transaction, name: str) -> None:
-    if tx.execute(statements()["subscription"], (name,)).fetchone() is None:
+def _existing(tx: Transaction, name: str) -> SubscriptionRow:
+    """Return a subscription's row. Raises SubscriptionNotFoundError."""
+    row = read_subscription(tx, name)
+    if row is None:
         names = [known for (known,) in tx.execute(statements()["subscription_names"])]
         raise SubscriptionNotFoundError(name=name, known=", ".join(names) or "none")
+    return row
 
 
-def _is_free(tx: Transaction, database: Path, name: str) -> bool:
-    row = tx.execute(statements()["subscription"], (name,)).fetchone()
-    owner, lease_until = row[5], row[6]
-    held = owner is not None and lease_until > time.time_ns() // 1000
-    return owner is None or not held or not is_alive(database, owner)
+def _is_free(row: SubscriptionRow, database: Path) -> bool:
+    """Return whether no living process holds a lease on a subscription."""
+    if row.owner is None or row.lease_until <= time.time_ns() // 1000:
+        return True
+    return not is_alive(database, row.owner)
 
 
-def _epoch(tx: Transaction, name: str) -> int:
-    return int(tx.execute(statements()["subscription"], (name,)).fetchone()[7])
-
-
-def _count(tx: Transaction) -> None:
+def _announce(tx: Transaction) -> None:
+    """Increase the counter by which other processes notice a request."""
     tx.execute(statements()["count_control"])

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -43,6 +43,29 @@ _failures_decoder = msgspec.json.Decoder(tuple[AttemptFailure, ...])
 _encode = msgspec.json.encode
 _pack = msgspec.msgpack.encode
 _unpack = msgspec.msgpack.Decoder(list[int]).decode
+
+
+class SubscriptionRow(NamedTuple):
+    """A row of the table ``subscriptions``."""
+
+    number: int
+    name: str
+    watermark: int
+    frontier: int
+    packed: bytes | None
+    """The unfinished positions, for ``unpack_positions``."""
+    owner: str | None
+    lease_until: int
+    """Microseconds since 1970."""
+    epoch: int
+    paused: int
+    reopenings: int
+
+
+def read_subscription(connection: Any, name: str) -> SubscriptionRow | None:
+    """Return a subscription's row, or None if there is none of this name."""
+    row = connection.execute(statements()["subscription"], (name,)).fetchone()
+    return None if row is None else SubscriptionRow._make(row)
 
 
 def encode_failures(failures: tuple[AttemptFailure, ...]) -> bytes:
@@ -80,7 +103,7 @@ def take(tx: Transaction, name: str, start: Start, owner: str, database: Path) -
     sql = statements()
     now = time.time_ns() // 1000
     lease = now + int(LEASE_SECONDS * 1e6)
-    row = tx.execute(sql["subscription"], (name,)).fetchone()
+    row = read_subscription(tx, name)
     if row is None:
         watermark = start_position(tx, start)
         number = tx.execute(
@@ -89,28 +112,37 @@ def take(tx: Transaction, name: str, start: Start, owner: str, database: Path) -
         # Dead letters of a deleted subscription of this name block no key of the new one.
         tx.execute(sql["settle_letters"], (name,))
         return Cursor(name, number, 1, watermark, watermark, (), (), ())
-    holder, leased_until = row[5], row[6]
-    if holder is not None and holder != owner:
-        if not is_alive(database, holder):
+    if row.owner is not None and row.owner != owner:
+        if not is_alive(database, row.owner):
             count_interrupted(tx, database, owner)
-        elif leased_until > now:
+        elif row.lease_until > now:
             return None
     asked = read_move(tx, name)
     if asked is not None:
         move(tx, name, start_position(tx, asked.start))
-    number, _, watermark, frontier, packed, *_ = tx.execute(sql["subscription"], (name,)).fetchone()
+        row = read_subscription(tx, name)
+        assert row is not None
     epoch = tx.execute(sql["take_subscription"], (owner, lease, name)).fetchone()[0]
-    unfinished = unpack_positions(watermark, packed)
+    unfinished = unpack_positions(row.watermark, row.packed)
     replays = read_replays(tx, name)
-    _drop_cancelled_replays(tx, name, frontier, unfinished, replays)
+    _drop_cancelled_replays(tx, name, row.frontier, unfinished, replays)
     retries = tuple(
         PendingRetry(position, attempts, due_at, decode_failures(failures), bool(from_letter))
         for position, attempts, due_at, failures, from_letter in tx.execute(sql["retries"], (name,))
     )
     blocked = tuple(key for (key,) in tx.execute(sql["blocked_keys"], numbered(name)))
-    paused = bool(row[8])
     return Cursor(
-        name, number, epoch, watermark, frontier, unfinished, retries, blocked, paused, replays, row[9]
+        name,
+        row.number,
+        epoch,
+        row.watermark,
+        row.frontier,
+        unfinished,
+        retries,
+        blocked,
+        bool(row.paused),
+        replays,
+        row.reopenings,
     )
 
 
@@ -176,12 +208,12 @@ def count_interrupted(tx: Transaction, database: Path, own: str) -> None:
                 )
             for attempt in attempts:
                 if attempt.subscription == number:
-                    _count(tx, name, attempt, frontier, unfinished, alone=len(attempts) == 1)
+                    _count_attempt(tx, name, attempt, frontier, unfinished, alone=len(attempts) == 1)
         tx.execute(sql["disown"], (owner,))
         tx.after_commit.append(partial(remove_journal, path))
 
 
-def _count(
+def _count_attempt(
     tx: Transaction, name: str, attempt: Attempt, frontier: int, unfinished: set[int], *, alone: bool
 ) -> None:
     sql = statements()
