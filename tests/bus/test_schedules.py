@@ -9,7 +9,7 @@ import pytest
 
 from pabal import InMemoryEventBus, InMemoryEventStorage
 from pabal.errors import InvalidEventError, UsageError
-from pabal.storage.sqlite import dead_letters
+from pabal.storage.sqlite import schedule
 from pabal.testing import VirtualClock
 from tests.bus.samples import Measured, Moved, NoteTaken
 from tests.bus.support import Backend, Recorder, numbers
@@ -69,7 +69,7 @@ async def test_all_events_due_at_once_are_delivered_without_advancing_the_clock_
     stored: Backend, clock: VirtualClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Of 3,000 timeouts due at the same time, a test with its own clock would see only the first 2,000."""
-    monkeypatch.setattr(dead_letters, "_DUE_AT_ONCE", 2)
+    monkeypatch.setattr(schedule, "_DUE_AT_ONCE", 2)
     bus = await stored.start_bus(clock=clock)
     seen: Recorder[int] = Recorder()
 

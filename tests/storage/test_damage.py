@@ -11,7 +11,7 @@ import pytest
 from pabal import CorruptLogError, InMemoryEventBus, SqliteEventStorage
 from pabal.errors import CorruptDeadLetterError
 from pabal.ports.storage import ParkedDelivery, PendingRetry, Progress
-from pabal.storage.sqlite import dead_letters
+from pabal.storage.sqlite import schedule
 from tests.storage.events import Note, Recorder, Tick, ticks
 
 DAMAGED = 7
@@ -300,7 +300,7 @@ async def test_a_full_release_batch_of_damaged_scheduled_events_does_not_block_t
     path: Path, monkeypatch: pytest.MonkeyPatch, damaged: int
 ) -> None:
     """If a whole batch is damaged, it would be read again and again, and no other event released."""
-    monkeypatch.setattr(dead_letters, "_DUE_AT_ONCE", 3)
+    monkeypatch.setattr(schedule, "_DUE_AT_ONCE", 3)
     *bad, later = ticks(damaged + 1)
     good = ticks(5)
     async with SqliteEventStorage(path) as storage:

@@ -15,7 +15,7 @@ from pabal.errors import DeadLetterNotFoundError
 from pabal.operations import operations_of
 from pabal.ports.operations import DeadLetterFilter
 from pabal.ports.telemetry import EventParked
-from pabal.storage.sqlite import dead_letters
+from pabal.storage.sqlite import schedule
 from pabal.testing import VirtualClock
 from tests.storage.events import Note, Recorder, Tick, ticks
 
@@ -333,7 +333,7 @@ async def test_scheduled_events_released_in_several_commits_keep_the_order_of_th
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """After a long stop all are due at once; those that do not fit into one commit must follow in order."""
-    monkeypatch.setattr(dead_letters, "_DUE_AT_ONCE", 3)
+    monkeypatch.setattr(schedule, "_DUE_AT_ONCE", 3)
     async with SqliteEventStorage(path) as storage:
         for number in (7, 3, 1, 6, 2, 5, 4):
             await storage.schedule_event(Tick("A", number), float(number))

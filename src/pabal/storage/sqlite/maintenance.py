@@ -12,9 +12,10 @@ from typing import Any
 
 from pabal.domain.envelope import EventRecord, StoredRecord, id_to_text, verify
 from pabal.errors import CorruptLogError, StorageUnavailableError
-from pabal.storage.sqlite.dead_letters import damaged_letters, scheduled_row
+from pabal.storage.sqlite.dead_letters import damaged_letters
 from pabal.storage.sqlite.faults import UNDECODABLE, readable, translate
 from pabal.storage.sqlite.places import check_gap
+from pabal.storage.sqlite.schedule import scheduled_row
 from pabal.storage.sqlite.statements import statements
 
 Progress = Callable[[int, int], object]

@@ -6,7 +6,7 @@ from functools import cache
 from importlib.resources import files
 from typing import Any
 
-_FILES = ("log.sql", "subscriptions.sql", "dead_letters.sql", "care.sql", "operators.sql")
+_FILES = ("log.sql", "subscriptions.sql", "dead_letters.sql", "schedule.sql", "care.sql", "operators.sql")
 
 
 def _text(name: str) -> str:

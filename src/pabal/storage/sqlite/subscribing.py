@@ -1,4 +1,4 @@
-"""The storage's methods for subscriptions: cursors, control, dead letters and scheduled events."""
+"""The storage's methods for subscriptions, dead letters and scheduled events."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from pabal.ports.storage import (
     Start,
     SubscriptionRecord,
 )
-from pabal.storage.sqlite import control, cursors, dead_letters
+from pabal.storage.sqlite import control, cursors, dead_letters, schedule
 from pabal.storage.sqlite.file import DatabaseFile
 from pabal.storage.sqlite.statements import numbered, statements
 from pabal.storage.sqlite.transaction import Transaction
@@ -150,7 +150,7 @@ class SubscriptionCalls(DatabaseFile):
 
         return await self._do(ask)
 
-    # -- dead letters and schedules -------------------------------------------------------------------
+    # -- dead letters ---------------------------------------------------------------------------------
 
     async def list_dead_letters(
         self,
@@ -195,12 +195,14 @@ class SubscriptionCalls(DatabaseFile):
         """Delete a dead letter and return it. Raises DeadLetterNotFoundError."""
         return await self._do(lambda tx: dead_letters.discard(tx, self.path, dead_letter_id))
 
+    # -- scheduled events -----------------------------------------------------------------------------
+
     async def schedule_event(self, event: DomainEvent, due_at: float) -> None:
         """Store an event that enters the log at ``due_at`` (seconds since 1970)."""
         check_time(due_at)
         record = encode_event(event, self.max_payload_bytes)
-        await self._do(lambda tx: dead_letters.schedule(tx, record, due_at))
+        await self._do(lambda tx: schedule.schedule(tx, record, due_at))
 
     async def release_due(self, now: float) -> float | None:
         """Append all scheduled events that are due; return when the next one is due, or None."""
-        return await self._do(lambda tx: dead_letters.release_due(tx, self.path, now))
+        return await self._do(lambda tx: schedule.release_due(tx, self.path, now))
