@@ -65,6 +65,30 @@ async def test_an_aggregate_whose_events_are_being_stored_stays_in_the_cache(sto
     assert len(accounts.cache) == 1, "aggregates whose events are stored are evicted"
 
 
+async def test_an_aggregate_that_another_update_still_loads_stays_in_the_cache(
+    storage: AnyStorage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The slower load would bring a copy without the events stored meanwhile: a conflict with itself."""
+    read, slow, may_end = storage.read_history, asyncio.Event(), asyncio.Event()
+
+    async def read_history(kind: str, identity: str, after_version: int = 0) -> Any:
+        rows = await read(kind, identity, after_version)
+        if asyncio.current_task() is slower:
+            slow.set()
+            await may_end.wait()
+        return rows
+
+    monkeypatch.setattr(storage, "read_history", read_history)
+    accounts = Repository(Account, storage, keep=1)
+    slower = asyncio.create_task(accounts.update("a", lambda account: account.deposit(ONE), retries=0))
+    await slow.wait()
+    for name in "abc":
+        await accounts.update(name, lambda account: account.deposit(ONE), retries=0)
+    may_end.set()
+    assert await slower == Decimal(2)
+    assert len(accounts.cache) == 1, "aggregates that are loaded are evicted"
+
+
 async def test_discarding_a_replaced_copy_keeps_the_fresh_one(storage: AnyStorage) -> None:
     """A change that fails late would evict the valid copy that was loaded in the meantime."""
     accounts = Repository(Account, storage)

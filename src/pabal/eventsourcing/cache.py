@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections import Counter, OrderedDict
+from collections.abc import Awaitable, Callable, Sequence
 from itertools import pairwise
 from typing import Generic, TypeVar
 
@@ -91,6 +91,8 @@ class AggregateCache(Generic[A]):
     def __init__(self, size: int) -> None:
         self._size = size
         self._cached: OrderedDict[str, CachedAggregate[A]] = OrderedDict()
+        self._loading: Counter[str] = Counter()
+        """How many loads of each aggregate are under way; no aggregate without any."""
         self._loop: asyncio.AbstractEventLoop | None = None
 
     def bind_to_running_loop(self) -> bool:
@@ -120,6 +122,21 @@ class AggregateCache(Generic[A]):
         self._cached.move_to_end(aggregate_id)
         return cached
 
+    async def load(
+        self, aggregate_id: str, load: Callable[[str], Awaitable[CachedAggregate[A]]]
+    ) -> CachedAggregate[A]:
+        """Load an aggregate and cache it unless a copy is cached by then; return the cached one.
+
+        Until then, a copy is not evicted: one loaded at the same time may lack the events it has stored.
+        """
+        self._loading[aggregate_id] += 1
+        try:
+            return self.put(await load(aggregate_id))
+        finally:
+            self._loading[aggregate_id] -= 1
+            if not self._loading[aggregate_id]:
+                del self._loading[aggregate_id]
+
     def put(self, cached: CachedAggregate[A]) -> CachedAggregate[A]:
         """Cache an aggregate unless a copy is cached already; return the cached one."""
         existing = self.get(cached.aggregate.id)
@@ -136,8 +153,8 @@ class AggregateCache(Generic[A]):
         """
         while len(self._cached) > max(0, self._size - room):
             aggregate_id, oldest = next(iter(self._cached.items()))
-            if oldest.is_in_use:
-                # Evicting it would let the next load decide without its pending events. Move it to the end.
+            if oldest.is_in_use or aggregate_id in self._loading:
+                # Evicting it would let a load decide without its newest events. Move it to the end.
                 self._cached.move_to_end(aggregate_id)
                 return
             del self._cached[aggregate_id]

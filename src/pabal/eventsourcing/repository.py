@@ -254,7 +254,7 @@ class Repository(Generic[A]):
     async def _update_cached(self, aggregate_id: str, change: Callable[[A], Any], must_exist: bool) -> Any:
         self._refuse_other_loop()
         from_cache = self.cache.get(aggregate_id)
-        cached = from_cache or self.cache.put(await self.loader.load(aggregate_id))
+        cached = from_cache or await self.cache.load(aggregate_id, self.loader.load)
         aggregate = cached.aggregate
         # No await from here to the append: the next update must find this state and expect its version.
         try:
