@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
+from contextlib import suppress
 from typing import Any
 
 import pytest
 
-from pabal import InMemoryEventStorage, SqliteEventStorage
+from pabal import BaseEventBus, InMemoryEventStorage, SqliteEventStorage
 from pabal.brokers.redis.partition import PartitionStorage
 from pabal.errors import SubscriptionInUseError
+from tests.bus.failing_handler import FailingHandler
 from tests.bus.samples import Moved
-from tests.bus.support import Backend, Recorder, numbers
+from tests.bus.support import ONE_ATTEMPT, Backend, Recorder, numbers
 
 STORAGES: dict[str, Any] = {
     "memory storage": InMemoryEventStorage,
@@ -70,3 +73,32 @@ async def test_a_subscription_cannot_be_forgotten_while_its_bus_reopens_it(
     assert "open_subscription" in rejected_after
     assert bus.health().status == "ok"
     monkeypatch.undo()
+
+
+async def forget_released(bus: BaseEventBus) -> None:
+    """Forget "sub" as soon as it is released after it has ended."""
+    while True:
+        with suppress(SubscriptionInUseError):
+            assert await bus.subscriptions.forget("sub")
+            return
+        await asyncio.sleep(0)
+
+
+@pytest.mark.parametrize("backend", ["memory storage", "sqlite"], indirect=True)
+async def test_a_dead_letter_that_a_forgotten_name_gets_again_counts_once(backend: Backend) -> None:
+    """Once it was retried or discarded, health would still be degraded, and say that there is one."""
+    bus, handler = await backend.start_bus(), FailingHandler()
+    first = bus.subscribe(Moved, handler, name="sub", retry=ONE_ATTEMPT)
+    await bus.publish(Moved("rook", 1))
+    await bus.drain(60)
+    bus.unsubscribe(first)
+    await forget_released(bus)
+    bus.subscribe(Moved, handler, name="sub", start="beginning", retry=ONE_ATTEMPT)
+    await bus.drain(60)
+    assert handler.calls == 2
+    [letter] = await bus.dead_letters.list()
+    assert bus.get_statistics()["failed_events_count"] == 1
+    handler.accepts = True
+    assert await bus.dead_letters.retry(letter.id) == 1
+    await bus.drain(60)
+    assert bus.health().status == "ok"

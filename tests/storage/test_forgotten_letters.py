@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
+from pabal import SqliteEventStorage
 from pabal.ports.storage import ParkedDelivery, Progress
 from tests.storage.events import ticks
 
@@ -53,6 +55,26 @@ async def test_a_reused_subscription_name_is_not_blocked_by_old_dead_letters(any
     assert await any_storage.begin_retry(first, None, 7.0) is not None
     cursor = await any_storage.open_subscription("gone", "now")
     assert [retry.position for retry in cursor.retries] == [1]
+
+
+async def test_a_reused_subscription_name_loses_dead_letters_of_events_that_it_gets_again(
+    any_storage: Any,
+) -> None:
+    """One whose event is handled now would stay for ever, and one that fails again would be counted twice."""
+    await forgotten_dead_letters(any_storage)
+    assert (await any_storage.open_subscription("gone", 1)).frontier == 1
+    assert [letter.position for letter in await any_storage.list_dead_letters()] == [1]
+
+
+async def test_a_reused_subscription_name_keeps_dead_letters_of_events_that_were_trimmed(
+    tmp_path: Path,
+) -> None:
+    """They hold the only copy of an event that the subscription can no longer get from the log."""
+    async with SqliteEventStorage(tmp_path / "log.db") as storage:
+        await forgotten_dead_letters(storage)
+        assert (await storage.trim(max_events=1)).deleted == 1
+        await storage.open_subscription("gone", "beginning")
+        assert [letter.position for letter in await storage.list_dead_letters()] == [1]
 
 
 async def test_a_retry_for_a_forgotten_subscription_makes_no_event_unprocessed(any_storage: Any) -> None:

@@ -121,7 +121,8 @@ class Subscriptions:
     async def forget(self, name: str) -> bool:
         """Remove a subscription that is no longer used, so that it holds nothing back; False if unknown.
 
-        Its dead letters stay. Raises SubscriptionInUseError while a process or bus handles it.
+        Its dead letters stay; on a file or in memory, until a new subscription of this name gets their events
+        again. Raises SubscriptionInUseError while a process or bus handles it.
         """
         return await self._storage("forget a subscription").forget_subscription(name)
 

@@ -121,8 +121,9 @@ class MemorySubscriptions:
         known = self._by_name.get(name)
         if known is None:
             known = self._by_name[name] = MemorySubscription(next(self._numbers), self._start_position(start))
-            # Dead letters of a deleted subscription of this name block no key of the new one.
-            self._letters.settle(name, len(self._rows))
+            # Of a deleted subscription of this name, dead letters that are delivered again go, as after a
+            # reset, and the others block no key of the new one.
+            self._letters.settle(name, known.frontier)
         if known.held and known.epoch != epoch:
             return None
         known.held = True

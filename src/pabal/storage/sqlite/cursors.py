@@ -109,8 +109,9 @@ def take(tx: Transaction, name: str, start: Start, owner: str, database: Path) -
         number = tx.execute(
             sql["insert_subscription"], (name, watermark, watermark, owner, lease, now, now)
         ).fetchone()[0]
-        # Dead letters of a deleted subscription of this name block no key of the new one.
-        tx.execute(sql["settle_letters"], (name,))
+        # Of a deleted subscription of this name, dead letters that are delivered again go, as after a reset.
+        tx.execute(sql["forget_letters_above"], numbered(name, watermark))
+        tx.execute(sql["settle_letters"], (name,))  # the others block no key of the new one
         return Cursor(name, number, 1, watermark, watermark, (), (), ())
     if row.owner is not None and row.owner != owner:
         if not is_alive(database, row.owner):
