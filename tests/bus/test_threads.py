@@ -70,6 +70,31 @@ async def test_sync_handlers_run_in_parallel(backend: Backend) -> None:
     assert await bus.dead_letters.list() == []
 
 
+async def test_a_start_waits_for_the_threads_of_an_earlier_run(backend: Backend) -> None:
+    """A thread cannot be interrupted: the event of a sync handler must not be handled beside itself."""
+    bus = await backend.start_bus()
+    release, entered = threading.Event(), threading.Event()
+    running: Recorder[int] = Recorder()
+
+    def block(event: Moved) -> None:
+        running.add(event.n)
+        entered.set()
+        release.wait(LIMIT)
+
+    bus.subscribe(Moved, block, name="book")
+    await bus.publish(Moved("rook", 1))
+    await run_in_thread(lambda: entered.wait(LIMIT))
+    await bus.stop(timeout=0)
+    starting = asyncio.create_task(bus.start())
+    try:
+        await spin_loop()
+        assert not starting.done()
+        assert running == [1]
+    finally:
+        release.set()
+    await asyncio.wait_for(starting, LIMIT)
+
+
 async def test_a_sync_handler_that_raises_is_retried_like_any_other(backend: Backend) -> None:
     """An exception must be passed back from the thread."""
     bus = await backend.start_bus()

@@ -6,7 +6,6 @@ import asyncio
 import logging
 import random
 from collections import deque
-from concurrent.futures import Executor, ThreadPoolExecutor
 from typing import Any
 
 from pabal.delivery.admission import Admission
@@ -27,6 +26,7 @@ from pabal.delivery.settlement import Settlement
 from pabal.delivery.shutdown import discard_closed_loop, save_last, stop_workers, wait_until_ended
 from pabal.delivery.subscription import Subscription, key_text
 from pabal.delivery.tally import Tally
+from pabal.delivery.threads import HandlerThreads
 from pabal.delivery.timers import Timers
 from pabal.delivery.tracebacks import storable
 from pabal.delivery.watchdog import Watchdog
@@ -88,7 +88,7 @@ class Engine:
         self.feed: Feed | None = None
         self.middleware: tuple[Middleware, ...] = ()
         self.listeners = Listeners()
-        self._executor: ThreadPoolExecutor | None = None
+        self.threads: HandlerThreads = HandlerThreads(max(4, worker_count)) if host is None else host.threads
         self._loop: asyncio.AbstractEventLoop | None = None
         """The event loop of the last start."""
         self._leftover_tasks: list[asyncio.Task[None]] = []
@@ -134,14 +134,8 @@ class Engine:
             consumer.rewire(self._wrap_handler(consumer.subscription), with_middleware=bool(self.middleware))
 
     def _wrap_handler(self, subscription: Subscription) -> Any:
-        return wrap(subscription.handler.bind(self._get_executor, lambda: self.cancelling), self.middleware)
-
-    def _get_executor(self) -> Executor:
-        if self.host is not None:
-            return self.host._get_executor()
-        if self._executor is None:
-            self._executor = ThreadPoolExecutor(max(4, self.worker_count), "pabal-handler")
-        return self._executor
+        call = subscription.handler.bind(self.threads.executor, lambda: self.cancelling)
+        return wrap(call, self.middleware)
 
     # -- routing --------------------------------------------------------------------------------------
 
@@ -331,6 +325,8 @@ class Engine:
     async def start(self, storage: EventStorage | None) -> None:
         """Open all subscriptions, and read if there is storage. ``begin_work`` then starts the workers."""
         await wait_until_ended(self._leftover_tasks)
+        if self.host is None:
+            await self.threads.wait_until_ended()
         self._loop = asyncio.get_running_loop()
         self.halting = self.cancelling = False
         if self.host is None:
@@ -391,9 +387,7 @@ class Engine:
             self._leftover_tasks += [worker.task for worker in self.workers if not worker.task.done()]
             self.workers.clear()
             self.ready.clear()
+            self.threads.stop()
         self.quarantine.reset()
         self.admission.release_all()
-        if self._executor is not None:
-            self._executor.shutdown(wait=False, cancel_futures=True)
-            self._executor = None
         self.background.notify_observers()
