@@ -13,7 +13,7 @@ import pytest
 from pabal import InMemoryEventBus, SqliteEventStorage
 from pabal.delivery import background, shutdown
 from pabal.ports.telemetry import Report, StorageTrouble
-from pabal.storage.sqlite import writer
+from pabal.storage.sqlite import group_commit
 from tests.storage.events import Recorder, Tick
 
 
@@ -33,7 +33,7 @@ async def test_stop_returns_in_time_while_the_file_is_locked(
     path: Path, storage: SqliteEventStorage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Promise 8. Each save and release would wait ten more seconds, until a supervisor kills the process."""
-    monkeypatch.setattr(writer, "_LONGEST_WAIT", 3600.0)
+    monkeypatch.setattr(group_commit, "_LONGEST_WAIT", 3600.0)
     monkeypatch.setattr(shutdown, "_LAST_SAVE", 0.05)
     bus = InMemoryEventBus(storage)
     handled: list[int] = []
@@ -65,7 +65,7 @@ async def test_a_restarted_bus_reopens_a_subscription_whose_release_failed(
     path: Path, storage: SqliteEventStorage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The storage would consider it held by another bus for ever, which would block all processes."""
-    monkeypatch.setattr(writer, "_LONGEST_WAIT", 0.0)
+    monkeypatch.setattr(group_commit, "_LONGEST_WAIT", 0.0)
     seen = {name: Recorder() for name in ("one", "two")}
     bus = InMemoryEventBus(storage)
     for name, recorder in seen.items():
@@ -85,7 +85,7 @@ async def test_a_name_unsubscribed_while_the_file_was_locked_can_be_subscribed_a
     path: Path, storage: SqliteEventStorage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """If a failed release were not repeated, the name would stand by until the process ends."""
-    monkeypatch.setattr(writer, "_LONGEST_WAIT", 0.0)
+    monkeypatch.setattr(group_commit, "_LONGEST_WAIT", 0.0)
     monkeypatch.setattr(background, "_PAUSE", 0.01)
     first, second = Recorder(), Recorder()
     bus = InMemoryEventBus(storage)

@@ -14,7 +14,7 @@ import pytest
 from pabal import ConcurrencyError, CorruptLogError, SqliteEventStorage
 from pabal.errors import StorageClosedError, StorageUnavailableError, UsageError
 from pabal.ports.storage import Committed
-from pabal.storage.sqlite import writer
+from pabal.storage.sqlite import group_commit, writer
 from tests.storage.events import Tick, ticks
 from tests.storage.tracing import Gate, Tracer
 
@@ -117,7 +117,7 @@ async def test_storing_into_a_locked_file_raises_and_succeeds_once_it_is_free(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Promise 36. A process that hangs while it holds the lock must not hang all others."""
-    monkeypatch.setattr(writer, "_LONGEST_WAIT", 0.0)
+    monkeypatch.setattr(group_commit, "_LONGEST_WAIT", 0.0)
     async with SqliteEventStorage(path) as storage:
         other = sqlite3.connect(path, isolation_level=None)
         other.execute("BEGIN IMMEDIATE")

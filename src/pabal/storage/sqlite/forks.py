@@ -49,11 +49,12 @@ def unregister(*holders: Forkable) -> None:
 
 def check(path: Path) -> None:
     """Raise StorageUnavailableError for a file that was open when this process was forked."""
-    if _forked_files and _file_id(path) in _forked_files:
+    if _forked_files and file_id(path) in _forked_files:
         raise refusal(str(path))
 
 
-def _file_id(path: Path) -> tuple[int, int] | None:
+def file_id(path: str | Path) -> tuple[int, int] | None:
+    """Return a file's device and inode number, or None if there is none at this path."""
     try:
         found = os.stat(path)
     except OSError:
@@ -65,9 +66,9 @@ def _after_fork_in_child() -> None:
     for holder, path in tuple(_opened.items()):
         holder.forked()
         _inherited.append(holder)
-        file_id = _file_id(path)
-        if file_id is not None:
-            _forked_files.add(file_id)
+        found = file_id(path)
+        if found is not None:
+            _forked_files.add(found)
     _opened.clear()
 
 

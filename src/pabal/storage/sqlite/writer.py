@@ -4,27 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import sqlite3
 import threading
-import time
 from collections.abc import Callable
 from queue import Empty, SimpleQueue
 from typing import Any
 
-from pabal.errors import (
-    ConflictError,
-    StorageClosedError,
-    StorageError,
-    StorageUnavailableError,
-    UsageError,
-)
+from pabal.errors import StorageClosedError, StorageError, StorageUnavailableError
 from pabal.ports.storage import Committed
 from pabal.storage.sqlite import forks
 from pabal.storage.sqlite.appender import Appender
-from pabal.storage.sqlite.faults import is_busy, is_fault, translate
-from pabal.storage.sqlite.job import Action, Job, resolve
-from pabal.storage.sqlite.transaction import Transaction
+from pabal.storage.sqlite.faults import translate
+from pabal.storage.sqlite.group_commit import GroupTransaction
+from pabal.storage.sqlite.job import Job, resolve
 from pabal.storage.sqlite.wal import PAUSE, WalKeeper
 
 _log = logging.getLogger("pabal")
@@ -35,23 +27,12 @@ _GROUP_ROWS = 10_000
 _LARGE_BATCH = 250
 """Rows of one caller that take several times longer to write than to sync: no need to wait for others."""
 
-_LONGEST_WAIT = 10.0
-"""Seconds to wait while other processes write, before callers get an error."""
-
-
-class TransactionEndedError(Exception):
-    """A job ended the transaction that it shares with other jobs; ``job.error`` is the reason."""
-
-    def __init__(self, job: Job) -> None:
-        self.job = job
-
 
 class Writer:
     """Write the jobs of concurrent callers in as few commits as possible.
 
-    All jobs that arrive while one commit is syncing form the next group: one job, or a hundred. Savepoints
-    keep a failing job from failing its neighbours. No future is resolved before the COMMIT of its group has
-    returned.
+    All jobs that arrive while one commit is syncing form the next group: one job, or a hundred. No future is
+    resolved before the COMMIT of its group has returned.
     """
 
     def __init__(
@@ -68,23 +49,22 @@ class Writer:
         self._lock = threading.Lock()
         """Held while a job is submitted and while jobs are queued: none may get behind the last one."""
         self._closed = self.is_inherited = False
-        self._after_commit: list[Callable[[], object]] = []
         self._thread = threading.Thread(target=self._run, name=f"pabal-writer {path}", daemon=True)
         self.appender = Appender(connection, path)
+        self._transaction = GroupTransaction(connection, self.appender)
         self._wal = WalKeeper(connection, path)
         self.announced = 0
         """The highest position that listeners have been told of, or are about to be."""
         self._file_id: tuple[int, int] | None = None
-        """Device and inode number of the open file."""
 
     def start(self) -> None:
         """Load the appender's state and start the thread."""
         self.appender.open()
         # SQLite's busy handler sleeps longer after each attempt, up to 100 ms, so that later arrivals get
-        # ahead: with eight processes some waited two seconds. In 5 ms it tries thrice; `_begin` repeats that.
+        # ahead: with eight processes some waited two seconds. In 5 ms it tries thrice; `begin` repeats that.
         self._connection.execute("PRAGMA busy_timeout = 5")
         self.announced = self.appender.known
-        self._file_id = self._stat_file()
+        self._file_id = forks.file_id(self._path)
         self._thread.start()
 
     @property
@@ -184,7 +164,7 @@ class Writer:
         added: list[Committed] = []
         announced = self.announced
         try:
-            added = self._run_group(jobs)
+            added = self._transaction.run(jobs)
             self._refuse_if_gone()
             if added:
                 # Set before the commit, so that `poll_head` never takes this commit for another process's.
@@ -195,168 +175,22 @@ class Writer:
             self._abort(jobs, caught)
             added = []
         else:
-            self.appender.note_commit()
-            for follow_up in self._after_commit:
-                follow_up()
-        self._after_commit.clear()
+            self._transaction.note_commit()
         for batch in added:
             self._notify(batch)
         resolve(jobs)
 
-    def _stat_file(self) -> tuple[int, int] | None:
-        try:
-            found = os.stat(self._path)
-        except OSError:
-            return None
-        return found.st_dev, found.st_ino
-
     def _refuse_if_gone(self) -> None:
         """Raise if the file was moved or deleted: a commit would be acknowledged, then lost at close."""
-        if self._stat_file() != self._file_id:
+        if forks.file_id(self._path) != self._file_id:
             raise StorageUnavailableError(
                 path=self._path,
                 reason="the file was moved or deleted while open; put it back, or open this path again",
             )
 
-    def _begin(self) -> None:
-        """Begin a transaction, waiting while other processes write."""
-        deadline = time.monotonic() + _LONGEST_WAIT
-        while True:
-            try:
-                self._connection.execute("BEGIN IMMEDIATE")
-                break
-            except sqlite3.OperationalError as error:
-                if not is_busy(error) or time.monotonic() > deadline:
-                    raise
-        self.appender.begin()
-
-    def _run_group(self, jobs: list[Job]) -> list[Committed]:
-        """Run the jobs in one transaction, first without savepoints, which few groups need.
-
-        If a job fails, the group is rolled back and run again with a savepoint around each job. Savepoints
-        are avoided because every statement may have to wait for the interpreter's lock. A function given to
-        ``transact`` must run only once, so its group has savepoints from the start.
-        """
-        use_savepoints = any(job.runs_once for job in jobs)
-        while True:
-            self._begin()
-            try:
-                return self._run_jobs(jobs, use_savepoints)
-            except TransactionEndedError as ended:
-                jobs = [job for job in jobs if job is not ended.job]
-                self._prepare_retry(jobs)
-            except Exception as error:
-                if use_savepoints or is_fault(error):
-                    raise
-                use_savepoints = True
-                self._prepare_retry(jobs)
-
-    def _prepare_retry(self, jobs: list[Job]) -> None:
-        if self._connection.in_transaction:
-            self._connection.execute("ROLLBACK")
-        self.appender.note_rollback()
-        self._after_commit.clear()
-        for job in jobs:
-            job.error = None
-
-    def _run_jobs(self, jobs: list[Job], use_savepoints: bool) -> list[Committed]:
-        added: list[Committed] = []
-        index = 0
-        while index < len(jobs):
-            stop = index
-            while stop < len(jobs) and jobs[stop].is_plain_append:
-                stop += 1
-            if stop > index:
-                added += self._append_together(jobs[index:stop], use_savepoints)
-                index = stop
-            elif use_savepoints:
-                added += self._run_in_savepoint(jobs[index])
-                index += 1
-            else:
-                added += self._run_without_savepoint(jobs[index])
-                index += 1
-        return _joined(added)
-
-    def _append_together(self, jobs: list[Job], use_savepoints: bool) -> list[Committed]:
-        records = [record for job in jobs for record in job.records]
-        if not records:
-            for job in jobs:
-                job.result = []
-            return []
-        if use_savepoints:
-            self._connection.execute("SAVEPOINT part")
-        try:
-            first = self.appender.insert(records)
-        except Exception as error:
-            if is_fault(error) or not use_savepoints:
-                raise
-            # An id is already stored or occurs twice, or a value does not fit: append one job at a time.
-            self._roll_back_savepoint()
-            return [batch for job in jobs for batch in self._run_in_savepoint(job)]
-        if use_savepoints:
-            self._connection.execute("RELEASE part")
-        self.appender.note_savepoint_release()
-        position = first
-        for job in jobs:
-            job.result = list(range(position, position + len(job.records)))
-            position += len(job.records)
-        return [Committed(first, tuple(event for job in jobs for event in job.events))]
-
-    def _run_without_savepoint(self, job: Job) -> list[Committed]:
-        try:
-            added = self._run_job(job)
-        except ConflictError as error:
-            if job.action is not None:
-                raise
-            job.error = error  # raised before anything was written, so there is nothing to undo
-            return []
-        self.appender.note_savepoint_release()
-        return added
-
-    def _run_in_savepoint(self, job: Job) -> list[Committed]:
-        self._connection.execute("SAVEPOINT part")
-        try:
-            added = self._run_job(job)
-        except BaseException as error:
-            if is_fault(error):
-                raise  # the file or disk is in trouble, so the whole group fails
-            job.error = error
-            if isinstance(error, StopIteration):
-                # A future does not accept StopIteration; it would raise, and the jobs after it never resolve.
-                job.error = RuntimeError("the function given to transact() raised StopIteration")
-            if not self._connection.in_transaction:
-                raise TransactionEndedError(job) from error
-            self._roll_back_savepoint()
-            return []
-        self._connection.execute("RELEASE part")
-        self.appender.note_savepoint_release()
-        return added
-
-    def _run_job(self, job: Job) -> list[Committed]:
-        if job.action is not None:
-            return self._run_action(job, job.action)
-        job.result, added = self.appender.append(job.events, job.records, job.expected)
-        return added
-
-    def _run_action(self, job: Job, action: Action) -> list[Committed]:
-        transaction = Transaction(self._connection, self.appender, is_users=job.runs_once)
-        try:
-            job.result = action(transaction)
-        finally:
-            transaction.end()
-        if not self._connection.in_transaction:
-            raise UsageError("the function ended the transaction; leave COMMIT and ROLLBACK to pabal")
-        self._after_commit += transaction.after_commit
-        return transaction.added
-
-    def _roll_back_savepoint(self) -> None:
-        self._connection.execute("ROLLBACK TO part")
-        self._connection.execute("RELEASE part")
-        self.appender.note_savepoint_rollback()
-
     def _abort(self, jobs: list[Job], caught: BaseException) -> None:
         """Roll back, and give every job that has no error yet this one."""
-        self._roll_back()
+        self._transaction.roll_back()
         error: BaseException = caught
         if isinstance(caught, sqlite3.Error):
             error = translate(caught, self._path)
@@ -364,36 +198,16 @@ class Writer:
             if job.error is None:
                 job.error = error
 
-    def _roll_back(self) -> None:
-        if self._connection.in_transaction:
-            try:
-                self._connection.execute("ROLLBACK")
-            except sqlite3.Error:
-                pass  # SQLite has already rolled back, and the caller has the error that caused it
-        self.appender.note_rollback()
-
     def _extend_index(self) -> None:
         """Extend the stream index to the events committed so far."""
         try:
-            self._begin()
+            self._transaction.begin()
             upto = self.appender.index_streams()
             self._connection.execute("COMMIT")
-            self.appender.note_commit()
+            self._transaction.note_commit()
             self.appender.note_indexed(upto)
         except (sqlite3.Error, StorageError) as error:
             # The index falls further behind; the appender's `tail` still covers the rest, and we try later.
             _log.warning("%s: the index of streams could not be extended: %s", self._path, error)
-            self._roll_back()
+            self._transaction.roll_back()
             self.appender.note_index_failure()
-
-
-def _joined(batches: list[Committed]) -> list[Committed]:
-    """Join batches with consecutive positions, so that listeners are called once per commit."""
-    joined: list[Committed] = []
-    for batch in batches:
-        if joined and joined[-1].first + len(joined[-1].events) == batch.first:
-            last = joined.pop()
-            joined.append(Committed(last.first, last.events + batch.events))
-        else:
-            joined.append(batch)
-    return joined
