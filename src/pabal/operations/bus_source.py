@@ -12,8 +12,7 @@ import msgspec
 from pabal.bus.base import BaseEventBus
 from pabal.errors import ActionNotPossibleError, BusNotRunningError, SubscriptionNotFoundError, UsageError
 from pabal.operations.projections import PROJECTION_ACTIONS, NoProjections
-from pabal.operations.storage_source import ALL_ACTIONS, audit_entry, reasons_of, with_bus_counters
-from pabal.operations.views import shown_letter, with_figures
+from pabal.operations.views import audit_entry, letter_view, reasons_of, with_bus_counters, with_figures
 from pabal.ports.operations import (
     Action,
     ActionResult,
@@ -33,6 +32,7 @@ from pabal.ports.operations import (
 from pabal.ports.records import GroupsByError
 from pabal.ports.samples import Sample, Series
 from pabal.ports.storage import Start
+from pabal.ports.views import ALL_ACTIONS
 
 _PAGE = 500
 _MEMORY_ACTIONS: frozenset[Action] = frozenset(("resume", "retry", "edit", "discard"))
@@ -137,11 +137,11 @@ class BusSource(NoProjections):
             after=after,
             limit=limit,
         )
-        return [shown_letter(letter) for letter in found]
+        return [letter_view(letter.record) for letter in found]
 
     async def dead_letter(self, dead_letter_id: int) -> DeadLetterView:
         """Return one dead letter. Raises DeadLetterNotFoundError."""
-        return shown_letter(await self._bus.dead_letters.get(dead_letter_id))
+        return letter_view((await self._bus.dead_letters.get(dead_letter_id)).record)
 
     async def dead_letter_groups(self) -> list[DeadLetterGroup]:
         """Return the number of dead letters for each subscription and error type."""

@@ -14,6 +14,7 @@ from pabal.operations.actions import Actions, checked_letter_id
 from pabal.operations.following import read_to_end
 from pabal.operations.health import judge
 from pabal.operations.masking import Masking
+from pabal.operations.paging import make_page
 from pabal.operations.trace import build_trace
 from pabal.ports.arguments import MAX_POSITION
 from pabal.ports.operations import (
@@ -194,27 +195,12 @@ class Operations(Actions):
         InvalidFilterError.
         """
         limit = _checked_limit(limit)
-        is_ascending = after is not None and before is None
+        oldest_first = after is not None and before is None
         found = await self._source.events(
-            wanted, before=before, after=after, limit=limit + 1, payloads=payloads, oldest_first=is_ascending
+            wanted, before=before, after=after, limit=limit + 1, payloads=payloads, oldest_first=oldest_first
         )
-        more = len(found) > limit
-        page = [self.masking.event(event) for event in found[:limit]]
-        if is_ascending:
-            page.reverse()
-        # If the source cut the search short, the next page continues where it stopped.
-        cut = found.at if isinstance(found, CutShort) else None
-        if not page:
-            return EventPage((), None if is_ascending else cut, cut if is_ascending else None)
-        older = page[-1].cursor if is_ascending or more else cut
-        newer = (
-            page[0].cursor
-            if (more if is_ascending else before is not None)
-            else cut
-            if is_ascending
-            else None
-        )
-        return EventPage(tuple(page), older, newer)
+        page = make_page(found, limit, oldest_first=oldest_first, begins_below=before is not None)
+        return EventPage(tuple(map(self.masking.event, page.events)), page.older, page.newer)
 
     async def read(
         self,

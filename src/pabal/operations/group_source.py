@@ -14,8 +14,7 @@ from pabal.errors import UsageError
 from pabal.operations.dead_letters import matching_letters, retry_elsewhere
 from pabal.operations.filters import matcher, parse_place
 from pabal.operations.projections import PROJECTION_ACTIONS, NoProjections
-from pabal.operations.storage_source import ALL_ACTIONS, audit_entry
-from pabal.operations.views import delivery_view, event_view, letter_view
+from pabal.operations.views import audit_entry, delivery_view, event_view, letter_view
 from pabal.ports.groups import GroupInspection, Place, Placed
 from pabal.ports.operations import (
     ActionResult,
@@ -35,6 +34,7 @@ from pabal.ports.operations import (
 )
 from pabal.ports.samples import Sample, Series
 from pabal.ports.storage import Start
+from pabal.ports.views import ALL_ACTIONS
 
 _TYPE_SAMPLE = 500
 _NO_STREAMS = (

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from datetime import datetime
-from typing import Any, get_args
+from typing import Any
 
 import msgspec
 
@@ -16,9 +16,17 @@ from pabal.operations.filters import parse_position
 from pabal.operations.following import poll
 from pabal.operations.log import find_rows, position_at
 from pabal.operations.projections import list_projections, remove_projection
-from pabal.operations.views import delivery_view, event_view, letter_view, subscription_view
+from pabal.operations.views import (
+    audit_entry,
+    delivery_view,
+    event_view,
+    letter_view,
+    reasons_of,
+    subscription_view,
+    with_bus_counters,
+)
 from pabal.ports.arguments import MAX_POSITION
-from pabal.ports.inspection import ActionRecord, InspectableStorage
+from pabal.ports.inspection import InspectableStorage
 from pabal.ports.operations import (
     Action,
     ActionResult,
@@ -39,8 +47,7 @@ from pabal.ports.operations import (
 )
 from pabal.ports.samples import Sample, Series
 from pabal.ports.storage import Start
-
-ALL_ACTIONS: frozenset[Action] = frozenset(get_args(Action))
+from pabal.ports.views import ALL_ACTIONS
 
 
 class StorageSource:
@@ -276,28 +283,6 @@ class StorageSource:
             await self._storage.aclose()
 
 
-def with_bus_counters(totals: Totals, bus: BaseEventBus) -> Totals:
-    """Add the counters of a live bus."""
-    figures = bus.get_statistics()
-    return msgspec.structs.replace(
-        totals,
-        published=figures["events_published"],
-        handled=figures["events_processed"],
-        failed_attempts=figures["events_failed"],
-        uptime_seconds=figures["uptime_seconds"],
-        workers=figures["worker_count"],
-        is_running=figures["is_running"],
-    )
-
-
-def reasons_of(bus: BaseEventBus) -> list[Reason]:
-    """Return the first reason of a live bus whose health is failing."""
-    health = bus.health()
-    if health.status != "failing":
-        return []
-    return [Reason("bus", "failing", text) for text in health.reasons[:1]]
-
-
 def _parse_stream_cursor(cursor: str) -> tuple[str, str]:
     try:
         return msgspec.json.decode(cursor, type=tuple[str, str])
@@ -305,17 +290,3 @@ def _parse_stream_cursor(cursor: str) -> tuple[str, str]:
         raise InvalidFilterError(
             field="after", value=cursor, reason="pass the 'next' of a page of streams"
         ) from None
-
-
-def audit_entry(record: ActionRecord) -> AuditEntry:
-    """Convert a stored action to a view."""
-    return AuditEntry(
-        record.id,
-        record.at,
-        record.actor,
-        record.action,
-        record.subject,
-        record.details,
-        record.result,
-        record.succeeded,
-    )

@@ -8,12 +8,20 @@ from typing import Any
 
 import msgspec
 
-from pabal.bus.dead_letters import DeadLetter
+from pabal.bus.base import BaseEventBus
 from pabal.domain.envelope import StoredRecord, from_microseconds
 from pabal.domain.event import kind_of
 from pabal.domain.registry import registry
-from pabal.ports.inspection import DeliveryRecord, LogFigures
-from pabal.ports.operations import DeadLetterView, DeliveryView, EventView, SubscriptionView
+from pabal.ports.inspection import ActionRecord, DeliveryRecord, LogFigures
+from pabal.ports.operations import (
+    AuditEntry,
+    DeadLetterView,
+    DeliveryView,
+    EventView,
+    Reason,
+    SubscriptionView,
+    Totals,
+)
 from pabal.ports.storage import DeadLetterRecord, SubscriptionRecord
 from pabal.ports.views import stored_view
 
@@ -88,11 +96,6 @@ def _event_of(letter: DeadLetterRecord) -> EventView:
     )
 
 
-def shown_letter(letter: DeadLetter) -> DeadLetterView:
-    """Convert a dead letter of a bus."""
-    return letter_view(letter.record)
-
-
 def delivery_view(record: DeliveryRecord) -> DeliveryView:
     """Convert a delivery."""
     return DeliveryView(
@@ -132,4 +135,40 @@ def with_figures(view: SubscriptionView, figures: Mapping[str, Any]) -> Subscrip
         average_ms=figures["avg_processing_time_ms"],
         p50_ms=figures.get("p50_ms"),
         p99_ms=figures.get("p99_ms"),
+    )
+
+
+def with_bus_counters(totals: Totals, bus: BaseEventBus) -> Totals:
+    """Add the counters of a live bus."""
+    figures = bus.get_statistics()
+    return msgspec.structs.replace(
+        totals,
+        published=figures["events_published"],
+        handled=figures["events_processed"],
+        failed_attempts=figures["events_failed"],
+        uptime_seconds=figures["uptime_seconds"],
+        workers=figures["worker_count"],
+        is_running=figures["is_running"],
+    )
+
+
+def reasons_of(bus: BaseEventBus) -> list[Reason]:
+    """Return the first reason of a live bus whose health is failing."""
+    health = bus.health()
+    if health.status != "failing":
+        return []
+    return [Reason("bus", "failing", text) for text in health.reasons[:1]]
+
+
+def audit_entry(record: ActionRecord) -> AuditEntry:
+    """Convert a stored action to a view."""
+    return AuditEntry(
+        record.id,
+        record.at,
+        record.actor,
+        record.action,
+        record.subject,
+        record.details,
+        record.result,
+        record.succeeded,
     )

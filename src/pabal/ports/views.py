@@ -8,7 +8,7 @@ later; if equally long, the one that is greater as text.
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import msgspec
 
@@ -16,6 +16,7 @@ from pabal.ports.storage import AttemptFailure, SubscriptionRecord
 
 Action = Literal["pause", "resume", "reset", "replay", "retry", "edit", "discard", "remove", "rebuild"]
 """The actions that a source may offer."""
+ALL_ACTIONS: frozenset[Action] = frozenset(get_args(Action))
 
 Level = Literal["ok", "degraded", "failing"]
 
