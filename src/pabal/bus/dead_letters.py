@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Literal
 
@@ -158,7 +158,7 @@ class DeadLetters:
         # While the subscription is being opened it loads retries from the storage: this one would run twice.
         await self._engine.background.wait_until(lambda: not consumer.is_opening)
         (outcome,) = await asyncio.shield(self._redeliver({dead_letter_id: consumer}, payload))
-        _is_error_of(outcome)
+        _raise_errors([outcome])
         return outcome is not None
 
     async def _begin_retries(self, letters: Sequence[DeadLetter]) -> int:
@@ -174,8 +174,7 @@ class DeadLetters:
             lambda: not any(consumer.is_opening for consumer in consumers.values())
         )
         outcomes = await asyncio.shield(self._redeliver(consumers, None))
-        for outcome in outcomes:
-            _is_error_of(outcome, DecodeError, DeadLetterNotFoundError)
+        _raise_errors(outcomes, allowed=(DecodeError, DeadLetterNotFoundError))
         return sum(isinstance(outcome, DeadLetterRecord) for outcome in outcomes)
 
     async def _redeliver(self, consumers: Mapping[int, Consumer], payload: bytes | None) -> Sequence[object]:
@@ -237,7 +236,8 @@ class DeadLetters:
         discards = (self._discard(letter.id) for letter in letters)
         outcomes = await asyncio.gather(*discards, return_exceptions=True)
         # One that is gone has succeeded in a retry, or another caller discarded it.
-        return sum(not _is_error_of(outcome, DeadLetterNotFoundError) for outcome in outcomes)
+        _raise_errors(outcomes, allowed=(DeadLetterNotFoundError,))
+        return outcomes.count(None)
 
     async def _apply_in_pages(
         self, filters: Mapping[str, str | None], action: Callable[[Sequence[DeadLetter]], Awaitable[int]]
@@ -260,11 +260,11 @@ class DeadLetters:
         return count
 
 
-def _is_error_of(outcome: object, *reasons: type[Exception]) -> bool:
-    """Return whether an outcome is an error of these types; raise any other error."""
-    if isinstance(outcome, BaseException) and not isinstance(outcome, reasons):
-        raise outcome
-    return isinstance(outcome, BaseException)
+def _raise_errors(outcomes: Iterable[object], *, allowed: tuple[type[Exception], ...] = ()) -> None:
+    """Raise the first outcome that is an error of a type not allowed."""
+    for outcome in outcomes:
+        if isinstance(outcome, BaseException) and not isinstance(outcome, allowed):
+            raise outcome
 
 
 def _refuse_filters(call: str, dead_letter_id: int, filters: Mapping[str, Any]) -> None:

@@ -17,6 +17,8 @@ from pabal.domain.envelope import Receipt
 from pabal.domain.event import DomainEvent, adopt
 from pabal.errors import BusNotRunningError, UsageError, WrongLoopError
 
+Entry = tuple[Any, Mark, "Future[Receipt]"]
+_BATCH = 256
 FORKED = "this process was forked while the bus ran; make another bus here, or start it after the fork"
 
 
@@ -26,10 +28,6 @@ def running_loop() -> asyncio.AbstractEventLoop | None:
         return asyncio.get_running_loop()
     except RuntimeError:
         return None
-
-
-Entry = tuple[Any, Mark, "Future[Receipt]"]
-_BATCH = 256
 
 
 class Inbox:
@@ -160,7 +158,7 @@ class Inbox:
             if intake.is_full and not self._is_urgent():
                 self._waiter = asyncio.get_running_loop().create_future()
                 await intake.wait_for_admission(self._waiter)
-            receipts = await intake.publish_stamped([event for event, _ in accepted], inside=True)
+            receipts = await intake.publish_stamped([event for event, _ in accepted])
         except BusNotRunningError as error:
             self._refuse(accepted, error)
             return
@@ -183,7 +181,7 @@ class Inbox:
     async def _publish_singly(self, accepted: list[tuple[DomainEvent, Future[Receipt]]]) -> None:
         for event, future in accepted:
             try:
-                receipts = await self._intake.publish_stamped([event], inside=True)
+                receipts = await self._intake.publish_stamped([event])
                 future.set_result(receipts[0])
             except Exception as error:
                 future.set_exception(error)

@@ -83,18 +83,18 @@ class Intake:
         """Take in several events, all or none."""
         return await self._accept_all(_prepare(events))
 
-    async def publish_stamped(self, events: list[DomainEvent], *, inside: bool) -> list[Receipt]:
-        """Take in events that other threads published; ``inside`` a handler they do not wait for room."""
-        return await self._accept_all(events, inside)
+    async def publish_stamped(self, events: list[DomainEvent]) -> list[Receipt]:
+        """Take in events that other threads published, without waiting: the inbox has waited for room."""
+        return await self._accept_all(events, waits=False)
 
-    async def _accept_all(self, events: list[DomainEvent], inside: bool = False) -> list[Receipt]:
+    async def _accept_all(self, events: list[DomainEvent], *, waits: bool = True) -> list[Receipt]:
         if self._storage is not None:
-            return await self._store(self._storage, events)
+            return await self._append_all(self._storage, events)
         engine, router = self._engine, self._engine.router
         runs = [(kind, self._validate(kind, run)) for kind, run in groupby(events, kind_of)]
         if engine.pending >= self._limit:
             needed = sum(len(router.route(kind).taken_by) * len(run) for kind, run in runs)
-            await self._make_room(needed, inside)
+            await self._make_room(needed, waits)
         first = engine.sequence + 1
         for kind, run in runs:
             self._accept(kind, run)
@@ -170,7 +170,7 @@ class Intake:
             self.last_position = position
         return Receipt(event.event_id, position, position)
 
-    async def _store(self, storage: EventSink, events: list[DomainEvent]) -> list[Receipt]:
+    async def _append_all(self, storage: EventSink, events: list[DomainEvent]) -> list[Receipt]:
         """Append to the log; while too many appends are uncommitted, wait or raise."""
         if self._in_flight >= self._limit or self._engine.admission.is_queued:
             if self._backpressure == "raise":
@@ -191,7 +191,7 @@ class Intake:
 
     # -- a full bus -----------------------------------------------------------------------------------
 
-    async def _make_room(self, needed: int, inside: bool) -> None:
+    async def _make_room(self, needed: int, waits: bool) -> None:
         engine = self._engine
         if not needed:
             return
@@ -202,9 +202,8 @@ class Intake:
                 continue
             return
         # A handler that publishes must not wait for room that only handlers can make.
-        if inside or engine.in_handler():
-            return
-        await self.wait_for_admission(asyncio.get_running_loop().create_future())
+        if waits and not engine.in_handler():
+            await self.wait_for_admission(asyncio.get_running_loop().create_future())
 
     @property
     def is_full(self) -> bool:
@@ -277,13 +276,13 @@ class Intake:
         """Call ``release_due()`` at ``due``; if the storage fails, try again after a second."""
         if self._release_at == due:
             self._release_at = None  # also if the clock was set back and the event is not due after all
-        if not await self.has_released():
+        if not await self.release_or_report():
             # The disk may be full: due events stay stored, and are tried again.
             self._release_at = None
             self._engine.background.spawn_later(1.0, partial(self.try_to_release, due))
 
-    async def has_released(self) -> bool:
-        """Call ``release_due()``; if the storage fails, report that and return False."""
+    async def release_or_report(self) -> bool:
+        """Call ``release_due()``; if the storage fails, report that, and return False."""
         try:
             await self.release_due()
         except StorageError as error:
@@ -294,7 +293,7 @@ class Intake:
     def _poll_due(self) -> None:
         """Release events that a dead process left due, or that became due when the clock was set forward."""
         if self.is_open:
-            self._engine.background.spawn(self.has_released())
+            self._engine.background.spawn(self.release_or_report())
             self._engine.timers.add(_LOOK_EVERY, self._poll_due)
 
 

@@ -175,7 +175,7 @@ class RedisEventBus(BaseEventBus):
             lease=self._lease,
             keep=self._keep,
             note_connection=NoteConnection(self._url, self._keys.notes, member),
-            on_due=self._intake.has_released,
+            on_due=self._intake.release_or_report,
         )
         await self._coordinator.start()
 
