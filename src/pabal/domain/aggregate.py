@@ -76,7 +76,6 @@ class Aggregate:
     _appliers: ClassVar[dict[type, Callable[[Any, Any], None]]] = {}
     _found: ClassVar[dict[type, Callable[[Any, Any], None]]] = {}
     """``_appliers``, and subclasses of its events that were seen."""
-    _applies_itself: ClassVar[bool] = False
     _mutable_defaults: ClassVar[dict[str, Any]] = {}
     """Mutable defaults, such as lists; every aggregate gets its own copy."""
 
@@ -102,41 +101,12 @@ class Aggregate:
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
+        _check_attributes(cls)
         own = vars(cls)
-        for name in (*own, *annotations_in(own)):
-            if name in _RESERVED:
-                raise AggregateDefinitionError(
-                    f"{name} is an attribute of every aggregate; give yours another name",
-                    aggregate=cls.__qualname__,
-                )
-            if isinstance(own.get(name), Field):
-                raise AggregateDefinitionError(
-                    f"{name} uses dataclasses.field(), which only dataclasses know; write a default such as "
-                    "[], which each aggregate copies",
-                    aggregate=cls.__qualname__,
-                )
         if "aggregate_type" not in own:
             cls.aggregate_type = snake_case(cls.__name__)
         cls._mutable_defaults = _find_mutable_defaults(own, cls._mutable_defaults)
-        cls._appliers = with_overrides(cls, cls._appliers, _APPLIES)
-        cls._applies_itself = cls.apply is not Aggregate.apply
-        for name, value in list(own.items()):
-            if not isfunction(value):
-                continue
-            if can_be_paused(value):
-                raise AggregateDefinitionError(
-                    f"{name}() cannot be async or a generator; an aggregate decides "
-                    "from its state alone, so fetch other data first and pass it in",
-                    aggregate=cls.__qualname__,
-                )
-            for event_class in getattr(value, _APPLIES, ()):
-                other = cls._appliers.get(event_class)
-                if other is not None and other in own.values() and hasattr(other, _APPLIES):
-                    raise AggregateDefinitionError(
-                        f"{other.__name__}() and {name}() both apply {event_class.__name__}; keep one",
-                        aggregate=cls.__qualname__,
-                    )
-                cls._appliers[event_class] = value
+        cls._appliers = with_overrides(cls, cls._appliers, _APPLIES) | _own_appliers(cls)
         cls._found = dict(cls._appliers)
         for name, value in list(own.items()):
             is_command = isfunction(value) and not name.startswith("_") and name != "apply"
@@ -280,6 +250,45 @@ _RESERVED = frozenset(
     )
 )
 """What repositories read: an attribute of that name would hide, say, that events were recorded."""
+
+
+def _check_attributes(cls: type[Aggregate]) -> None:
+    """Raise AggregateDefinitionError for an attribute that an aggregate class cannot have."""
+    own = vars(cls)
+    for name in (*own, *annotations_in(own)):
+        if name in _RESERVED:
+            raise AggregateDefinitionError(
+                f"{name} is an attribute of every aggregate; give yours another name",
+                aggregate=cls.__qualname__,
+            )
+        value = own.get(name)
+        if isinstance(value, Field):
+            raise AggregateDefinitionError(
+                f"{name} uses dataclasses.field(), which only dataclasses know; write a default such as "
+                "[], which each aggregate copies",
+                aggregate=cls.__qualname__,
+            )
+        if isfunction(value) and can_be_paused(value):
+            raise AggregateDefinitionError(
+                f"{name}() cannot be async or a generator; an aggregate decides "
+                "from its state alone, so fetch other data first and pass it in",
+                aggregate=cls.__qualname__,
+            )
+
+
+def _own_appliers(cls: type[Aggregate]) -> dict[type, Callable[[Any, Any], None]]:
+    """Return the methods marked with ``@applies`` in the body of a class, by event class."""
+    found: dict[type, Callable[[Any, Any], None]] = {}
+    for name, value in vars(cls).items():
+        for event_class in getattr(value, _APPLIES, ()) if isfunction(value) else ():
+            if event_class in found:
+                raise AggregateDefinitionError(
+                    f"{found[event_class].__name__}() and {name}() both apply {event_class.__name__}; "
+                    "keep one",
+                    aggregate=cls.__qualname__,
+                )
+            found[event_class] = value
+    return found
 
 
 def _find_mutable_defaults(own: Mapping[str, Any], inherited: Mapping[str, Any]) -> dict[str, Any]:
