@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from copy import deepcopy
 from operator import attrgetter
-from typing import Any, ClassVar, NamedTuple, TypeVar
+from typing import Any, ClassVar, Literal, NamedTuple, TypeVar
 
 from pabal.cqrs.messages import Command, describe
 from pabal.cqrs.process_events import CommandRejected, ProcessTimedOut
@@ -15,7 +15,7 @@ from pabal.errors import ProcessDefinitionError
 
 F = TypeVar("F", bound=Callable[..., None])
 KeyOf = str | Callable[[Any], str | None]
-_MARK = "_pabal_reactions"
+_MARKS = "_pabal_reactions"
 _MAX_TIMEOUT_SECONDS = 1e11
 """Seconds, about 3,000 years: a timeout due after that would have no valid date."""
 
@@ -28,6 +28,17 @@ class Reaction(NamedTuple):
     starts: bool
 
 
+class _Mark(NamedTuple):
+    """Say what a marked method takes: events of a class, a timeout, or rejections of a class of commands."""
+
+    kind: Literal["event", "timeout", "rejected"]
+    subject: Any
+    """The event class, the timeout's name, or the command class."""
+    key: KeyOf = ""
+    """For events only: their key."""
+    starts: bool = False
+
+
 def starts(*event_classes: type, key: KeyOf) -> Callable[[F], F]:
     """Mark the method that takes these events; each event starts an instance if its key has none yet.
 
@@ -36,7 +47,7 @@ def starts(*event_classes: type, key: KeyOf) -> Callable[[F], F]:
     ``ProcessManager`` shows an example.
     """
     _check_events("@starts", event_classes, key)
-    return _mark([("event", cls, key, True) for cls in event_classes])
+    return _mark(*(_Mark("event", cls, key, starts=True) for cls in event_classes))
 
 
 def reacts(*event_classes: type, key: KeyOf) -> Callable[[F], F]:
@@ -45,7 +56,7 @@ def reacts(*event_classes: type, key: KeyOf) -> Callable[[F], F]:
     ``key`` is that of ``starts``. ``ProcessManager`` shows an example.
     """
     _check_events("@reacts", event_classes, key)
-    return _mark([("event", cls, key, False) for cls in event_classes])
+    return _mark(*(_Mark("event", cls, key) for cls in event_classes))
 
 
 def on_timeout(name: str) -> Callable[[F], F]:
@@ -68,7 +79,7 @@ def on_timeout(name: str) -> Callable[[F], F]:
     """
     if not isinstance(name, str):
         raise _definition_error(f"@on_timeout takes a name, not {name!r:.60}; write @on_timeout('unpaid')")
-    return _mark([("timeout", name, "key", False)])
+    return _mark(_Mark("timeout", name))
 
 
 def on_rejected(*command_classes: type) -> Callable[[F], F]:
@@ -84,7 +95,7 @@ def on_rejected(*command_classes: type) -> Callable[[F], F]:
             )
     if not command_classes:
         raise _definition_error("@on_rejected names no command class; write @on_rejected(PayOrder)")
-    return _mark([("rejected", cls, "key", False) for cls in command_classes])
+    return _mark(*(_Mark("rejected", cls) for cls in command_classes))
 
 
 def _check_events(decorator: str, event_classes: tuple[Any, ...], key: Any) -> None:
@@ -105,9 +116,9 @@ def _definition_error(detail: str) -> ProcessDefinitionError:
     return ProcessDefinitionError(detail, process="(unknown)")
 
 
-def _mark(reactions: list[tuple[str, Any, KeyOf, bool]]) -> Callable[[F], F]:
+def _mark(*marks: _Mark) -> Callable[[F], F]:
     def mark(method: F) -> F:
-        setattr(method, _MARK, [*getattr(method, _MARK, ()), *reactions])
+        setattr(method, _MARKS, [*getattr(method, _MARKS, ()), *marks])
         return method
 
     return mark
@@ -173,19 +184,19 @@ class ProcessManager:
         cls.rejection_methods = dict(cls.rejection_methods)
         subjects: set[Any] = set()
         for name, method in list(vars(cls).items()):
-            for kind, subject, key, is_start in getattr(method, _MARK, ()):
+            for mark in getattr(method, _MARKS, ()):
                 if can_be_paused(method):
                     raise ProcessDefinitionError(
                         f"{name}() is async or a generator; it decides from events alone, so make "
                         "it a plain def, and send() a command for work that awaits",
                         process=cls.__qualname__,
                     )
-                if subject in subjects:
+                if mark.subject in subjects:
                     raise ProcessDefinitionError(
-                        f"two methods take {subject!r}; keep one", process=cls.__qualname__
+                        f"two methods take {mark.subject!r}; keep one", process=cls.__qualname__
                     )
-                subjects.add(subject)
-                cls._register(name, kind, subject, key, is_start)
+                subjects.add(mark.subject)
+                cls._register(name, mark)
         names = [describe(each) for each in cls.rejection_methods]
         for each in names:
             if names.count(each) > 1:
@@ -214,14 +225,14 @@ class ProcessManager:
             raise ProcessDefinitionError(detail, process=cls.__qualname__)
 
     @classmethod
-    def _register(cls, name: str, kind: str, subject: Any, key: KeyOf, is_start: bool) -> None:
-        if kind == "timeout":
-            cls.timeout_methods[subject] = name
-        elif kind == "rejected":
-            cls.rejection_methods[subject] = name
+    def _register(cls, method: str, mark: _Mark) -> None:
+        if mark.kind == "timeout":
+            cls.timeout_methods[mark.subject] = method
+        elif mark.kind == "rejected":
+            cls.rejection_methods[mark.subject] = method
         else:
-            key_of = attrgetter(key) if isinstance(key, str) else key
-            cls.reactions[subject] = Reaction(name, key_of, is_start)
+            key_of = attrgetter(mark.key) if isinstance(mark.key, str) else mark.key
+            cls.reactions[mark.subject] = Reaction(method, key_of, mark.starts)
 
     def __init__(self, key: str) -> None:
         self.key = key

@@ -206,7 +206,7 @@ class _Runner:
     # -- a step ---------------------------------------------------------------------------------------
 
     def _step_id(self, key: str, cause: str) -> str:
-        return str(uuid5(_NAMESPACE, f"{self._name}\n{key}\n{cause}"))
+        return _derive_id(self._name, key, cause)
 
     def _make_step(self, instance: _Instance, key: str, event: Any, cause: str) -> ProcessStepped | None:
         last = instance.last
@@ -246,8 +246,7 @@ class _Runner:
         now = self._clock.time()
         for name, seconds in process.timeouts.items():
             if seconds is not None:
-                event_id = str(uuid5(_NAMESPACE, f"{step_id}\n{name}"))
-                pending[name] = PendingTimeout(name, event_id, now + seconds)
+                pending[name] = PendingTimeout(name, _derive_id(step_id, name), now + seconds)
         return tuple(pending.values())
 
     async def _store(self, step: ProcessStepped, version: int) -> int:
@@ -267,12 +266,12 @@ class _Runner:
 
     async def _dispatch(self, step: ProcessStepped, repeated: bool) -> None:
         for timeout in step.timeouts:
-            if timeout.event_id == str(uuid5(_NAMESPACE, f"{step.event_id}\n{timeout.name}")):
+            if timeout.event_id == _derive_id(step.event_id, timeout.name):  # set in this step
                 due = from_microseconds(int(timeout.due_at * 1_000_000))
                 event = ProcessTimedOut(step.process, step.key, timeout.name, event_id=timeout.event_id)
                 await self._bus.publish(event, deliver_at=due)
         for sent in step.commands:
-            rejection_id = str(uuid5(_NAMESPACE, f"{sent.command_id}\nrejected"))
+            rejection_id = _derive_id(sent.command_id, "rejected")
             if repeated and await self._storage.get_event(rejection_id) is not None:
                 return
             command = self._decode_command(sent)
@@ -285,7 +284,7 @@ class _Runner:
                 return  # the step's later commands were meant to run only after this one succeeded
 
     def _to_sent_command(self, command: Command[Any], step_id: str, number: int) -> SentCommand:
-        command_id = str(uuid5(_NAMESPACE, f"{step_id}\n{number}"))
+        command_id = _derive_id(step_id, str(number))
         named = msgspec.structs.replace(command, command_id=command_id)
         try:
             payload = msgspec.json.encode(named)
@@ -330,6 +329,11 @@ def _check_process(process: Any) -> None:
         )
     if detail:
         raise ProcessDefinitionError(detail, process=getattr(process, "__qualname__", repr(process)))
+
+
+def _derive_id(*parts: str) -> str:
+    """Return an event or command id that is the same whenever it is derived from these parts."""
+    return str(uuid5(_NAMESPACE, "\n".join(parts)))
 
 
 def _is_due(last: ProcessStepped, event_id: str) -> bool:

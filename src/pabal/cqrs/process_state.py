@@ -22,7 +22,6 @@ class StateCodec:
 
     def __init__(self, cls: type, root: type) -> None:
         self._cls = cls
-        self._root = root
         self.defaults: dict[str, Any] = {}
         reserved = _RESERVED.union(vars(root), annotations_in(vars(root)))
         for base in reversed(cls.__mro__):
@@ -89,14 +88,14 @@ class StateCodec:
         found = msgspec.json.decode(state, type=dict[str, msgspec.Raw])
         return {name: value for name, value in found.items() if name not in self.defaults}
 
-    def restore(self, process: Any, state: str, position: int | None = None) -> None:
+    def restore(self, process: Any, state: str) -> None:
         """Set the attributes from a stored state. Raises DecodeError if they no longer fit the class."""
         try:
             decoded = self._decoder.decode(state)
         except msgspec.MsgspecError as error:
             raise DecodeError(
                 event_type=f"state of {self._cls.__qualname__}",
-                position=position,
+                position=None,
                 reason=f"{error}; a state has no upcaster, so annotate the attribute with a type that "
                 "accepts both",
             ) from error
