@@ -15,9 +15,17 @@ from pabal.errors import (
     EventNotProjectedError,
     ProjectionError,
     ProjectionHandlerError,
+    StorageError,
     UsageError,
 )
-from pabal.eventsourcing.generations import Generation, MovedOnError, advance, read_generations
+from pabal.eventsourcing.generations import (
+    Generation,
+    MovedOnError,
+    abandon,
+    advance,
+    begin,
+    read_generations,
+)
 from pabal.eventsourcing.read_model import Model, ProjectionTransaction, Statements, Task, refuse_lazy_result
 from pabal.ports.storage import EventStorage
 
@@ -57,7 +65,7 @@ class Advance:
 
     def __init__(self, projection: Any, model: Model, storage: TableStorage, batch: int) -> None:
         self._projection = projection
-        self._name, _, self._tables, self._catalogue = model
+        self._name, self._version, self._tables, self._catalogue = model
         self._storage = storage
         self.batch = batch
         self._warned: set[str] = set()
@@ -76,6 +84,29 @@ class Advance:
                 ) from error
 
         return await self._storage.transact(run)
+
+    async def begin(self, *, anew: bool) -> Generation:
+        """Create empty tables beside the live ones; unless ``anew``, continue what a stopped build has left.
+
+        From then on, the row of these tables keeps ``trim`` from deleting events that they lack. Raises
+        ProjectionError if they cannot be created, or such events were trimmed already.
+        """
+        page = await self._storage.read_page(0, limit=1)
+        first = page.rows[0].position if page.rows else 0
+
+        def begin_at_start_of_log(tx: Statements) -> Generation:
+            built = begin(tx, self._name, self._version, self._tables, anew=anew)
+            self.refuse_gap(built, first)
+            return built
+
+        return await self.transact(begin_at_start_of_log)
+
+    async def abandon(self, built: Generation) -> None:
+        """Drop tables whose build has failed; if that fails as well, log it and leave them."""
+        try:
+            await self._storage.transact(lambda tx: abandon(tx, self._name, built))
+        except StorageError as error:
+            _log.warning("projection %r leaves what a failed rebuild has made: %s", self._name, error)
 
     async def step(self, generation: Generation, *, strict: bool) -> bool:
         """Project the next batch. Return False at the end of the log.

@@ -27,6 +27,10 @@ CREATE TABLE IF NOT EXISTS pabal_projections (
 """
 
 
+COLUMNS = "generation, version, position, is_live, tables"
+"""What ``Generation.of`` takes from ``pabal_projections``."""
+
+
 class MovedOnError(Exception):
     """Raised when another process has advanced or replaced a projection; its row has to be read again."""
 
@@ -45,6 +49,11 @@ class Generation:
     translated: dict[str, str] = field(default_factory=dict)
     """Caches statements with this generation's table names filled in."""
 
+    @classmethod
+    def of(cls, number: int, version: int, position: int, is_live: int, tables: str) -> Generation:
+        """Return the generation that a stored row describes."""
+        return cls(number, version, position, bool(is_live), tuple(tables.split()), position)
+
     @property
     def suffix(self) -> str:
         """Return the suffix of its tables' names: empty once they are live."""
@@ -54,15 +63,8 @@ class Generation:
 def read_generations(tx: Statements, name: str) -> list[Generation]:
     """Return a projection's stored generations, oldest first."""
     tx.execute(_TABLE)
-    found = tx.execute(
-        "SELECT generation, version, position, is_live, tables FROM pabal_projections WHERE name = ? "
-        "ORDER BY generation",
-        (name,),
-    )
-    return [
-        Generation(number, version, position, bool(is_live), tuple(tables.split()), position)
-        for number, version, position, is_live, tables in found
-    ]
+    found = tx.execute(f"SELECT {COLUMNS} FROM pabal_projections WHERE name = ? ORDER BY generation", (name,))
+    return [Generation.of(*row) for row in found]
 
 
 def live_of(generations: Iterable[Generation]) -> Generation | None:

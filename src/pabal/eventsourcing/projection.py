@@ -24,14 +24,12 @@ from pabal.eventsourcing.advancing import Advance, TableStorage, tables_of
 from pabal.eventsourcing.generations import (
     Generation,
     MovedOnError,
-    abandon,
-    begin,
     live_of,
     read_generations,
     refuse_other_tables,
     swap,
 )
-from pabal.eventsourcing.read_model import Handler, Model, Statements, handlers_of, model_of
+from pabal.eventsourcing.read_model import Handler, Model, handlers_of, model_of
 from pabal.eventsourcing.stored import drop
 from pabal.eventsourcing.waiters import PositionWaiters
 from pabal.ports.arguments import at_least_one
@@ -229,7 +227,7 @@ class Projection:
         too), StorageError.
         """
         try:
-            await self._build(progress, None)
+            await self._build(progress, anew=True)
         except MovedOnError:
             raise ProjectionError(projection=self.name, reason="another rebuild of it has started") from None
 
@@ -256,7 +254,7 @@ class Projection:
             if live is not None and live.version > self.version:
                 self._refuse_newer(live)
             try:
-                return await self._build(progress, check_stopped)
+                return await self._build(progress, anew=False, check_stopped=check_stopped)
             except MovedOnError:
                 continue
 
@@ -267,20 +265,14 @@ class Projection:
             "raise its version, or call rebuild()",
         )
 
-    async def _build(self, progress: Progress | None, check_stopped: Callable[[], None] | None) -> Generation:
-        """Build the tables: for a rebuild, or for a start, where ``check_stopped`` raises after ``stop``."""
-        anew = check_stopped is None
-        page = await self._storage.read_page(0, limit=1)
-        first = page.rows[0].position if page.rows else 0
-        model = self.model
+    async def _build(
+        self, progress: Progress | None, *, anew: bool, check_stopped: Callable[[], None] = lambda: None
+    ) -> Generation:
+        """Build the tables: ``anew`` for a rebuild; for a start, from where an earlier one was interrupted.
 
-        def begin_at_start_of_log(tx: Statements) -> Generation:
-            built = begin(tx, model.name, model.version, model.tables, anew=anew)
-            self._advance.refuse_gap(built, first)
-            return built
-
-        # From here on, its row keeps trim from deleting events it has not read yet.
-        built = await self._advance.transact(begin_at_start_of_log)
+        ``check_stopped`` is called after each batch and raises to end the build.
+        """
+        built = await self._advance.begin(anew=anew)
         try:
             while not await self._build_once(built, progress, check_stopped):
                 pass
@@ -289,19 +281,13 @@ class Projection:
         except (Exception, asyncio.CancelledError) as error:
             # The next start continues an interrupted build; the next rebuild would start over.
             if anew or isinstance(error, ProjectionError):
-                await self._abandon(built)
+                await self._advance.abandon(built)
             raise
         self._waiters.notify(self.position)
         return built
 
-    async def _abandon(self, built: Generation) -> None:
-        try:
-            await self._storage.transact(lambda tx: abandon(tx, self.name, built))
-        except StorageError as error:
-            _log.warning("projection %r leaves what a failed rebuild has made: %s", self.name, error)
-
     async def _build_once(
-        self, built: Generation, progress: Progress | None, check_stopped: Callable[[], None] | None
+        self, built: Generation, progress: Progress | None, check_stopped: Callable[[], None]
     ) -> bool:
         """Project up to the log's head and try to swap. Return False if the live tables were ahead."""
         head = await self._storage.head()
@@ -312,8 +298,7 @@ class Projection:
                 head = newest
             if progress is not None:
                 progress(built.position, max(built.position, head))
-            if check_stopped is not None:
-                check_stopped()
+            check_stopped()
         async with self._step_lock:
             # The follower holds still, so the events it has projected are all that is left.
             while built.position < self.position and await self._advance.step(built, strict=True):

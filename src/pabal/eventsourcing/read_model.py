@@ -233,20 +233,20 @@ class HandlerCatalogue:
         """Return decoded events that have a handler, and the rows of unknown types. Raises DecodeError."""
         tasks: list[Task] = []
         unknown: list[StoredRecord] = []
-        seen: dict[str, Handler | bool | None] = {}
+        handlers: dict[str, Handler | None] = {}
+        unknown_types: set[str] = set()
         for row in rows:
             kind = row.event_type
-            found = seen.get(kind, False)
-            if found is False:
+            if kind not in handlers:
                 cls = registry.class_named(kind)
-                found = None if cls is None else self.handler_of(cls)
-                if found is None and not self.knows(kind, cls):
-                    found = True
-                seen[kind] = found
-            if found is True:
+                handlers[kind] = None if cls is None else self.handler_of(cls)
+                if handlers[kind] is None and not self.knows(kind, cls):
+                    unknown_types.add(kind)
+            handler = handlers[kind]
+            if handler is not None:
+                tasks.append(Task(handler, body_of(decode_event(row)), row))
+            elif kind in unknown_types:
                 unknown.append(row)
-            elif callable(found):
-                tasks.append(Task(found, body_of(decode_event(row)), row))
         return tasks, unknown
 
 

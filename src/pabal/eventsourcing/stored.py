@@ -4,23 +4,19 @@ from __future__ import annotations
 
 from pabal.errors import ProjectionNotFoundError
 from pabal.eventsourcing.advancing import TableStorage
-from pabal.eventsourcing.generations import Generation, discard, read_generations
+from pabal.eventsourcing.generations import COLUMNS, Generation, discard, read_generations
 from pabal.eventsourcing.read_model import Statements
 
 _HAS_ANY = "SELECT 1 FROM sqlite_schema WHERE type = 'table' AND name = 'pabal_projections'"
-_ALL = (
-    "SELECT name, generation, version, position, is_live, tables FROM pabal_projections "
-    "ORDER BY name, generation"
-)
+_ALL = f"SELECT name, {COLUMNS} FROM pabal_projections ORDER BY name, generation"
 
 
 async def stored_projections(storage: TableStorage) -> dict[str, list[Generation]]:
     """Return each projection's generations by its name, oldest first. Writes nothing."""
     found: dict[str, list[Generation]] = {}
     if await storage.query(_HAS_ANY):
-        for name, number, version, position, is_live, tables in await storage.query(_ALL):
-            generation = Generation(number, version, position, bool(is_live), tuple(tables.split()), position)
-            found.setdefault(name, []).append(generation)
+        for name, *row in await storage.query(_ALL):
+            found.setdefault(name, []).append(Generation.of(*row))
     return found
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from itertools import islice
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
 
@@ -113,19 +115,11 @@ class UnitOfWork:
             if cached.aggregate.stored_version != cached.aggregate.version:
                 changed.append((Change(cached.aggregate), cached))
         requests = [*(change.request for change, _ in changed), *extra_requests]
-        positions: list[int] = []
+        stale: set[CachedAggregate[Any]] = set()
         if requests:
             positions = await self._submit(requests, changed)
             self.receipt = Receipt(requests[-1].events[-1].event_id, positions[-1])
-        stale: set[CachedAggregate[Any]] = set()
-        for change, cached in changed:
-            cached.last_event_id = change.last_event_id
-            own_positions, positions = (
-                positions[: len(change.request.events)],
-                positions[len(change.request.events) :],
-            )
-            if not cached.note_positions(own_positions):
-                stale.add(cached)
+            stale = _note_stored(changed, positions)
         for repository, cached in checked_out:
             if cached not in stale:
                 await repository.check_in(cached)
@@ -163,6 +157,19 @@ class UnitOfWork:
             await self.commit()
         self._checked_out.clear()
         self._extra_requests.clear()
+
+
+def _note_stored(
+    changed: Iterable[tuple[Change, CachedAggregate[Any]]], positions: Iterable[int]
+) -> set[CachedAggregate[Any]]:
+    """Note the positions of the changes in their aggregates; return those that now differ from the log."""
+    stale: set[CachedAggregate[Any]] = set()
+    remaining = iter(positions)
+    for change, cached in changed:
+        cached.last_event_id = change.last_event_id
+        if not cached.note_positions(list(islice(remaining, len(change.request.events)))):
+            stale.add(cached)
+    return stale
 
 
 class Edit(Generic[A]):
