@@ -126,7 +126,7 @@ def _server_of(parts: SplitResult) -> tuple[str, dict[str, str]]:
     """Split a server's URL into the URL for the client and the settings of the bus."""
     _check_password(parts)
     mine = (*_REDIS_SETTINGS, *_INTEGERS, "backpressure")
-    pairs = parse_qsl(parts.query)
+    pairs = parse_qsl(parts.query, keep_blank_values=True)
     rest = [pair for pair in pairs if pair[0] not in mine]
     server = urlunsplit(parts._replace(query=urlencode(rest)))
     return server, {name: text for name, text in pairs if name in mine}
@@ -209,7 +209,7 @@ def _group_of(url: str) -> GroupSource:
         raise _missing(error) from error
     server, mine = _server_of(_parts_of(url))
     return GroupSource(
-        GroupInspector(server, group=mine.get("group"), namespace=mine.get("namespace", "pabal"))
+        GroupInspector(server, group=mine.get("group") or None, namespace=mine.get("namespace") or "pabal")
     )
 
 
@@ -262,28 +262,12 @@ def _file_of(url: str, parts: SplitResult) -> str:
 
 
 def _redis_bus(url: str, options: dict[str, Any]) -> RedisEventBus:
-    """Make a bus from a server's URL. Its settings for pabal are taken out; the client gets the others."""
     parts = _parts_of(url)
-    _check_password(parts)
     name = f"{parts.scheme}://…"  # the URL itself may contain a password
-    settings: dict[str, Any] = {}
-    rest: list[tuple[str, str]] = []
-    for key, text in parse_qsl(parts.query, keep_blank_values=True):
-        if key in _SECONDS:
-            try:
-                settings[key] = float(text)
-            except ValueError:
-                raise UsageError(f"{name!r}: {key} must be a number of seconds, not {text!r}") from None
-        elif key in _INTEGERS or key == "backpressure":
-            settings.update(_settings(name, urlencode({key: text}), (key,)))
-        elif key in _REDIS_SETTINGS:
-            settings[key] = text
-        else:
-            rest.append((key, text))
-    settings.update(options)
+    server, texts = _server_of(parts)
+    settings = {key: _parse_setting(name, key, text) for key, text in texts.items()} | options
     if not settings.get("group"):
         raise UsageError(f"{name!r} names no group; add ?group=… (one for each application)")
-    server = urlunsplit(parts._replace(query=urlencode(rest)))
     return EventBusFactory.create_redis_event_bus(server, **settings)
 
 
@@ -296,7 +280,7 @@ def _durable_bus(
     try:
         return InMemoryEventBus(event_storage=storage, **more, **rest), storage
     except BaseException:
-        storage.__exit__(None, None, None)  # no caller could close it
+        storage.close()  # no caller has it to close
         raise
 
 
@@ -305,10 +289,18 @@ def _settings(url: str, query: str, known: tuple[str, ...]) -> dict[str, Any]:
     for name, text in parse_qsl(query, keep_blank_values=True):
         if name not in known:
             raise UsageError(f"{url!r}: unknown setting {name!r}")
-        if name in _INTEGERS:
-            if not text.isdecimal():
-                raise UsageError(f"{url!r}: {name} must be a whole number, not {text!r}")
-            settings[name] = int(text)
-        else:
-            settings[name] = text
+        settings[name] = _parse_setting(url, name, text)
     return settings
+
+
+def _parse_setting(url: str, name: str, text: str) -> Any:
+    if name in _SECONDS:
+        try:
+            return float(text)
+        except ValueError:
+            raise UsageError(f"{url!r}: {name} must be a number of seconds, not {text!r}") from None
+    if name in _INTEGERS:
+        if not text.isdecimal():
+            raise UsageError(f"{url!r}: {name} must be a whole number, not {text!r}")
+        return int(text)
+    return text
