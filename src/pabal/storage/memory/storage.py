@@ -20,7 +20,6 @@ from pabal.domain.envelope import (
     decode_event,
     encode_event,
     from_microseconds,
-    id_to_bytes,
     to_envelope,
 )
 from pabal.domain.event import DomainEvent, adopt, body_of
@@ -28,7 +27,6 @@ from pabal.domain.registry import registry
 from pabal.errors import (
     ConcurrencyError,
     DuplicateEventError,
-    InvalidEventError,
     StorageClosedError,
 )
 from pabal.ports.arguments import check_bounds, check_filter, check_stream
@@ -198,11 +196,8 @@ class InMemoryEventStorage(MemorySubscriptionCalls, MemoryInspection, MemorySamp
 
     async def get_event(self, event_id: str) -> Any:
         """Return the event with this id, or None. Raises DecodeError."""
-        try:
-            position = self._by_id.get(id_to_bytes(event_id))
-        except InvalidEventError:
-            return None
-        return None if position is None else body_of(decode_event(self._rows[position - 1]))
+        row = await self.find_record(event_id)
+        return None if row is None else body_of(decode_event(row))
 
     async def get_events_by_aggregate(
         self, aggregate_id: str, aggregate_type: str | None = None
@@ -304,13 +299,10 @@ class InMemoryEventStorage(MemorySubscriptionCalls, MemoryInspection, MemorySamp
 
     async def mark_event_processed(self, event_id: str, result: str | None = None) -> bool:
         """Mark an event as dispatched by the application itself; False if there is no such event."""
-        try:
-            position = self._by_id.get(id_to_bytes(event_id))
-        except InvalidEventError:
-            return False
-        if position is not None:
-            self._processed[position] = result
-        return position is not None
+        row = await self.find_record(event_id)
+        if row is not None:
+            self._processed[row.position] = result
+        return row is not None
 
     async def get_event_statistics(self) -> dict[str, Any]:
         """Return event counts and ranges, with the keys of ``SqliteEventStorage.get_event_statistics``."""
