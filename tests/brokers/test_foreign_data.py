@@ -123,7 +123,7 @@ async def test_the_owner_drops_invalid_requests_of_another_client(
     """Promise 44. Each round would fail: no trimming, no scheduled events, no answers to requests."""
     async with make_bus(shared_server, namespace, Recorder(), partitions=1) as bus:
         calls, call = keys_of(bus).of(0).calls, bus._log.link.call
-        await call("SADD", calls, "sub\0by hand\0", b"\xff", "x", "99")
+        await call("SADD", calls, "sub\0by hand\0", b"\xff", "x", "99", "0", "007", "٣", "9" * 5000)
         assert bus._coordinator is not None
         await bus._coordinator._answer_calls(0)
         assert await call("SCARD", calls) == 0

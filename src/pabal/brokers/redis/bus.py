@@ -226,9 +226,10 @@ class RedisEventBus(BaseEventBus):
     async def drain(self, timeout: float | None = None, *, retries: bool = True) -> None:
         """Return when this group has handled or parked all events published so far, in all its processes.
 
-        This includes events that handlers of this process publish meanwhile, and deliveries that wait for a
-        retry, unless ``retries`` is False. ``timeout`` is in seconds; None waits for ever. Raises
-        DrainTimeoutError, InsideHandlerError, BusNotRunningError, BrokerUnavailableError.
+        This includes events that handlers of this process publish meanwhile, replays, retried dead letters
+        with what queued behind them, and deliveries that wait for a retry, unless ``retries`` is False.
+        ``timeout`` is in seconds; None waits for ever. Raises DrainTimeoutError, InsideHandlerError,
+        BusNotRunningError, BrokerUnavailableError.
         """
         if self._engine.in_handler():
             raise InsideHandlerError(action="wait for drain()")

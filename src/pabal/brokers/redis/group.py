@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
+import re
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import partial
@@ -20,6 +21,8 @@ from pabal.ports.clock import Clock
 from pabal.ports.storage import DeadLetterRecord
 
 _log = logging.getLogger("pabal")
+_ID = re.compile(r"[1-9][0-9]{0,18}")
+"""The id of a dead letter as pabal writes it: the call of another number could not be deleted by its id."""
 _COUNT_LAG = 0.5
 """Seconds after which the server's count is assumed to include what this process has parked."""
 _SAVED_WITHIN = 0.3
@@ -56,8 +59,8 @@ class Running:
         Returns those it is done with. The others have to be made again later: their subscription is being
         opened or replayed, or it is not certain yet that a retry has still to be made.
         """
-        ids = {int(call): call for call in calls if call.isdecimal()}
-        answered = {call for call in calls if not call.isdecimal() and self._note_discarded(call)}
+        ids = {int(call): call for call in calls if _ID.fullmatch(call)}
+        answered = {call for call in calls if not _ID.fullmatch(call) and self._note_discarded(call)}
         for dead_letter_id, waiting_for in tuple(self._waiting.items()):
             if waiting_for.is_opening:  # not read again at every look, for as long as a replay takes
                 ids.pop(dead_letter_id, None)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Container, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 
-from pabal.brokers.redis.control import HELD
+from pabal.brokers.redis.control import HELD, PAUSED
 from pabal.brokers.redis.coordinator import Coordinator
 from pabal.brokers.redis.cursors import (
     NEW,
@@ -17,6 +17,7 @@ from pabal.brokers.redis.cursors import (
     decode_retry,
     entries_of,
     field,
+    replays_of,
 )
 from pabal.brokers.redis.extent import measure_extents
 from pabal.brokers.redis.group import GroupEngine, Running
@@ -105,6 +106,7 @@ async def whole_group_drained(
 ) -> None:
     """Return when each subscription of this process has finished all partitions up to their present heads.
 
+    Retried dead letters, queues of keys that are no longer blocked, and replays are waited for, too.
     ``appended`` is the last position that this process has appended in each partition: events that its
     handlers publish meanwhile are waited for, too.
     """
@@ -132,7 +134,7 @@ async def whole_group_drained(
         for running in tuple(engine.running.values()):
             await _finish(running.engine, partial(is_done, running))
         heads = list(map(head, parts))
-        if await _others_drained(log, keys, engine, coordinator.controls.paused, heads, retries):
+        if await _others_drained(log, keys, engine, heads, retries):
             # A handler may meanwhile have published events to a partition that was at rest before.
             if heads == list(map(head, parts)) and all(map(is_done, engine.running.values())):
                 return
@@ -154,20 +156,17 @@ async def _finish(engine: Engine, is_done: Callable[[], bool]) -> None:
 
 
 async def _others_drained(
-    log: RedisLog,
-    keys: GroupKeys,
-    engine: GroupEngine,
-    paused: Container[str],
-    heads: Sequence[int],
-    retries: bool,
+    log: RedisLog, keys: GroupKeys, engine: GroupEngine, heads: Sequence[int], retries: bool
 ) -> bool:
     """Return whether the partitions not run here are finished up to these heads, by their saved progress.
 
     As in those run here, a subscription that is paused or has halted is not waited for.
     """
     owned = {partition for partition, running in engine.running.items() if _is_running(running)}
-    consumers = [consumer for name, consumer in engine.consumers.items() if name not in paused]
     parts = [part for part in range(len(heads)) if part not in owned]
+    # Not as of the last look: a subscription that was resumed since then is to be waited for.
+    controls = as_pairs(await log.link.call("HGETALL", keys.controls))
+    consumers = [one for name, one in engine.consumers.items() if controls.get(name.encode()) != PAUSED]
     if not consumers:
         return True
     names = [consumer.name for consumer in consumers]
@@ -176,14 +175,49 @@ async def _others_drained(
         (log.link.call("HMGET", of.cursors, *names), log.link.call("HMGET", of.epochs, *held))
         for of in map(keys.of, parts)
     ]
+    finished: list[tuple[Consumer, int]] = []
     for part, (cursors, marks) in zip(parts, asked, strict=True):
         for consumer, data, mark in zip(consumers, await cursors, await marks, strict=True):
-            cursor = decode_cursor(data or NEW + b"0")
-            if cursor.watermark >= heads[part] or mark not in (None, HELD):
+            if mark not in (None, HELD):
                 continue
-            if retries or not await _only_retries_left(log, keys, consumer, part, cursor, heads[part]):
+            cursor = decode_cursor(data or NEW + b"0")
+            if cursor.watermark < heads[part] and (
+                retries or not await _only_retries_left(log, keys, consumer, part, cursor, heads[part])
+            ):
                 return False
-    return True
+            finished.append((consumer, part))
+    return all(await asyncio.gather(*(_is_at_rest(log, keys, *one, retries) for one in finished)))
+
+
+async def _is_at_rest(log: RedisLog, keys: GroupKeys, consumer: Consumer, part: int, retries: bool) -> bool:
+    """Return whether nothing that a subscription had passed in a partition is, or will be, delivered again.
+
+    That would be a requested reset, a replay, a retried dead letter, or the queue of a key that is no longer
+    blocked. Without ``retries``, what waits for a retry is left out.
+    """
+    of, name, call = keys.of(part), consumer.name, log.link.call
+    moves, queued = call("HEXISTS", of.moves, name), call("ZLEXCOUNT", of.queue, f"[{name}\0", f"({name}\1")
+    asked = [call("HGETALL", key) for key in (of.retries, of.blocking, of.replays)]
+    pending, blocking, replays = [as_pairs(await one) for one in asked]
+    now = consumer.engine.clock.time()
+    later: set[int] = set()
+    for data in entries_of(pending, name).values():
+        retry = decode_retry(data)
+        if not retries and retry.due_at > now:
+            later.add(retry.position)
+        elif retry.from_dead_letter:
+            return False
+    # The first position that a replay has not finished may be one that waits for a retry.
+    if await moves or any(one.watermark + 1 not in later for one in replays_of(replays, name)):
+        return False
+    if not await queued:
+        return True
+    held = set(entries_of(blocking, name).values())
+    if later:
+        held.update(await call("HMGET", of.queued, *(field(name, position) for position in later)))
+    ends = [b"%b\0%b" % (name.encode(), key) for key in held - {None}]
+    behind = [call("ZLEXCOUNT", of.queue, b"[%b\0" % end, b"(%b\1" % end) for end in ends]
+    return sum([int(await one) for one in behind]) == int(await queued)
 
 
 async def _only_retries_left(
