@@ -207,7 +207,7 @@ def export_events(
 ) -> None:
     """Export events as JSON lines, oldest first.
 
-    A damaged event in a file is reported and left out; the exit code is then 3.
+    A damaged event is reported and left out; the exit code is then 3.
 
     Example: pabal events export trading.db --type order.filled -o filled.jsonl
     """

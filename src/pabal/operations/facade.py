@@ -11,7 +11,6 @@ from typing import Self
 from pabal.domain.envelope import to_microseconds
 from pabal.errors import CorruptLogError, EventNotFoundError, InvalidFilterError, SubscriptionNotFoundError
 from pabal.operations.actions import Actions, checked_letter_id
-from pabal.operations.following import read_to_end
 from pabal.operations.health import judge
 from pabal.operations.masking import Masking
 from pabal.operations.paging import make_page
@@ -213,10 +212,11 @@ class Operations(Actions):
         """Iterate over matching events with their payloads, oldest first, up to the current end of the log.
 
         ``after`` is a cursor (None: from the beginning), ``limit`` the maximum number of events (None: all).
-        A damaged event is never returned: it raises CorruptLogError, or, if ``on_damage`` is given and the
-        log has positions, is passed to it and left out. Raises InvalidFilterError.
+        A damaged event is never returned: it raises CorruptLogError, or, if ``on_damage`` is given, is passed
+        to it and left out. Raises InvalidFilterError.
         """
-        async with aclosing(read_to_end(self._source, wanted, after, limit, on_damage)) as events:
+        found = self._source.read(wanted, after=after, limit=limit, on_damage=on_damage)
+        async with aclosing(found) as events:
             async for event in events:
                 yield self.masking.event(event)
 

@@ -7,11 +7,9 @@ from collections.abc import AsyncGenerator, Awaitable, Callable
 
 from pabal.errors import CorruptLogError
 from pabal.ports.arguments import MAX_POSITION
-from pabal.ports.operations import CutShort, EventFilter, EventView, OperationsSource
+from pabal.ports.operations import EventFilter, EventView, OperationsSource
 
 _PAGE = 500
-_WITH_POSITIONS = ("sqlite", "memory")
-"""The kinds of logs in which a cursor is a position, so that one can go on after a damaged event."""
 
 
 async def read_to_end(
@@ -23,9 +21,9 @@ async def read_to_end(
 ) -> AsyncGenerator[EventView, None]:
     """Iterate over matching events with their payloads, oldest first, up to the current end of the log.
 
-    At a damaged event it raises CorruptLogError, or calls ``on_damage`` with it and passes over the event.
+    Cursors are positions. At a damaged event it raises CorruptLogError, or calls ``on_damage`` with it and
+    passes over the event.
     """
-    skips = on_damage is not None and source.target.kind in _WITH_POSITIONS
     remaining = limit
     damage: CorruptLogError | None = None
     upto = MAX_POSITION
@@ -37,7 +35,7 @@ async def read_to_end(
                 wanted, before=before, after=after, limit=size, payloads=True, oldest_first=True
             )
         except CorruptLogError as error:
-            if not skips or error.position is None or error.position >= upto:
+            if on_damage is None or error.position is None or error.position >= upto:
                 raise
             # Of a page with a damaged event nothing is returned: read up to that event.
             damage, upto = error, error.position
@@ -45,9 +43,7 @@ async def read_to_end(
         for event in page:
             yield event
         remaining = None if remaining is None else remaining - len(page)
-        if isinstance(page, CutShort):
-            after = page.at
-        elif len(page) == size:
+        if len(page) == size:
             after = page[-1].cursor
         elif damage is not None and on_damage is not None:
             on_damage(damage)

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Sequence
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from datetime import datetime
 from typing import Any
 
 import msgspec
 
 from pabal.domain.envelope import to_microseconds
-from pabal.errors import UsageError
+from pabal.errors import CorruptLogError, UsageError
 from pabal.operations.dead_letters import matching_letters, retry_elsewhere
 from pabal.operations.filters import matcher, parse_place
 from pabal.operations.projections import PROJECTION_ACTIONS, NoProjections
 from pabal.operations.views import audit_entry, delivery_view, event_view, letter_view
-from pabal.ports.groups import GroupInspection, Place, Placed
+from pabal.ports.groups import GroupInspection, OnDamage, Place, Placed
 from pabal.ports.operations import (
     ActionResult,
     AuditEntry,
@@ -99,23 +99,53 @@ class GroupSource(NoProjections):
         oldest_first: bool,
     ) -> list[EventView]:
         """Return up to ``limit`` events between two places, by the time at which they entered the log."""
-        since = _moment(wanted.since)
         after_place = parse_place("after", after)
-        if oldest_first and after_place is None and wanted.correlation_id is not None:
-            # A correlation id is the id of the chain's first event, so the search can start at that event.
-            root = await self._group.find_event(wanted.correlation_id)
-            since = since if root is None else max(since or 0, root.row.recorded_at)
+        starts_at_root = oldest_first and after_place is None
         result = await self._group.search(
             matcher(wanted),
             before=parse_place("before", before),
             after=after_place,
-            since=since,
+            since=await self._since(wanted) if starts_at_root else _moment(wanted.since),
             until=_moment(wanted.until),
             limit=limit,
             oldest_first=oldest_first,
         )
         views = [_view(entry, payload=payloads) for entry in result.events]
         return views if result.cut is None else CutShort(views, str(result.cut))
+
+    async def read(
+        self,
+        wanted: EventFilter,
+        *,
+        after: str | None,
+        limit: int | None,
+        on_damage: OnDamage | None,
+    ) -> AsyncGenerator[EventView, None]:
+        """Iterate over up to ``limit`` matching events with payloads, up to the end of the log."""
+        place = parse_place("after", after)
+        found = self._group.read(
+            matcher(wanted),
+            after=place,
+            since=await self._since(wanted) if place is None else _moment(wanted.since),
+            until=_moment(wanted.until),
+            on_damage=on_damage,
+        )
+        remaining = limit
+        async with aclosing(found) as entries:
+            async for entry in entries:
+                yield _view(entry, payload=True)
+                remaining = None if remaining is None else remaining - 1
+                if remaining == 0:
+                    return
+
+    async def _since(self, wanted: EventFilter) -> int | None:
+        """Return the time before which nothing matches: a correlation id is that of a chain's first event."""
+        since = _moment(wanted.since)
+        if wanted.correlation_id is not None:
+            with suppress(CorruptLogError):  # it is reported when it is reached
+                root = await self._group.find_event(wanted.correlation_id)
+                since = since if root is None else max(since or 0, root.row.recorded_at)
+        return since
 
     async def follow(
         self, wanted: EventFilter, *, after: str | None, every: float

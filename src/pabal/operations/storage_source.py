@@ -13,7 +13,7 @@ from pabal.delivery.tracebacks import storable
 from pabal.errors import InvalidFilterError, SubscriptionInUseError
 from pabal.operations.dead_letters import matching_letters, retry_elsewhere
 from pabal.operations.filters import parse_position
-from pabal.operations.following import poll
+from pabal.operations.following import poll, read_to_end
 from pabal.operations.log import find_rows, position_at
 from pabal.operations.projections import list_projections, remove_projection
 from pabal.operations.views import (
@@ -26,6 +26,7 @@ from pabal.operations.views import (
     with_bus_counters,
 )
 from pabal.ports.arguments import MAX_POSITION
+from pabal.ports.groups import OnDamage
 from pabal.ports.inspection import InspectableStorage
 from pabal.ports.operations import (
     Action,
@@ -143,6 +144,17 @@ class StorageSource:
             oldest_first=oldest_first,
         )
         return [event_view(row, payload=payloads) for row in rows]
+
+    def read(
+        self,
+        wanted: EventFilter,
+        *,
+        after: str | None,
+        limit: int | None,
+        on_damage: OnDamage | None,
+    ) -> AsyncGenerator[EventView, None]:
+        """Iterate over up to ``limit`` matching events with payloads, up to the end of the log."""
+        return read_to_end(self, wanted, after, limit, on_damage)
 
     def follow(
         self, wanted: EventFilter, *, after: str | None, every: float

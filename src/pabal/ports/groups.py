@@ -10,11 +10,13 @@ from datetime import datetime
 from typing import NamedTuple, Protocol
 
 from pabal.domain.envelope import StoredRecord
+from pabal.errors import CorruptLogError
 from pabal.ports.inspection import ActionLog, DeliveryRecord
 from pabal.ports.storage import DeadLetterStore, Replay, Start
 from pabal.ports.views import SubscriptionView, Totals
 
 Matches = Callable[[StoredRecord], bool]
+OnDamage = Callable[[CorruptLogError], None]
 
 
 class Place(NamedTuple):
@@ -114,6 +116,21 @@ class GroupInspection(DeadLetterStore, ActionLog, Protocol):
 
         ``since`` (included) and ``until`` (excluded) are times in microseconds. Raises InvalidFilterError for
         a place that does not exist in the log.
+        """
+        ...
+
+    def read(
+        self,
+        matches: Matches,
+        *,
+        after: Place | None,
+        since: int | None,
+        until: int | None,
+        on_damage: OnDamage | None,
+    ) -> AsyncGenerator[Placed, None]:
+        """Iterate over matching events after a place, oldest first, up to the present end of the log.
+
+        At a damaged event it raises CorruptLogError, or calls ``on_damage`` with it and passes over it.
         """
         ...
 

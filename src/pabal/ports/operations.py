@@ -6,6 +6,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Seque
 from datetime import datetime
 from typing import Any, Protocol
 
+from pabal.ports.groups import OnDamage
 from pabal.ports.samples import Sample, Series
 from pabal.ports.storage import DeadLetterGroup, Start
 from pabal.ports.views import (
@@ -129,6 +130,21 @@ class OperationsSource(Protocol):
 
         None as a cursor means that end of the log. Without an index, the result may be CutShort. Raises
         InvalidFilterError for a text that is not a cursor.
+        """
+        ...
+
+    def read(
+        self,
+        wanted: EventFilter,
+        *,
+        after: str | None,
+        limit: int | None,
+        on_damage: OnDamage | None,
+    ) -> AsyncGenerator[EventView, None]:
+        """Iterate over up to ``limit`` matching events, with payloads, up to the current end of the log.
+
+        They come oldest first, from a cursor on. At a damaged event it raises CorruptLogError, or calls
+        ``on_damage`` with it and passes over the event.
         """
         ...
 

@@ -22,12 +22,10 @@ from pabal.brokers.redis.reader import MOST_SEARCHED, LogReader
 from pabal.brokers.redis.subscription_reading import head_of, read_subscriptions, sum_partitions
 from pabal.domain.envelope import id_to_bytes
 from pabal.errors import BrokerError, InvalidEventError, UsageError
-from pabal.ports.groups import Found, Matches, Place, Placed
+from pabal.ports.groups import Found, Matches, OnDamage, Place, Placed
 from pabal.ports.inspection import ActionRecord, DeliveryRecord
 from pabal.ports.storage import DeadLetterGroup, DeadLetterRecord
 from pabal.ports.views import SubscriptionView, Totals, stored_view
-
-_PAGE = 500
 
 
 class _Heartbeat(NamedTuple):
@@ -183,22 +181,40 @@ class GroupInspector(GroupControl):
         """Return matching events between two places and times, newest or oldest first."""
         return await (await self._reader()).search(matches, **where)
 
+    async def read(
+        self,
+        matches: Matches,
+        *,
+        after: Place | None,
+        since: int | None,
+        until: int | None,
+        on_damage: OnDamage | None,
+    ) -> AsyncGenerator[Placed, None]:
+        """Iterate over matching events after a place, oldest first, up to the present end of the log."""
+        reader = await self._reader()
+        found = reader.read(
+            matches,
+            after=after,
+            since=since,
+            until=until,
+            upto=await reader.heads(),
+            on_damage=on_damage,
+        )
+        async with aclosing(found) as events:
+            async for one in events:
+                yield one
+
     async def follow(
         self, matches: Matches, after: Place | None, since: int | None
     ) -> AsyncGenerator[Placed, None]:
         """Iterate over matching events after a place (None: the log's end), then over new ones, for ever."""
         reader = await self._reader()
         heads = await reader.heads()
-        while after is not None:
-            found = await reader.search(
-                matches, after=after, since=since, upto=heads, limit=_PAGE, oldest_first=True
-            )
-            for one in found.events:
-                yield one
-            after = found.cut
-            if len(found.events) == _PAGE:
-                last = found.events[-1]
-                after = Place(last.partition, last.row.position)
+        if after is not None:
+            earlier = reader.read(matches, after=after, since=since, upto=heads)
+            async with aclosing(earlier) as events:
+                async for one in events:
+                    yield one
         blocking = Link(self._url, patience=self._patience, loads_scripts=False)
         self._followers.add(blocking)
         try:

@@ -49,7 +49,7 @@ _HELP = {
     "Show one event: payload, deliveries with their failed attempts, cause and effects.": "이벤트 하나를 보여 줍니다: 페이로드, 전달과 실패한 시도, 원인과 결과.",
     "Draw the causation tree of a correlation id, or of the chain that an event id belongs to.": "상관 ID, 또는 이벤트 ID가 속한 사슬의 인과 트리를 그립니다.",
     "Export events as JSON lines, oldest first.": "이벤트를 오래된 것부터 한 줄에 JSON 하나씩 씁니다.",
-    "A damaged event in a file is reported and left out; the exit code is then 3.": "파일의 손상된 이벤트는 알리고 뺍니다. 그때 종료 코드는 3입니다.",
+    "A damaged event is reported and left out; the exit code is then 3.": "손상된 이벤트는 알리고 뺍니다. 그때 종료 코드는 3입니다.",
     "List aggregates, or show the history of one.": "애그리거트를 봅니다: 목록과 이력.",
     "List aggregates by id, with their current versions.": "애그리거트를 ID순으로, 현재 버전과 함께 나열합니다.",
     "Show an aggregate's history, oldest first.": "애그리거트의 이력을 오래된 것부터 보여 줍니다.",
