@@ -136,3 +136,11 @@ async def test_list_abandoned_accepts_the_largest_timedelta(storage: SqliteEvent
     await storage.release_subscription("mail", 1)
     assert await storage.list_abandoned(timedelta.max) == []
     assert [one.name for one in await storage.list_abandoned(timedelta(0))] == ["mail"]
+
+
+async def test_finishing_an_action_that_was_never_begun_changes_nothing(any_storage: Any) -> None:
+    """Another action would get its result, or the caller an error that says nothing of a number."""
+    await any_storage.begin_action("kim", "pause", "sub", {})
+    for number in (-1, 0, 2):
+        await any_storage.finish_action(number, "done", succeeded=True)
+    assert [(one.id, one.result) for one in await any_storage.list_actions()] == [(1, "")]

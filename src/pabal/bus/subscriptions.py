@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Callable
 
 from pabal.delivery.engine import Engine
-from pabal.delivery.subscription import Subscription, checked_start
+from pabal.delivery.subscription import Subscription
 from pabal.errors import (
     DuplicateSubscriptionError,
     InsideHandlerError,
@@ -15,7 +15,7 @@ from pabal.errors import (
     SubscriptionNotFoundError,
     UsageError,
 )
-from pabal.ports.arguments import MAX_POSITION
+from pabal.ports.arguments import MAX_POSITION, checked_start
 from pabal.ports.control import SubscriptionAdmin
 from pabal.ports.records import Replay, Start, SubscriptionRecord
 

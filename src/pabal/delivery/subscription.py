@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import datetime
 from typing import Any, Literal, NoReturn
 
 import msgspec
@@ -13,6 +12,7 @@ from pabal.delivery.matching import EventMatcher
 from pabal.delivery.retry import DEFAULT_RETRY, RetryPolicy
 from pabal.delivery.tracebacks import storable
 from pabal.errors import SubscriptionError
+from pabal.ports.arguments import checked_start
 from pabal.ports.storage import Start
 
 OnExhausted = Literal["park", "park_key", "stop"]
@@ -141,21 +141,6 @@ def _checked_name(name: str) -> str:
     if storable(name) != name:
         raise SubscriptionError(f"name is {name!r}; it contains a lone surrogate, which cannot be stored")
     return name
-
-
-def checked_start(start: Any, option: str = "start") -> Start:
-    """Check a position where a subscription may begin, and return it. Raises SubscriptionError."""
-    if start in ("now", "beginning"):
-        return start  # type: ignore[no-any-return]
-    if isinstance(start, int) and not isinstance(start, bool) and start >= 0:
-        return start
-    if isinstance(start, datetime):
-        if start.tzinfo is None:
-            raise SubscriptionError(f"{option} is a naive datetime; pass an aware one")
-        return start
-    raise SubscriptionError(
-        f"{option} is {start!r}; it must be 'now', 'beginning', a position, or an aware datetime"
-    )
 
 
 def key_text(key: Any) -> str:

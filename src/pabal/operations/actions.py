@@ -9,7 +9,6 @@ from typing import Any, Literal
 
 import msgspec
 
-from pabal.delivery.subscription import checked_start
 from pabal.domain.schema import encode_json
 from pabal.errors import (
     ActionNotPossibleError,
@@ -21,7 +20,7 @@ from pabal.errors import (
     UsageError,
 )
 from pabal.eventsourcing.projection import Progress, Projection
-from pabal.ports.arguments import MAX_POSITION
+from pabal.ports.arguments import MAX_POSITION, checked_start
 from pabal.ports.operations import ActionResult, DeadLetterFilter, DeadLetterGroup, OperationsSource
 from pabal.ports.storage import Start
 

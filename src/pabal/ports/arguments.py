@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from datetime import datetime
 from sys import float_info
+from typing import Any
 
 from pabal.domain.event import DomainEvent
-from pabal.errors import InvalidEventError, UsageError
-from pabal.ports.records import LogFilter
+from pabal.errors import InvalidEventError, SubscriptionError, UsageError
+from pabal.ports.records import LogFilter, Start
 
 MAX_POSITION = 2**63 - 1
 """The largest position or id that can exist, and the largest limit."""
@@ -31,6 +33,21 @@ def check_time(due_at: float) -> None:
     """Raise UsageError for a time that is not finite: NaN compares false, and would hold up due events."""
     if not isinstance(due_at, (int, float)) or not abs(due_at) <= float_info.max:
         raise UsageError(f"due_at is {due_at!r}; it must be a finite number of seconds since 1970")
+
+
+def checked_start(start: Any, option: str = "start") -> Start:
+    """Check a position where a subscription may begin, and return it. Raises SubscriptionError."""
+    if start in ("now", "beginning"):
+        return start  # type: ignore[no-any-return]
+    if isinstance(start, int) and not isinstance(start, bool) and start >= 0:
+        return start
+    if isinstance(start, datetime):
+        if start.tzinfo is None:
+            raise SubscriptionError(f"{option} is a naive datetime; pass an aware one")
+        return start
+    raise SubscriptionError(
+        f"{option} is {start!r}; it must be 'now', 'beginning', a position, or an aware datetime"
+    )
 
 
 def check_filter(wanted: LogFilter) -> None:

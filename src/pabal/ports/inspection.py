@@ -65,7 +65,7 @@ class ActionLog(Protocol):
         ...
 
     async def finish_action(self, number: int, result: str, *, succeeded: bool) -> None:
-        """Record the result of an action."""
+        """Record the result of an action; a number that is unknown, or no longer kept, changes nothing."""
         ...
 
     async def list_actions(self, *, before: int | None = None, limit: int = 100) -> list[ActionRecord]:

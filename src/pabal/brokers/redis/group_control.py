@@ -21,6 +21,7 @@ from pabal.brokers.redis.replays import Range, ask_for_replay
 from pabal.brokers.redis.scripts import script
 from pabal.domain.envelope import to_microseconds
 from pabal.errors import UsageError
+from pabal.ports.arguments import checked_start
 from pabal.ports.storage import Replay, Start
 
 EVERYTHING = 2**63 - 1
@@ -107,6 +108,8 @@ async def places_of(
     link: Link, keys: LogKeys, partitions: Sequence[int], start: Start
 ) -> Sequence[int | str]:
     """Return the position after which a new subscription begins in each partition, or "now"."""
+    if not isinstance(start, int):
+        start = checked_start(start)
     if isinstance(start, datetime):
         return [one.below for one in await measure_extents(link, keys, partitions, to_microseconds(start))]
     return [0 if start == "beginning" else start] * len(partitions)

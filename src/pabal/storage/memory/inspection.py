@@ -91,7 +91,9 @@ class MemoryInspection:
         return number
 
     async def finish_action(self, number: int, result: str, *, succeeded: bool) -> None:
-        """Record the result of an action in the audit log."""
+        """Record the result of an action in the audit log; ignore a number that is not in it."""
+        if not 0 < number <= len(self._actions):
+            return
         begun = self._actions[number - 1]
         self._actions[number - 1] = msgspec.structs.replace(begun, result=result, succeeded=succeeded)
 

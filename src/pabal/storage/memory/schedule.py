@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from pabal.domain.envelope import StoredRecord, encode_event
 from pabal.domain.event import DomainEvent, copy_if_mutable
-from pabal.errors import DuplicateEventError
+from pabal.errors import DuplicateEventError, StorageClosedError
 from pabal.ports.arguments import check_time
 
 _log = logging.getLogger("pabal")
@@ -19,7 +19,9 @@ class MemorySchedule:
     """Keep scheduled events until they are due; a part of ``InMemoryEventStorage``, which owns the rows."""
 
     if TYPE_CHECKING:
+        path: str
         max_payload_bytes: int
+        _closed: bool
         _rows: list[StoredRecord]
         _by_id: dict[bytes, int]
 
@@ -33,6 +35,8 @@ class MemorySchedule:
     async def schedule_event(self, event: DomainEvent, due_at: float) -> None:
         """Store an event that enters the log at ``due_at`` (seconds since 1970)."""
         check_time(due_at)
+        if self._closed:
+            raise StorageClosedError(path=self.path, reason="closed")
         record = encode_event(event, self.max_payload_bytes)
         known = self._by_id.get(record.event_id)
         twin = self._rows[known - 1] if known else None

@@ -178,7 +178,7 @@ class InMemoryEventStorage(MemorySubscriptionCalls, MemoryInspection, MemorySamp
             self._by_id[record.event_id] = position
         batch = Committed(fresh[0][0], tuple(event for _, event, _ in fresh))
         for listener in tuple(self._listeners):
-            listener(batch)
+            self._call(listener, batch)
 
     def _positions_of(self, aggregate_type: str | None, aggregate_id: str) -> list[int]:
         return self._streams.get(aggregate_id, {}).get(aggregate_type or "", [])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, TypeVar
 
@@ -12,6 +13,7 @@ from pabal.delivery.dead_letters import MemoryDeadLetters
 from pabal.domain.envelope import StoredRecord
 from pabal.ports.arguments import check_bounds
 from pabal.ports.storage import (
+    Committed,
     Control,
     Cursor,
     DeadLetterGroup,
@@ -24,11 +26,14 @@ from pabal.ports.storage import (
 )
 from pabal.storage.memory.subscriptions import MemorySubscriptions
 
+_log = logging.getLogger("pabal")
 T = TypeVar("T")
 
 
 class MemorySubscriptionCalls:
     """Methods that buses and operators call about subscriptions; a part of ``InMemoryEventStorage``."""
+
+    path: str
 
     def __init__(self) -> None:
         super().__init__()
@@ -131,8 +136,15 @@ class MemorySubscriptionCalls:
 
     def _notify_controls(self, result: T) -> T:
         for listener in tuple(self._control_listeners):
-            listener()
+            self._call(listener)
         return result
+
+    def _call(self, listener: Callable[..., None], *arguments: Committed) -> None:
+        try:
+            listener(*arguments)
+        except Exception:
+            # The change that it is told of has been made, so its failure is not the caller's.
+            _log.exception("a commit listener of %s failed: %r", self.path, listener)
 
     # -- dead letters ---------------------------------------------------------------------------------
 

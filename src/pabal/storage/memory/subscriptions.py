@@ -13,6 +13,7 @@ import msgspec
 from pabal.delivery.dead_letters import MemoryDeadLetters
 from pabal.domain.envelope import StoredRecord, to_microseconds
 from pabal.errors import SubscriptionInUseError, SubscriptionNotFoundError, UsageError
+from pabal.ports.arguments import checked_start
 from pabal.ports.inspection import DeliveryRecord, state_of, with_recoveries
 from pabal.ports.records import Move
 from pabal.ports.storage import (
@@ -149,14 +150,13 @@ class MemorySubscriptions:
 
     def _start_position(self, start: Start) -> int:
         head = len(self._rows)
-        if start == "now":
-            return head
-        if start == "beginning":
-            return 0
+        if isinstance(start, int):
+            return max(0, min(start, head))
+        start = checked_start(start)
         if isinstance(start, datetime):
             since = to_microseconds(start)
             return next((row.position - 1 for row in self._rows if row.recorded_at >= since), head)
-        return max(0, min(int(start), head))
+        return head if start == "now" else 0
 
     def release(self, name: str, epoch: int) -> None:
         """Release a subscription, unless it has since been taken in another epoch."""

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from pabal.domain.envelope import from_microseconds
+from pabal.ports.arguments import checked_start
 from pabal.ports.records import Move
 from pabal.ports.storage import (
     DIED_AMONG_OTHERS,
@@ -182,16 +183,15 @@ def read_replays(connection: Any, name: str) -> tuple[Replay, ...]:
 
 
 def start_position(tx: Transaction, start: Start) -> int:
-    """Return the position after which a subscription with this ``start`` begins."""
+    """Return the position after which a subscription with this ``start`` begins. Raises SubscriptionError."""
     head: int = tx.execute(statements()["head"]).fetchone()[0]
-    if start == "now":
-        return head
-    if start == "beginning":
-        return 0
+    if isinstance(start, int):
+        return max(0, min(start, head))
+    start = checked_start(start)
     if isinstance(start, datetime):
         first = first_recorded_since(tx, start)
         return head if first is None else first - 1
-    return max(0, min(int(start), head))
+    return head if start == "now" else 0
 
 
 def count_interrupted(tx: Transaction, database: Path, own: str) -> None:

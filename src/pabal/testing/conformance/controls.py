@@ -146,6 +146,7 @@ async def a_reset_accepts_every_kind_of_start(factory: StorageFactory) -> None:
             )
             [record] = expect_count(1, await storage.list_subscriptions(), "subscriptions")
             expect_equal((record.watermark, record.frontier), (expected, expected), f"the cursor at {to!r}")
+        await expect_error(UsageError, storage.reset_subscription("sub", "first"), "a reset to 'first'")
 
 
 @case()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pabal.domain.event import adopt
-from pabal.errors import DuplicateEventError, InvalidEventError, UsageError
+from pabal.errors import DuplicateEventError, InvalidEventError, StorageClosedError, UsageError
 from pabal.testing.conformance.case import StorageFactory, case, check, expect_equal, expect_error, opened
 from pabal.testing.conformance.events import Deposited, Ticked, everything
 
@@ -126,6 +126,15 @@ async def all_events_due_at_once_are_appended(factory: StorageFactory) -> None:
         found = [event.number // 20 for event in await everything(storage)]
         expect_equal(found, sorted(found), "events in the order of their time")
         expect_equal(len(found), 60, "events in the log")
+
+
+@case()
+async def nothing_is_scheduled_in_a_closed_log(factory: StorageFactory) -> None:
+    """Raise StorageClosedError, as an append does."""
+    async with opened(factory) as storage:
+        await storage.aclose()
+        call = storage.schedule_event(Ticked(1), T)
+        await expect_error(StorageClosedError, call, "scheduling after the log was closed")
 
 
 @case("persistent")

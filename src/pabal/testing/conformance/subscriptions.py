@@ -6,8 +6,17 @@ import asyncio
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from pabal.errors import UsageError
 from pabal.ports.storage import AttemptFailure, Cursor, PendingRetry, Progress
-from pabal.testing.conformance.case import StorageFactory, case, check, expect_count, expect_equal, opened
+from pabal.testing.conformance.case import (
+    StorageFactory,
+    case,
+    check,
+    expect_count,
+    expect_equal,
+    expect_error,
+    opened,
+)
 from pabal.testing.conformance.events import Ticked
 
 NOON = datetime(2024, 1, 1, 12, tzinfo=UTC)
@@ -72,6 +81,16 @@ async def a_new_subscription_begins_at_its_start(factory: StorageFactory) -> Non
             expect_equal(cursor.name, f"sub-{number}", "the name of the cursor")
             check(cursor.number >= 1, f"the number must be at least 1: {cursor}")
             expect_equal(cursor.epoch, 1, "the epoch of a new name")
+
+
+@case()
+async def an_impossible_start_is_refused(factory: StorageFactory) -> None:
+    """Raise UsageError for any other text, a fraction and a time without a zone; create nothing."""
+    async with opened(factory) as storage:
+        await ticks(storage, 2)
+        for start in ("first", 1.5, NOON.replace(tzinfo=None)):
+            await expect_error(UsageError, take(storage, "sub", start), f"opening at {start!r}")
+        expect_equal(await storage.list_subscriptions(), [], "subscriptions after refused starts")
 
 
 @case()
