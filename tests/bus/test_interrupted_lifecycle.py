@@ -278,3 +278,26 @@ async def test_a_bus_stops_in_order_although_all_tasks_were_cancelled(stored: Ba
     await other.drain(20)
     assert numbers(handled) == [1, 2]
     await other.stop()
+
+
+async def test_starting_a_bus_whose_tasks_were_all_cancelled_makes_it_deliver_again(backend: Backend) -> None:
+    """It would take events and deliver none, and starting it, the obvious remedy, would do nothing."""
+    bus = await backend.start_bus()
+    handled: Recorder[Moved] = Recorder()
+
+    async def handle(event: Moved) -> None:
+        handled.add(event)
+
+    bus.subscribe(Moved, handle, name="sub")
+    await bus.publish(Moved("rook", 1))
+    await bus.drain(60)
+    tasks = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in tasks:
+        task.cancel()
+    await asyncio.wait(tasks)
+    assert bus.health().status == "failing"
+    await bus.start()
+    await bus.publish(Moved("rook", 2))
+    await bus.drain(60)
+    assert numbers(handled) == [1, 2]
+    assert bus.health().status == "ok"

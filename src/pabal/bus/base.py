@@ -24,6 +24,7 @@ from pabal.delivery.engine import Engine
 from pabal.delivery.lane import IDLE
 from pabal.delivery.matching import EventMatcher
 from pabal.delivery.retry import RetryPolicy
+from pabal.delivery.shutdown import all_ended
 from pabal.delivery.subscription import BY_AGGREGATE, OnExhausted, Ordering, Subscription, make_subscription
 from pabal.domain.envelope import Receipt
 from pabal.errors import BusNotRunningError, InsideHandlerError, UsageError
@@ -98,14 +99,15 @@ class BaseEventBus(ABC):
         """Begin to deliver; with a log, from each subscription's cursor. Harmless if already running.
 
         When it returns, ``worker_count`` workers run and every subscription is open. It first waits for
-        handlers of an earlier run that did not end when cancelled. Raises StorageError, WrongLoopError.
+        handlers of an earlier run that did not end when cancelled. A running bus whose tasks the application
+        has all cancelled begins again. Raises StorageError, WrongLoopError.
         """
         self._check_loop("start the bus", alive=True)
         async with self._lifecycle_lock:
-            if self._state == "running" and running_loop() is self._loop:
+            if self._state == "running" and running_loop() is self._loop and not all_ended(self._engine):
                 return
-            if self._state != "stopped":
-                await self._end(self._engine.clock.monotonic())  # left by a cancelled call or a closed loop
+            if self._state != "stopped":  # its call, its loop or its tasks ended before it was stopped
+                await self._end(self._engine.clock.monotonic())
             self._state, self._loop = "starting", asyncio.get_running_loop()
             try:
                 await self._begin()

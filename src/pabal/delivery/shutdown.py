@@ -19,6 +19,11 @@ _LAST_SAVE = 5.0
 """Seconds for the last save even after the deadline: a busy disk must not cost finished work."""
 
 
+def all_ended(engine: Engine) -> bool:
+    """Return whether every worker has ended: the application has cancelled them, and nothing is delivered."""
+    return all(worker.task.done() for worker in engine.workers)
+
+
 async def wait_until_idle(engine: Engine, deadline: float) -> None:
     """Return when nothing is pending any more, at the latest at ``deadline`` (monotonic)."""
     left = deadline - engine.clock.monotonic()
