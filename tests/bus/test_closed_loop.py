@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from pabal import BaseEventBus, InMemoryEventBus, RetryPolicy, SqliteEventStorage
+from pabal import BaseEventBus, InMemoryEventBus, InMemoryEventStorage, RetryPolicy, SqliteEventStorage
 from tests.bus.samples import NoteTaken
 from tests.bus.support import LIMIT
 
@@ -35,7 +35,7 @@ class InterruptedHandler:
         self.handled.append(event.n)
 
 
-def bus_on(storage: SqliteEventStorage, handler: InterruptedHandler) -> BaseEventBus:
+def bus_on(storage: SqliteEventStorage | InMemoryEventStorage, handler: InterruptedHandler) -> BaseEventBus:
     """Return a bus with one handler."""
     bus = InMemoryEventBus(event_storage=storage, worker_count=2)
     # More attempts than can be made while a loaded machine delays the end of the first loop.
@@ -116,6 +116,37 @@ def test_a_bus_that_was_never_stopped_can_start_in_a_new_loop(tmp_path: Path, ru
         async with asyncio.timeout(LIMIT), bus:
             await bus.publish(NoteTaken(1))
         assert set(handler.handled) == {0, 1}
+        storage.close()
+
+    run(cut_short)
+    asyncio.run(continue_later())
+
+
+@pytest.mark.parametrize("run", [run_and_cancel, run_and_drop])
+@pytest.mark.parametrize("kind", ["memory", "sqlite"])
+def test_another_bus_on_the_same_storage_takes_over_from_one_whose_loop_was_closed(
+    tmp_path: Path, run: Any, kind: str
+) -> None:
+    """It would stand by for ever, for a bus that nothing can run any more."""
+    storage = InMemoryEventStorage() if kind == "memory" else SqliteEventStorage(tmp_path / "log.db")
+    handler = InterruptedHandler("waits")
+    earlier = bus_on(storage, handler)
+
+    async def cut_short() -> None:
+        await earlier.start()
+        await earlier.publish(NoteTaken(0))
+        await handler.begun.wait()
+        raise CutShortError
+
+    async def continue_later() -> None:
+        handler.behaviour = "handles"
+        async with asyncio.timeout(LIMIT), bus_on(storage, handler) as bus:
+            await earlier.stop()
+            assert bus.health().reasons == ()
+            await bus.publish(NoteTaken(1))
+            await bus.drain()
+        assert handler.handled == [0, 1]
+        assert await bus.subscriptions.forget("sub")
         storage.close()
 
     run(cut_short)

@@ -132,7 +132,7 @@ class AllowsTwoHolders(InMemoryEventStorage):
         self, name: str, start: Start, *, epoch: int | None = None
     ) -> Awaitable[Cursor | None]:
         if name in self._subscriptions._by_name:
-            self._subscriptions.of(name).held = False
+            self._subscriptions.of(name).holder = None
         return super().open_subscription(name, start, epoch=epoch)
 
 
@@ -185,7 +185,7 @@ class AcceptsStaleEpochs(InMemoryEventStorage):
     async def save_progress(self, changes: Sequence[Progress]) -> list[str]:
         for change in changes:
             known = self._subscriptions.of(change.name)
-            known.held, change.epoch = True, known.epoch
+            known.holder, change.epoch = asyncio.get_running_loop(), known.epoch
         return await super().save_progress(changes)
 
 

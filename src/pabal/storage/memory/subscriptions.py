@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import sys
 from collections import deque
 from collections.abc import Sequence
@@ -42,13 +43,19 @@ class MemorySubscription:
         self.key_of: dict[int, str] = {}
         """The key behind which each of these positions queues."""
         self.epoch = 0
-        self.held = False
+        self.holder: asyncio.AbstractEventLoop | None = None
+        """The event loop of the bus that holds it."""
         self.paused = False
         self.halted = ""
         self.move: Move | None = None
         self.reopenings = 0
         self.replays: dict[int, Replay] = {}
         self.created_at = self.updated_at = datetime.now(UTC)
+
+    @property
+    def held(self) -> bool:
+        """Return whether a bus holds it; one whose loop was closed before it was stopped does so no more."""
+        return self.holder is not None and not self.holder.is_closed()
 
     def drop_cancelled_replays(self) -> None:
         """Delete retries left over from cancelled replays, which nothing delivers any more."""
@@ -127,7 +134,7 @@ class MemorySubscriptions:
             self._letters.settle(name, known.frontier)
         if known.held and known.epoch != epoch:
             return None
-        known.held = True
+        known.holder = asyncio.get_running_loop()
         known.halted = ""
         if known.move is not None:
             self._move(name, known, self._start_position(known.move.start))
@@ -162,7 +169,7 @@ class MemorySubscriptions:
         """Release a subscription, unless it has since been taken in another epoch."""
         known = self._by_name.get(name)
         if known is not None and known.epoch == epoch:
-            known.held = False
+            known.holder = None
             known.halted = ""
 
     def save(self, change: Progress) -> bool:

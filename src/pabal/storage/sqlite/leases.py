@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from pabal.errors import StorageError
 from pabal.ports.storage import Cursor, Progress, Start
@@ -19,6 +20,14 @@ from pabal.storage.sqlite.transaction import Transaction
 from pabal.storage.sqlite.writer import Writer
 
 
+class _Held(NamedTuple):
+    """A subscription that a bus of this object holds."""
+
+    epoch: int
+    loop: asyncio.AbstractEventLoop
+    """The bus's event loop; if it was closed before the bus was stopped, another bus may take over."""
+
+
 class Leases:
     """Hold subscriptions for one storage object: one *owner* among all that have the file open."""
 
@@ -26,8 +35,8 @@ class Leases:
         self._writer = writer
         self._database = database
         self._owner = owner
-        self._held: dict[str, int] = {}
-        """The epoch of each subscription that a bus of this object holds, by name."""
+        self._held: dict[str, _Held] = {}
+        """The subscriptions that buses of this object hold, by name."""
         self._interrupted_counted = False
 
     def open(self, name: str, start: Start, epoch: int | None) -> asyncio.Future[Cursor | None]:
@@ -37,20 +46,22 @@ class Leases:
         """
         held = [] if epoch is None else [epoch]
         taken = held.copy()
+        loop = asyncio.get_running_loop()
 
         def take(tx: Transaction) -> Cursor | None:
             # Decide in the writer thread, where nothing can happen in between.
             for earlier in taken:  # also by an earlier run of this job, undone because another job failed
                 self._forget(name, earlier)
             taken[:] = held
-            if name in self._held:
+            holder = self._held.get(name)
+            if holder is not None and not holder.loop.is_closed():
                 return None
             with readable(str(self._database)), storable():
                 if not self._interrupted_counted:
                     cursors.count_interrupted(tx, self._database, self._owner)
                 cursor = cursors.take(tx, name, start, self._owner, self._database)
             if cursor is not None:
-                self._held[name] = cursor.epoch
+                self._held[name] = _Held(cursor.epoch, loop)
                 taken.append(cursor.epoch)
             tx.after_commit.append(self._note_interrupted_counted)
             return cursor
@@ -100,7 +111,8 @@ class Leases:
 
     def _forget(self, name: str, epoch: int) -> None:
         """Forget that a subscription is held, unless this object has since taken it in another epoch."""
-        if self._held.get(name) == epoch:
+        held = self._held.get(name)
+        if held is not None and held.epoch == epoch:
             self._held.pop(name, None)
 
     async def note_halt(self, name: str, epoch: int, reason: str) -> bool:
@@ -115,13 +127,14 @@ class Leases:
 
         A subscription that was released or taken again while the renewal was queued does not count as lost.
         """
-        held = dict(self._held)
+        of_buses = dict(self._held)
+        held = {name: one.epoch for name, one in of_buses.items() if not one.loop.is_closed()}
         if not held:
             return []
         lost: list[str] = await self._writer.submit(
             Job(action=lambda tx: cursors.renew(tx, held, self._owner))
         )
-        lost = [name for name in lost if self._held.get(name) == held[name]]
+        lost = [name for name in lost if self._held.get(name) == of_buses[name]]
         for name in lost:
             self._forget(name, held[name])
         return lost
