@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 from pabal import InMemoryEventBus, SqliteEventStorage
-from pabal.errors import StorageClosedError, StorageUnavailableError
+from pabal.errors import NotAPabalDatabaseError, StorageClosedError, StorageUnavailableError
+from pabal.storage.sqlite.schema import connect_reader
 from pabal.storage.sqlite.writer import Writer
 from tests.bus.support import spin_loop
 from tests.descriptors import open_files
@@ -187,3 +188,23 @@ async def test_a_storage_that_fails_to_reopen_stays_closed(
     storage.open()
     assert await storage.store_event(Tick("KRW-BTC", 3)) == 2
     storage.close()
+
+
+@linux
+async def test_polling_after_close_opens_the_file_no_more(path: Path) -> None:
+    """A bus polls until it is stopped: its file would stay open, and Windows could not delete it."""
+    storage = SqliteEventStorage(path)
+    assert storage.poll_head() is None
+    await storage.aclose()
+    assert storage.poll_head() is None
+    assert open_files(path) == []
+
+
+@linux
+def test_a_file_that_cannot_be_read_is_not_left_open(path: Path) -> None:
+    """Each attempt would leave a connection open for as long as its error is kept, as a log does."""
+    path.write_bytes(b"not a database" * 100)
+    with pytest.raises(NotAPabalDatabaseError) as kept:
+        connect_reader(path)
+    assert kept.value.__traceback__ is not None, "what it refers to must still exist"
+    assert open_files(path) == []

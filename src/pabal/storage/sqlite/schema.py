@@ -86,9 +86,13 @@ def connect_reader(path: Path) -> sqlite3.Connection:
         connection = sqlite3.connect(
             file_uri(path.absolute(), "rw"), uri=True, isolation_level=None, check_same_thread=False
         )
-        connection.execute(f"PRAGMA busy_timeout = {_BUSY_MS}")
-        connection.execute("PRAGMA query_only = ON")
-        connection.execute("PRAGMA cache_size = -8192")
+        try:
+            connection.execute(f"PRAGMA busy_timeout = {_BUSY_MS}")
+            connection.execute("PRAGMA query_only = ON")
+            connection.execute("PRAGMA cache_size = -8192")  # it reads the file, so it may fail
+        except BaseException:
+            connection.close()
+            raise
     return connection
 
 

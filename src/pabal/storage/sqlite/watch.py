@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+import threading
 from pathlib import Path
 
 from pabal.storage.sqlite.faults import translated
@@ -17,13 +18,20 @@ class Watch:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._connection: sqlite3.Connection | None = None
+        self._is_closed = False
+        self._lock = threading.Lock()
+        """Held while polling or closing: a storage is closed in a thread while a bus may still poll it."""
         self._version = -1
         self._controls: int | None = None
         self.controls_moved = False
         """Whether a control request was seen since this was last set to False."""
 
     def moved_head(self) -> int | None:
-        """Return the log's head if anything was committed since the last call, else None."""
+        """Return the log's head if anything was committed since the last call, else None; None if closed."""
+        with self._lock:
+            return None if self._is_closed else self._poll()
+
+    def _poll(self) -> int | None:
         if self._connection is None:
             self._connection = connect_reader(self._path)
         with translated(str(self._path)):
@@ -39,7 +47,9 @@ class Watch:
         return head
 
     def close(self) -> None:
-        """Close the connection."""
-        if self._connection is not None:
-            self._connection.close()
-            self._connection = None
+        """Close the connection for good."""
+        with self._lock:
+            self._is_closed = True
+            if self._connection is not None:
+                self._connection.close()
+                self._connection = None
