@@ -223,7 +223,7 @@ class Backend:
             bus = InMemoryEventBus(self.storage(), seed=7, **options)
         else:
             place: dict[str, Any] = {"group": "g", "namespace": self._namespace, "partitions": 1}
-            bus = RedisEventBus(self._server.url, lease=1.0, seed=7, **place, **options)
+            bus = RedisEventBus(self._server.url, lease=10.0, seed=7, **place, **options)
         self._buses.append(bus)
         return bus
 

@@ -280,9 +280,9 @@ async def test_a_bus_stops_in_order_although_all_tasks_were_cancelled(stored: Ba
     await other.stop()
 
 
-async def test_starting_a_bus_whose_tasks_were_all_cancelled_makes_it_deliver_again(backend: Backend) -> None:
+async def test_starting_a_bus_whose_tasks_were_all_cancelled_makes_it_deliver_again(local: Backend) -> None:
     """It would take events and deliver none, and starting it, the obvious remedy, would do nothing."""
-    bus = await backend.start_bus()
+    bus = await local.start_bus()
     handled: Recorder[Moved] = Recorder()
 
     async def handle(event: Moved) -> None:
