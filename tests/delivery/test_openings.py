@@ -368,3 +368,38 @@ async def test_a_dead_letter_discarded_during_an_opening_does_not_end_the_openin
         await bus.publish(Moved("rook", 1))
         await bus.drain(60)
         assert seen == [1]
+
+
+async def test_a_subscription_paused_and_resumed_while_it_is_opened_is_opened_once_at_a_time(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Two openings at once took each other for ended: a KeyError, and a name released without being held."""
+    storage = InterceptedStorage()
+    reading, answered = asyncio.Event(), asyncio.Event()
+    seen: Recorder[int] = Recorder()
+
+    async def handle(event: Moved) -> None:
+        if event.n == 1 and not reading.is_set():
+            raise ConnectionError("not yet")
+        seen.add(event.n)
+
+    async def wait() -> None:
+        reading.set()
+        await answered.wait()
+
+    async with InMemoryEventBus(storage) as bus:
+        subscription = bus.subscribe(Moved, handle, name="board")
+        await bus.publish_batch([Moved("rook", 1), Moved("king", 2)])
+        await bus.drain(60, retries=False)
+        bus.unsubscribe(subscription)
+        storage.after_call["read_positions"] = wait
+        bus.subscribe(Moved, handle, name="board")
+        await reading.wait()
+        await bus.subscriptions.pause("board")
+        resuming = asyncio.create_task(bus.subscriptions.resume("board"))
+        await spin_loop()
+        answered.set()
+        await resuming
+        await bus.drain(60)
+    assert seen == [2, 1]
+    assert "a background task of the bus failed" not in caplog.text

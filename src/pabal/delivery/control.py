@@ -187,6 +187,7 @@ class Controls:
             raise BusNotRunningError(action="wait any longer", state="stopping")
 
     async def _wait_until_idle(self, consumer: Consumer) -> None:
+        await self._leases.wait_until_opened(consumer)
         await self._engine.background.wait_until(lambda: not consumer.in_flight)
         await self._engine.settlement.flush()
 

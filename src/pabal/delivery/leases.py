@@ -110,6 +110,12 @@ class Leases:
         if consumer.state != CLOSED:
             await self.open(consumer)
 
+    async def wait_until_opened(self, consumer: Consumer) -> None:
+        """Wait for an opening to end, if one is under way: two at once would take each other for ended."""
+        opening = self._being_opened.get(consumer)
+        if opening is not None:
+            await asyncio.wait([opening])
+
     async def _opened(self, consumer: Consumer, opening: asyncio.Future[Cursor | None], asked: int) -> None:
         try:
             await self._take_over(consumer, opening, asked)
@@ -143,6 +149,7 @@ class Leases:
         self._engine.background.notify_observers()
 
     async def _try_again(self, consumer: Consumer) -> None:
+        await self.wait_until_opened(consumer)
         if consumer.state == STANDBY:
             with suppress(StorageClosedError):  # the call itself raises it, too
                 await self.open_or_stand_by(consumer)
