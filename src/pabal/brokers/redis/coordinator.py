@@ -174,11 +174,8 @@ class Coordinator:
                 running.storage.control_listeners.notify()
         mine = {number for number, running in self._engine.running.items()}
         await self._apply_plan(make_plan(self.membership.member, view, mine))
-        for running in tuple(self._engine.running.values()):
-            if running.has_jumped:
-                await self._resume_partition(running)
-            if running.engine.feed is not None:  # ``note_head`` may have deferred this
-                running.engine.feed.advance_to(running.storage.pages.end)
+        # Concurrently, because each answer takes long while handlers keep the loop busy.
+        await asyncio.gather(*map(self._update_head, self._engine.running.values()))
         for partition in view.called:
             await self._answer_calls(partition)
         owners = {lease.owner for lease in view.leases}
@@ -311,6 +308,17 @@ class Coordinator:
         with suppress(StorageError):  # the next look continues with those that failed
             for running in jumped:
                 await self._resume_partition(running)
+
+    async def _update_head(self, running: Running) -> None:
+        """Tell an engine its head: ``note_head`` may have deferred it, and does not know it if not followed.
+
+        That is so after a gap, for example, or after more events of this process than are kept for readers.
+        """
+        if running.has_jumped:
+            await self._resume_partition(running)
+        pages, feed = running.storage.pages, running.engine.feed
+        if feed is not None:
+            feed.advance_to(pages.end if pages.follows else await pages.measure())
 
     async def _resume_partition(self, running: Running) -> None:
         feed = running.engine.feed

@@ -202,7 +202,7 @@ class Pages:
                 break  # another hole, to be handled when the reader reaches it
             self._append(entry)
         else:
-            if len(entries) < _ENTRIES:
+            if self.end >= head:
                 self._start_following()
         return 0
 
