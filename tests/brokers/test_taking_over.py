@@ -316,3 +316,25 @@ async def test_the_handler_of_an_ended_subscription_is_waited_for_before_its_par
             await other.publish(Moved("a", 2))
             await other.drain(timeout=30)
     assert (one.numbers, two.numbers) == ([1], [2])
+
+
+async def test_a_partition_that_was_let_go_reaches_the_process_whose_share_it_is_by_now(
+    shared_server: Server, namespace: str
+) -> None:
+    """Promise 44. Its lease would stay with the process that let it go, and nobody would handle it."""
+    recorder = Recorder()
+    async with (
+        make_bus(shared_server, namespace, recorder, partitions=4, lease=30.0) as one,
+        make_bus(shared_server, namespace, partitions=4) as publisher,
+    ):
+        coordinator = one._coordinator
+        assert coordinator is not None
+        stop_heartbeats(one)
+        await coordinator._release_all()  # as after a suspension
+        async with make_bus(shared_server, namespace, recorder, partitions=4, lease=30.0) as two:
+            async with asyncio.timeout(10):
+                while len(two.partitions) < 2:  # each round is one look of the first process at the group
+                    await coordinator._run_round()
+                    await asyncio.sleep(0.01)
+            await publisher.publish_batch(moves(16, 32))
+            await until(lambda: len(recorder.numbers) == 32)

@@ -66,6 +66,7 @@ def make_plan(member: str, view: View, mine: set[int]) -> Plan:
     """
     lost: list[int] = []
     forgotten: list[int] = []
+    own: list[tuple[int, str]] = []
     free: list[tuple[int, str]] = []
     living = sorted({*view.living, member})
     for partition, lease in enumerate(view.leases):
@@ -74,18 +75,20 @@ def make_plan(member: str, view: View, mine: set[int]) -> Plan:
                 forgotten.append(partition)
             elif lease.owner != member:
                 lost.append(partition)
-        elif lease.owner == "" or lease.owner == member or lease.owner not in living:
+        elif lease.owner == member:
+            # It was let go because heartbeats were overdue, or could not be handed over. Nobody else can take
+            # it from a living process, so take it even above the share; the next look hands it over.
+            own.append((partition, member))
+        elif lease.owner == "" or lease.owner not in living:
             free.append((partition, lease.owner))
     rank = living.index(member)
     share, over = divmod(len(view.leases), len(living))
     quota = share + (rank < over)
     kept = len(mine) - len(lost)
-    if kept < quota:
-        start = rank * len(free) // len(living)
-        wanted = (free[start:] + free[:start])[: quota - kept]
-        return Plan(tuple(lost), tuple(forgotten), tuple(sorted(wanted)))
-    surplus = sorted(mine.difference(lost), reverse=True)[: kept - quota]
-    return Plan(tuple(lost), tuple(forgotten), (), tuple(surplus))
+    start = rank * len(free) // len(living)
+    wanted = (free[start:] + free[:start])[: max(0, quota - kept - len(own))]
+    surplus = sorted(mine.difference(lost), reverse=True)[: max(0, kept - quota)]
+    return Plan(tuple(lost), tuple(forgotten), tuple(sorted(own + wanted)), tuple(surplus))
 
 
 class Membership:
