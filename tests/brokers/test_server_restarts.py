@@ -161,3 +161,65 @@ async def test_a_log_recreated_with_another_partition_count_is_rejected(
         await bus.publish(Moved("a", 3))
     assert bus.health().status == "failing"
     await bus.stop(timeout=0)
+
+
+async def test_a_server_restored_from_an_old_backup_continues_above_all_known_incarnations(
+    shared_server: Server, namespace: str
+) -> None:
+    """Promise 43. Positions of the lost incarnations would be assigned again, and their events never read."""
+    async with make_bus(shared_server, namespace, partitions=2) as bus:
+        log, meta = bus._log, bus._log.keys.meta
+        for _ in range(2):
+            await log.link.call("HSET", meta, "run", "another")  # as after a restart
+            await log.rejoin()
+        assert log.incarnation == 2
+        await log.link.call("HSET", meta, "incarnation", 0, "token", "0:old", "run", "another")
+        await log.rejoin()
+        assert log.incarnation == 3
+        assert await log.heads([0, 1]) == [3 * 2**32] * 2
+
+
+async def test_a_log_made_anew_by_another_process_continues_in_a_new_incarnation(
+    shared_server: Server, namespace: str
+) -> None:
+    """Promise 43. A flushed log that a new process has made would assign the old positions once more."""
+    async with make_bus(shared_server, namespace, partitions=2) as bus:
+        log, meta = bus._log, bus._log.keys.meta
+        await bus.publish_batch(moves(8, 20))
+        await log.link.call("HSET", meta, "token", "0:another")  # as a process makes it that knew none
+        await log.rejoin()
+        assert log.incarnation == 1
+        assert await log.heads([0, 1]) == [2**32] * 2
+        token = log.token
+        await log.rejoin()
+        assert (log.incarnation, log.token) == (1, token)
+
+
+BASE = 2**32
+
+
+@pytest.mark.parametrize(
+    ("facts", "known", "gaps"),
+    [
+        ({"jump:2": 10}, 12, [(13, 2 * BASE)]),
+        ({"jump:2": 10}, 5, [(11, 2 * BASE)]),
+        ({"jump:1": 10, "jump:2": BASE + 3}, BASE + 5, [(11, BASE), (BASE + 6, 2 * BASE)]),
+        ({"jump:2": BASE + 3}, BASE + 5, [(BASE + 6, 2 * BASE)]),
+        ({"jump:2": 10, "floor": 2 * BASE}, 12, [(11, 2 * BASE)]),
+    ],
+    ids=["more", "less", "an earlier jump", "no earlier jump", "a trimmed jump"],
+)
+async def test_a_process_corrects_only_the_jump_behind_the_position_that_it_knows(
+    shared_server: Server, namespace: str, facts: dict[str, int], known: int, gaps: list[tuple[int, int]]
+) -> None:
+    """Promise 42. Positions never assigned would count as events, or events as never published."""
+    async with make_bus(shared_server, namespace, partitions=1) as bus:
+        log = bus._log
+        part = log.keys.part(0)
+        await log.link.call("HSET", part, "head", 2 * BASE + 7)
+        for name, value in facts.items():
+            name = name.replace(":1", f":{BASE}").replace(":2", f":{2 * BASE}")
+            await log.link.call("HSET", part, name, value)
+        await log.link.run(script("known"), (part,), known)
+        [extent] = await measure_extents(log.link, log.keys, [0])
+        assert list(extent.gaps) == gaps

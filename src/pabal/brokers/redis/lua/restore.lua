@@ -2,10 +2,10 @@
 -- KEYS: lease, epochs, cursors, retries, watermarks, names.
 -- ARGV: owner, epoch, group, then for each subscription: name, number, epoch, the mark that it is held (or why it
 -- has halted), cursor, watermark, number of retries, and for each retry its field and its value.
--- Returns each subscription's number, or false if another process has taken the partition. The number differs from
--- the given one if the name has been declared since, or the given one belongs to another name by now.
+-- Returns each subscription's number, or false if another process has taken the partition, or also given it back. The
+-- number differs from the given one if the name has been declared since, or that belongs to another name by now.
 local owner = redis.call('HGET', KEYS[1], 'owner')
-if owner and owner ~= '' and owner ~= ARGV[1] then return false end
+if owner and owner ~= ARGV[1] then return false end
 redis.call('HSET', KEYS[1], 'owner', ARGV[1], 'epoch', ARGV[2])
 local numbers, taken, most = {}, {}, 0
 local function take(number)
