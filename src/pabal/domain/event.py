@@ -103,7 +103,20 @@ class DomainEvent(
 
     def to_dict(self) -> dict[str, Any]:
         """Return the whole event as a dictionary of plain values that ``json.dumps`` accepts."""
-        return describe(self, registry.schema_of(type(self)), self)
+        schema, body = registry.schema_of(kind_of(self)), body_of(self)
+        payload = dict(zip(schema.fields, schema.values(body), strict=True))
+        return {
+            "event_id": self.event_id,
+            "event_type": schema.event_type,
+            "schema_version": schema.version,
+            "aggregate_type": schema.aggregate_type,
+            "aggregate_id": self.aggregate_id,
+            "occurred_at": self.occurred_at.isoformat(),
+            "correlation_id": self.correlation_id,
+            "causation_id": self.causation_id,
+            "metadata": dict(self.metadata),
+            "payload": msgspec.to_builtins(payload, str_keys=True),
+        }
 
 
 class AdoptedEvent(DomainEvent):
@@ -137,10 +150,6 @@ class AdoptedEvent(DomainEvent):
     def __hash__(self) -> int:
         """Hash the body."""
         return hash(self.body)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the event as a dictionary of plain values."""
-        return describe(self, registry.schema_of(type(self.body)), self.body)
 
 
 def adopt(event: object) -> DomainEvent:
@@ -198,23 +207,6 @@ def copy_if_mutable(event: DomainEvent) -> DomainEvent:
     """Return a private copy of an event that is mutable, and any other event itself."""
     schema = registry.schema_of(kind_of(event))
     return private_copy(event, schema) if schema.mutable else event
-
-
-def describe(event: DomainEvent, schema: EventSchema, body: Any) -> dict[str, Any]:
-    """Return header and payload as plain values."""
-    payload = dict(zip(schema.fields, schema.values(body), strict=True))
-    return {
-        "event_id": event.event_id,
-        "event_type": schema.event_type,
-        "schema_version": schema.version,
-        "aggregate_type": schema.aggregate_type,
-        "aggregate_id": event.aggregate_id,
-        "occurred_at": event.occurred_at.isoformat(),
-        "correlation_id": event.correlation_id,
-        "causation_id": event.causation_id,
-        "metadata": dict(event.metadata),
-        "payload": msgspec.to_builtins(payload, str_keys=True),
-    }
 
 
 def _rebuild(cls: type[DomainEvent], fields: dict[str, Any]) -> DomainEvent:
