@@ -30,7 +30,7 @@ from pabal.eventsourcing.generations import (
     swap,
 )
 from pabal.eventsourcing.read_model import Handler, Model, handlers_of, model_of
-from pabal.eventsourcing.stored import drop
+from pabal.eventsourcing.stored_projections import drop
 from pabal.eventsourcing.waiters import PositionWaiters
 from pabal.ports.arguments import at_least_one
 from pabal.ports.storage import Committed

@@ -9,7 +9,7 @@ from typing import Any, NoReturn
 from pabal.errors import ActionNotPossibleError, ProjectionNotFoundError, UsageError
 from pabal.eventsourcing.advancing import TableStorage
 from pabal.eventsourcing.generations import Generation, live_of
-from pabal.eventsourcing.stored import drop_known, stored_projections
+from pabal.eventsourcing.stored_projections import drop_known, stored_projections
 from pabal.ports.operations import Action, ActionResult, ProjectionView, RebuildView
 
 PROJECTION_ACTIONS: frozenset[Action] = frozenset(("remove", "rebuild"))

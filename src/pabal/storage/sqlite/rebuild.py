@@ -14,7 +14,7 @@ from pabal.domain.envelope import StoredRecord, verify
 from pabal.errors import CorruptLogError, StorageUnavailableError
 from pabal.storage.sqlite import maintenance
 from pabal.storage.sqlite.faults import is_corruption, translated
-from pabal.storage.sqlite.projected import copy_projections, note_last_number
+from pabal.storage.sqlite.projection_copy import copy_projections, note_last_number
 from pabal.storage.sqlite.reader import STEPS
 from pabal.storage.sqlite.schema import connect
 from pabal.storage.sqlite.statements import insert_events, statements
