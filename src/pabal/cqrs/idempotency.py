@@ -12,7 +12,7 @@ from uuid import UUID, uuid5
 import msgspec
 
 from pabal.cqrs.handling import CallNext, MessageContext
-from pabal.cqrs.messages import Command, describe
+from pabal.cqrs.messages import Command, command_type_of
 from pabal.domain.envelope import Receipt
 from pabal.domain.event import DomainEvent
 from pabal.domain.ids import new_event_id
@@ -187,7 +187,7 @@ class Idempotency:
         _check_result(result, encoded, context)
         marker = CommandHandled(
             command_id,
-            describe(type(message)),
+            command_type_of(type(message)),
             fingerprint,
             encoded.decode(),
             # A marker from another attempt has different content, so the log refuses it and its whole append.
@@ -238,7 +238,7 @@ def _encode(value: Any, what: str, order: Literal["deterministic"] | None = None
 
 
 def _result_of(handled: CommandHandled, message: Any, fingerprint: str, context: MessageContext) -> Any:
-    command_type = describe(type(message))
+    command_type = command_type_of(type(message))
     if (handled.command_type, handled.fingerprint) != (command_type, fingerprint):
         raise CommandIdReusedError(
             command_id=handled.command_id, command_type=command_type, first=handled.command_type

@@ -46,6 +46,6 @@ class Query(msgspec.Struct, Generic[R], frozen=True):
     """
 
 
-def describe(cls: type) -> str:
+def command_type_of(cls: type) -> str:
     """Return the name under which commands of a class are stored: its ``command_type``, or its own name."""
     return str(getattr(cls, "command_type", cls.__qualname__))

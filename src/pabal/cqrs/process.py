@@ -7,7 +7,7 @@ from copy import deepcopy
 from operator import attrgetter
 from typing import Any, ClassVar, Literal, NamedTuple, TypeVar
 
-from pabal.cqrs.messages import Command, describe
+from pabal.cqrs.messages import Command, command_type_of
 from pabal.cqrs.process_events import CommandRejected, ProcessTimedOut
 from pabal.cqrs.process_state import StateCodec
 from pabal.domain.marking import can_be_paused, is_yet_to_run, snake_case
@@ -197,7 +197,7 @@ class ProcessManager:
                     )
                 subjects.add(mark.subject)
                 cls._register(name, mark)
-        names = [describe(each) for each in cls.rejection_methods]
+        names = [command_type_of(each) for each in cls.rejection_methods]
         for each in names:
             if names.count(each) > 1:
                 raise ProcessDefinitionError(
@@ -375,9 +375,10 @@ class ProcessManager:
         return True
 
     def _rejection_method(self, command_class: str) -> str | None:
-        methods = self.rejection_methods
-        by_name = {cls.__qualname__: method for cls, method in methods.items()}  # as older versions stored it
-        return (by_name | {describe(cls): method for cls, method in methods.items()}).get(command_class)
+        methods = self.rejection_methods.items()
+        by_name = {cls.__qualname__: method for cls, method in methods}  # as older versions stored it
+        by_name |= {command_type_of(cls): method for cls, method in methods}
+        return by_name.get(command_class)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.key!r}{' (ended)' if self.ended else ''}>"

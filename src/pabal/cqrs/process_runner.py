@@ -10,7 +10,7 @@ import msgspec
 
 from pabal.cqrs.buses import CommandBus
 from pabal.cqrs.idempotency import Idempotency
-from pabal.cqrs.messages import Command, describe
+from pabal.cqrs.messages import Command, command_type_of
 from pabal.cqrs.process import ProcessManager
 from pabal.cqrs.process_events import (
     STREAM,
@@ -295,19 +295,20 @@ class _Runner:
                 f"it sends {type(command).__qualname__}, which cannot be stored as declared: {error}",
                 process=self._process.__qualname__,
             ) from error
-        return SentCommand(describe(type(command)), command_id, payload.decode())
+        return SentCommand(command_type_of(type(command)), command_id, payload.decode())
 
     def _decode_command(self, sent: SentCommand) -> Command[Any]:
         for cls in self._commands.message_classes():
-            if issubclass(cls, Command) and describe(cls) == sent.command_type:
+            if issubclass(cls, Command) and command_type_of(cls) == sent.command_type:
                 self._refuse_duplicate_name(cls)
                 return msgspec.json.decode(sent.payload, type=cls)
         raise HandlerNotFoundError(bus=self._commands.kind, message_type=sent.command_type)
 
     def _refuse_duplicate_name(self, cls: type) -> None:
         """Raise ProcessDefinitionError if two commands would be stored under the same name."""
+        name = command_type_of(cls)
         for other in self._commands.message_classes():
-            if other is not cls and issubclass(other, Command) and describe(other) == describe(cls):
+            if other is not cls and issubclass(other, Command) and command_type_of(other) == name:
                 raise ProcessDefinitionError(
                     f"it sends {cls.__module__}.{cls.__qualname__}, which is stored under the same name as "
                     f"{other.__module__}.{other.__qualname__}; give one of them a command_type",
@@ -347,7 +348,7 @@ def _rejection(
         step.process,
         step.key,
         command.command_id,
-        describe(type(command)),
+        command_type_of(type(command)),
         type(error).__qualname__,
         message_of(error),
         event_id=event_id,

@@ -267,10 +267,11 @@ class Repository(Generic[A]):
                 raise UsageError(f"{change!r} returned an awaitable; pass an async function instead")
             if aggregate.stored_version != aggregate.version:
                 from_cache = None  # the append itself detects concurrent changes
-                return await self._append(cached, result)
+                await self._append(cached)
+                return result
             aggregate.refuse_if_spoiled()
         except BaseException as error:
-            if aggregate.stored_version != aggregate.version or aggregate.is_spoiled:
+            if not cached.is_untouched:
                 self.cache.discard(cached)
             if isinstance(error, Exception):  # not a cancellation
                 # The error may rest on events that are not stored yet and, if refused, never will be.
@@ -308,7 +309,7 @@ class Repository(Generic[A]):
                 "call on that loop with asyncio.run_coroutine_threadsafe(…, loop)"
             )
 
-    async def _append(self, cached: CachedAggregate[A], result: R) -> R:
+    async def _append(self, cached: CachedAggregate[A]) -> None:
         change = Change(cached.aggregate)
         cached.last_event_id = change.last_event_id
         pending = cached.open_pending(self.storage, lambda: self.cache.discard(cached))
@@ -324,7 +325,6 @@ class Repository(Generic[A]):
                 await self.loader.snapshot_if_due(cached)
         finally:
             cached.waiting -= 1
-        return result
 
     # -- for units of work ----------------------------------------------------------------------------
 

@@ -20,8 +20,9 @@ from pabal.errors import StorageClosedError, StorageUnavailableError
 from pabal.storage.sqlite import forks, lifelock
 
 _SLOT = Struct("<qqqq")
-# The subscription's number is written last: once it is set, the slot's other fields are complete.
-_NUMBER_AT = 24
+"""An ``Attempt``. The subscription's number is written last: once it is set, the others are complete."""
+_SIZE = _SLOT.size
+_NUMBER_AT = _SIZE - 8
 _ZERO = bytes(8)
 
 
@@ -78,7 +79,7 @@ class MappedJournal:
         if self._file.closed:
             raise StorageClosedError(path=self._database, reason="closed")
         known = 0 if self._map is None else len(self._map)
-        size = known + max(slots, 1) * _SLOT.size
+        size = known + max(slots, 1) * _SIZE
         try:
             # Write real zeros: a hole in the file could not be filled later if the disk is full.
             self._file.seek(known)
@@ -90,18 +91,18 @@ class MappedJournal:
         if self._map is not None:
             self._map.close()
         self._map = grown
-        return known // _SLOT.size
+        return known // _SIZE
 
     def begin(self, slot: int, subscription: int, first: int, last: int, attempt: int) -> None:
         """Record that ``slot`` starts an attempt on positions ``first`` to ``last``."""
         assert self._map is not None
-        _SLOT.pack_into(self._map, slot * 32, first, last, attempt, subscription)
+        _SLOT.pack_into(self._map, slot * _SIZE, first, last, attempt, subscription)
 
     def end(self, slot: int) -> None:
         """Record that the slot's attempt is over."""
         if self._map is None:
             return  # the journal was closed while a handler ran, whose event loop was closed as well
-        at = slot * 32 + _NUMBER_AT
+        at = slot * _SIZE + _NUMBER_AT
         self._map[at : at + 8] = _ZERO
 
     def forked(self) -> None:
@@ -149,7 +150,7 @@ def dead_journals(database: Path, own: str) -> Iterator[tuple[str, Path, list[At
                 content = file.readall()
         except OSError:
             continue  # gone by now, or owned by another user
-        usable = len(content) - len(content) % _SLOT.size
+        usable = len(content) - len(content) % _SIZE
         attempts = [Attempt._make(fields) for fields in _SLOT.iter_unpack(content[:usable])]
         yield owner, path, [attempt for attempt in attempts if attempt.subscription]
 

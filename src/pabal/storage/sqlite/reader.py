@@ -109,7 +109,7 @@ class Reader:
         with translated(str(self._path)):
             try:
                 with readable(str(self._path)), storable():
-                    return _ended(query, connection)
+                    return _run_query(query, connection)
             except sqlite3.OperationalError as error:
                 if not str(error).startswith(UNDECODABLE):
                     raise
@@ -117,7 +117,7 @@ class Reader:
             connection.text_factory = decode_text
             try:
                 with readable(str(self._path)):
-                    return _ended(query, connection)
+                    return _run_query(query, connection)
             finally:
                 connection.text_factory = str
 
@@ -130,8 +130,8 @@ class Reader:
         self._connections.clear()
 
 
-def _ended(query: Callable[[sqlite3.Connection], T], connection: sqlite3.Connection) -> T:
-    """Run a query, and end its statements also if it fails.
+def _run_query(query: Callable[[sqlite3.Connection], T], connection: sqlite3.Connection) -> T:
+    """Run a query; if it fails, end its statements.
 
     A statement that was not read to its end keeps its snapshot for as long as the error refers to its cursor:
     all later reads of the connection would see the log as it was then.
