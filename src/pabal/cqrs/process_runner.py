@@ -164,20 +164,15 @@ class _Runner:
         cached = self._instances.pop(key, None)
         instance = cached or await self.read(key)
         if context.event_id in instance.causes:
-            step: ProcessStepped | None = await self._storage.get_event(self._step_id(key, context.event_id))
-            repeated = True
-        else:
-            step = self._make_step(instance, key, event, context.event_id)
-            repeated = False
-            if step is None and cached is not None and await self._has_newer_steps(key, cached):
-                await self.handle(event, context)
-                return
-        if step is not None:
-            if not repeated:
-                version = await self._store(step, instance.version)
-                instance.causes.add(step.cause)
-                instance = _Instance(version, step, instance.causes)
-            await self._dispatch(step, repeated)
+            earlier = await self._storage.get_event(self._step_id(key, context.event_id))
+            if earlier is not None:
+                await self._dispatch(earlier, repeated=True)
+        elif (step := self._make_step(instance, key, event, context.event_id)) is not None:
+            instance = await self._store(step, instance)
+            await self._dispatch(step, repeated=False)
+        elif cached is not None and await self._has_newer_steps(key, cached):
+            await self.handle(event, context)
+            return
         self._instances[key] = instance
         if len(self._instances) > _MAX_CACHED_INSTANCES:
             self._instances.popitem(last=False)
@@ -249,8 +244,9 @@ class _Runner:
                 pending[name] = PendingTimeout(name, _derive_id(step_id, name), now + seconds)
         return tuple(pending.values())
 
-    async def _store(self, step: ProcessStepped, version: int) -> int:
-        """Append a step after the given version; return its own version."""
+    async def _store(self, step: ProcessStepped, instance: _Instance) -> _Instance:
+        """Append a step to an instance; return the instance after it."""
+        version = instance.version
         caused = with_cause(step, current_event.get())
         try:
             await self._storage.append_streams([StreamAppend(STREAM, step.aggregate_id, version, (caused,))])
@@ -260,11 +256,12 @@ class _Runner:
             # All its steps were trimmed and it starts over, but the log still counts their versions.
             version = conflict.actual_version
             await self._storage.append_streams([StreamAppend(STREAM, step.aggregate_id, version, (caused,))])
-        return version + 1
+        instance.causes.add(step.cause)
+        return _Instance(version + 1, step, instance.causes)
 
     # -- sending commands and timeouts ----------------------------------------------------------------
 
-    async def _dispatch(self, step: ProcessStepped, repeated: bool) -> None:
+    async def _dispatch(self, step: ProcessStepped, *, repeated: bool) -> None:
         for timeout in step.timeouts:
             if timeout.event_id == _derive_id(step.event_id, timeout.name):  # set in this step
                 due = from_microseconds(int(timeout.due_at * 1_000_000))

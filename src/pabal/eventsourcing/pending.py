@@ -98,16 +98,15 @@ class PendingChanges:
         self._on_failure()
         self._in_flight = None
         later, self._next = self._next, None
+        invalid: int | None = None
+        others = error
         if isinstance(error, (InvalidEventError, DuplicateEventError)):
-            invalid = self._index_of_invalid(batch, error)
-            for index, future in enumerate(batch.futures):
-                _raise_in(future, error if index == invalid else OvertakenError())
-            error = OvertakenError()
-        else:
-            for future in batch.futures:
-                _raise_in(future, error)
+            # One change is to blame; the others were refused with it, and have to be decided again.
+            invalid, others = self._index_of_invalid(batch, error), OvertakenError()
+        for index, future in enumerate(batch.futures):
+            _raise_in(future, error if index == invalid else others)
         for future in () if later is None else later.futures:
-            _raise_in(future, error)
+            _raise_in(future, others)
 
     def _index_of_invalid(self, batch: _Batch, error: PabalError) -> int:
         """Return the index of the change in the batch that could not be stored."""
