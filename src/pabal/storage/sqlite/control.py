@@ -12,6 +12,7 @@ from pathlib import Path
 
 from pabal.errors import SubscriptionInUseError, SubscriptionNotFoundError, UsageError
 from pabal.ports.storage import Control, Replay, Start
+from pabal.storage.sqlite.connection import Connection
 from pabal.storage.sqlite.cursors import (
     SubscriptionRow,
     move,
@@ -22,7 +23,6 @@ from pabal.storage.sqlite.cursors import (
     start_position,
 )
 from pabal.storage.sqlite.journal import is_alive
-from pabal.storage.sqlite.reader import Connection
 from pabal.storage.sqlite.statements import numbered, statements
 from pabal.storage.sqlite.transaction import Transaction
 

@@ -32,6 +32,7 @@ from pabal.ports.storage import (
     Start,
     SubscriptionRecord,
 )
+from pabal.storage.sqlite.connection import Connection
 from pabal.storage.sqlite.journal import Attempt, dead_journals, is_alive, remove_journal
 from pabal.storage.sqlite.places import first_recorded_since
 from pabal.storage.sqlite.statements import numbered, statements
@@ -63,7 +64,7 @@ class SubscriptionRow(NamedTuple):
     reopenings: int
 
 
-def read_subscription(connection: Any, name: str) -> SubscriptionRow | None:
+def read_subscription(connection: Connection, name: str) -> SubscriptionRow | None:
     """Return a subscription's row, or None if there is none of this name."""
     row = connection.execute(statements()["subscription"], (name,)).fetchone()
     return None if row is None else SubscriptionRow._make(row)
@@ -161,7 +162,7 @@ def move(tx: Transaction, name: str, position: int) -> None:
     tx.execute(sql["reset_cursor"], numbered(position, time.time_ns() // 1000, name))
 
 
-def read_move(connection: Any, name: str) -> Move | None:
+def read_move(connection: Connection, name: str) -> Move | None:
     """Return the move that was requested while the subscription was held, or None."""
     row = connection.execute(statements()["requested_move"], (name,)).fetchone()
     return None if row is None else Move(row[0])
@@ -177,7 +178,7 @@ def _drop_cancelled_replays(
             tx.execute(sql["delete_retry"], (name, position))
 
 
-def read_replays(connection: Any, name: str) -> tuple[Replay, ...]:
+def read_replays(connection: Connection, name: str) -> tuple[Replay, ...]:
     """Return a subscription's replays that are not finished, oldest request first."""
     return tuple(Replay(*row) for row in connection.execute(statements()["replays"], (name,)))
 
@@ -245,7 +246,7 @@ def note_halt(tx: Transaction, name: str, epoch: int, owner: str, reason: str) -
     return tx.execute(statements()["note_halt"], (reason, name, epoch, owner)).rowcount > 0
 
 
-def read_halts(connection: Any) -> dict[str, str]:
+def read_halts(connection: Connection) -> dict[str, str]:
     """Return the reason for each subscription that has halted and is still held, by name."""
     return dict(connection.execute(statements()["halts"], (time.time_ns() // 1000,)))
 
@@ -332,7 +333,7 @@ def park(tx: Transaction, name: str, parked: ParkedDelivery) -> None:
     tx.execute(sql["delete_queued"], (name, parked.position))
 
 
-def list_records(connection: Any) -> list[SubscriptionRecord]:
+def list_records(connection: Connection) -> list[SubscriptionRecord]:
     """Return every durable subscription with its progress and counts, by name."""
     rows = connection.execute(statements()["list_subscriptions"], (time.time_ns() // 1000,)).fetchall()
     halts = read_halts(connection)

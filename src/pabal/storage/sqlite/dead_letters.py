@@ -10,6 +10,7 @@ from pabal.domain.envelope import StoredRecord, checksum_at, checksum_of, verify
 from pabal.errors import CorruptDeadLetterError, CorruptLogError, DeadLetterNotFoundError
 from pabal.ports.arguments import MAX_POSITION, check_bounds
 from pabal.ports.storage import AttemptFailure, DeadLetterGroup, DeadLetterRecord
+from pabal.storage.sqlite.connection import Connection
 from pabal.storage.sqlite.cursors import decode_failures, encode_failures, read_subscription
 from pabal.storage.sqlite.faults import readable
 from pabal.storage.sqlite.statements import numbered, statements
@@ -17,7 +18,7 @@ from pabal.storage.sqlite.transaction import Transaction
 
 
 def list_letters(
-    connection: Any,
+    connection: Connection,
     path: str,
     subscription: str | None,
     event_type: str | None,
@@ -33,7 +34,7 @@ def list_letters(
     return [_letter(row, path) for row in rows]
 
 
-def group_letters(connection: Any) -> list[DeadLetterGroup]:
+def group_letters(connection: Connection) -> list[DeadLetterGroup]:
     """Count dead letters by subscription and type of their last error, largest group first."""
     return [
         DeadLetterGroup(
@@ -43,12 +44,12 @@ def group_letters(connection: Any) -> list[DeadLetterGroup]:
     ]
 
 
-def get_letter(connection: Any, path: str, dead_letter_id: int) -> DeadLetterRecord:
+def get_letter(connection: Connection, path: str, dead_letter_id: int) -> DeadLetterRecord:
     """Return one dead letter. Raises DeadLetterNotFoundError, CorruptLogError."""
     return _letter(_row(connection, dead_letter_id), path)
 
 
-def _row(connection: Any, dead_letter_id: int) -> Any:
+def _row(connection: Connection, dead_letter_id: int) -> Any:
     row = None
     if isinstance(dead_letter_id, int) and abs(dead_letter_id) <= MAX_POSITION:  # no other value can be an id
         row = connection.execute(statements()["dead_letter"], (dead_letter_id,)).fetchone()
@@ -57,7 +58,7 @@ def _row(connection: Any, dead_letter_id: int) -> Any:
     return row
 
 
-def damaged_letters(connection: Any, path: str) -> list[str]:
+def damaged_letters(connection: Connection, path: str) -> list[str]:
     """Return a sentence for each damaged dead letter."""
     damaged: list[str] = []
     for row in connection.execute(statements()["dead_letters"], numbered(0, None, None, None, -1)):

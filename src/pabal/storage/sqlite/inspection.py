@@ -21,7 +21,8 @@ from pabal.storage.sqlite.statements import numbered, statements
 if TYPE_CHECKING:
     import asyncio
 
-    from pabal.storage.sqlite.reader import Connection, Reader
+    from pabal.storage.sqlite.connection import Connection
+    from pabal.storage.sqlite.reader import Reader
     from pabal.storage.sqlite.transaction import Transaction
     from pabal.storage.sqlite.writer import Writer
 

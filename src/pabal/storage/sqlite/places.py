@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any
 
 from pabal.domain.envelope import to_microseconds
 from pabal.errors import CorruptLogError
+from pabal.storage.sqlite.connection import Connection
 from pabal.storage.sqlite.statements import statements
 
 
-def read_number(connection: Any, path: str, name: str) -> int:
+def read_number(connection: Connection, path: str, name: str) -> int:
     """Return a number stored in the table ``meta``. Raises CorruptLogError if it is missing."""
     row = connection.execute(statements()[name]).fetchone()
     if row is None or not isinstance(row[0], int):
@@ -18,7 +18,7 @@ def read_number(connection: Any, path: str, name: str) -> int:
     return row[0]
 
 
-def first_recorded_since(connection: Any, moment: datetime | int) -> int | None:
+def first_recorded_since(connection: Connection, moment: datetime | int) -> int | None:
     """Return the first position recorded at or after a time; None if all are older.
 
     ``moment`` is a datetime or microseconds since 1970. Uses binary search: the writer ensures that the
@@ -41,7 +41,7 @@ def first_recorded_since(connection: Any, moment: datetime | int) -> int | None:
     return None if found is None else int(found[0])
 
 
-def check_gap(connection: Any, path: str, expected: int, found: int) -> None:
+def check_gap(connection: Connection, path: str, expected: int, found: int) -> None:
     """Raise CorruptLogError for missing positions, unless they were trimmed: the log begins after those."""
     first = connection.execute(statements()["first"]).fetchone()[0]
     if first < found:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from traceback import clear_frames
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -24,6 +24,7 @@ from pabal.ports.sql import only_reads
 from pabal.ports.storage import Page
 from pabal.storage.sqlite import forks
 from pabal.storage.sqlite.appender import Appender
+from pabal.storage.sqlite.connection import Connection
 from pabal.storage.sqlite.cursors import unpack_positions
 from pabal.storage.sqlite.faults import UNDECODABLE, is_corruption, readable, storable, translated
 from pabal.storage.sqlite.places import check_gap, read_number
@@ -37,14 +38,6 @@ PAGE_BYTES = 16 << 20
 """Bytes of payload after which a page ends, however few rows it has: a thousand rows may be a gigabyte."""
 STEPS = 10_000
 """SQLite instructions between two checks of ``cancelled``; they take about a tenth of a millisecond."""
-
-
-class Connection(Protocol):
-    """Anything that runs statements: a reader's connection, or the writer's transaction."""
-
-    def execute(self, sql: str, parameters: Any = ..., /) -> sqlite3.Cursor:
-        """Run one statement and return its cursor."""
-        ...
 
 
 class Reader:

@@ -16,7 +16,8 @@ from pabal.storage.sqlite.statements import numbered, statements
 if TYPE_CHECKING:
     import asyncio
 
-    from pabal.storage.sqlite.reader import Connection, Reader
+    from pabal.storage.sqlite.connection import Connection
+    from pabal.storage.sqlite.reader import Reader
     from pabal.storage.sqlite.transaction import Transaction
 
 T = TypeVar("T")

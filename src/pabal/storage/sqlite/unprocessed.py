@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import msgspec
 
+from pabal.storage.sqlite.connection import Connection
 from pabal.storage.sqlite.statements import statements
 
 
@@ -20,7 +19,7 @@ class UnprocessedCache:
         self._seen: tuple[int, tuple[int, ...]] = (0, ())
         """A position, and all unmarked ones up to it; replaced as a whole, as several threads read it."""
 
-    def first(self, connection: Any, limit: int) -> list[int]:
+    def first(self, connection: Connection, limit: int) -> list[int]:
         """Return the lowest unmarked positions."""
         sql = statements()
         upto, known = self._seen
