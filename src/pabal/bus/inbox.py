@@ -118,9 +118,10 @@ class Inbox:
             self._engine.admission.let_in(self._waiter)
 
     def _is_urgent(self) -> bool:
-        """Return whether a handler may be waiting for an entry: then no handler would make room for it.
+        """Return whether a handler may be waiting for an entry.
 
-        The entries ahead of it are published with it, to keep the order of each thread.
+        If such an entry waited for room, the two would wait for each other: only handlers make room. The
+        entries ahead of it are published with it, to keep the order of each thread.
         """
         waiting = self._from_handlers.copy()  # one atomic step: other threads append to it
         return any(self._engine.is_handling(mark) for mark, future in waiting if not future.done())

@@ -335,7 +335,7 @@ class Operations(Actions):
         return DeadLetterPage(page, page[-1].id if len(found) > limit else None)
 
     async def parked(self, events: Sequence[EventView]) -> set[str]:
-        """Return the ids of those of ``events`` of which at least one subscription has a dead letter.
+        """Return the ids of those of ``events`` that at least one subscription has parked.
 
         The cost does not depend on the number of dead letters.
         """

@@ -1,4 +1,4 @@
-"""Checks of arguments: of options, and of what a storage is asked for, lest a mistake look like damage."""
+"""Checks of options, and of arguments to a storage, so that a mistake does not look like damage."""
 
 from __future__ import annotations
 
