@@ -160,6 +160,30 @@ async def test_a_bus_stops_although_its_progress_cannot_be_saved_and_drain_raise
     await bus.stop()
 
 
+async def test_a_subscription_that_ended_is_released_although_it_cannot_be_saved() -> None:
+    """The bus would stand by for itself after its next start, and ``drain`` return with nothing handled."""
+    storage, clock = FailingStorage(), VirtualClock()
+    seen: Recorder[int] = Recorder()
+
+    async def handle(event: Moved) -> None:
+        seen.add(event.n)
+
+    bus = InMemoryEventBus(storage, clock=clock)
+    subscription = bus.subscribe(Moved, handle, name="board")
+    await bus.start()
+    storage.failures["save"] = FULL_DISK
+    await bus.publish(Moved("rook", 1))
+    await seen.reach(1)
+    bus.unsubscribe(subscription)
+    bus.subscribe(Moved, handle, name="board")
+    await bus.stop(timeout=0)
+    storage.failures.clear()
+    async with bus:
+        await bus.drain(timeout=60)
+        assert statistics_of(bus, "board")["state"] == "active"
+    assert seen == [1, 1]  # what could not be saved is delivered again
+
+
 async def test_a_failed_lease_renewal_is_retried_and_a_lost_lease_is_acquired_again() -> None:
     """After brief trouble, leases would no longer be renewed; a lost subscription would never return."""
     storage, clock = FailingStorage(), VirtualClock()

@@ -355,7 +355,7 @@ class Leases:
         """Release every subscription, so that other processes can take over at once."""
         ended = await asyncio.gather(
             *(self._release_opening(opening, name) for opening, name in tuple(self._openings.items())),
-            *(self._save_and_release(consumer) for consumer in tuple(self.leaving)),
+            *(self._release_leaving(consumer) for consumer in tuple(self.leaving)),
             *(
                 self._storage.release_subscription(consumer.name, consumer.epoch)
                 for consumer in self._engine.consumers.values()
@@ -366,6 +366,17 @@ class Leases:
         for error in ended:
             if error is not None and not isinstance(error, StorageError):  # that lease expires
                 raise error
+
+    async def _release_leaving(self, consumer: Consumer) -> None:
+        """Save and release a removed subscription; release it even if what it has finished cannot be saved.
+
+        The next start may use the same storage object, on which the lease would not expire.
+        """
+        try:
+            await self._save_and_release(consumer)
+        except StorageError:
+            await self._storage.release_subscription(consumer.name, consumer.epoch)
+            raise
 
     async def _release_opening(self, opening: asyncio.Future[Cursor | None], name: str) -> None:
         """Release a subscription that was requested but not taken over before the bus stopped."""
