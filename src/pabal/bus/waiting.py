@@ -31,7 +31,7 @@ async def timeout_with_message(timeout: float | None, event_type: Any) -> AsyncI
             raise  # raised inside, as by ``where``
         kinds = event_type if isinstance(event_type, tuple) else (event_type,)
         named = " or ".join(kind.__name__ if isinstance(kind, type) else repr(kind) for kind in kinds)
-        raise TimeoutError(f"no {named} that was waited for came within {timeout} s") from None
+        raise TimeoutError(f"no matching {named} came within {timeout} s") from None
 
 
 class Expectations:

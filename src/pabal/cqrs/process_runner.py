@@ -322,7 +322,7 @@ def _check_process(process: Any) -> None:
         detail = "no event begins an instance, so none would ever take one; mark a method with @starts"
     elif process.rejection_methods and not process.rejections:
         detail = (
-            "@on_rejected has nothing to hear of; name the exceptions that mean no, as "
+            "@on_rejected would never be called; name the exceptions that mean no, as "
             "rejections = (SoldError,)"
         )
     if detail:

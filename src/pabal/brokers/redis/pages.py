@@ -74,8 +74,6 @@ class Pages:
         """Called with the partition's head whenever it was read from the server."""
         self.on_follow: Callable[[], None] = _nothing
         """Called when ``follows`` becomes true: from now on, received entries are to be offered."""
-        self.duplicates = 0
-        """Number of events skipped because they were appended before."""
 
     def offer(self, entries: Sequence[tuple[bytes, list[bytes]]]) -> int:
         """Add entries just received, if they continue the run; return its last position."""
@@ -137,9 +135,7 @@ class Pages:
                 known = self._recent.get(event_id) or self._older.get(event_id)
                 if known is not None:
                     places[event_id] = min(known, places[event_id])
-            found = len(rows)
             rows = tuple([row for row in rows if places[row.event_id] == row.position])
-            self.duplicates += found - len(rows)
         self._recent.update(places)
         if len(self._recent) > _REMEMBERED:
             self._recent, self._older = {}, self._recent

@@ -39,9 +39,7 @@ class Relay:
     ) -> None:
         self._target = bus
         self._bus = _Outbox(storage)
-        self._subscription = self._bus.subscribe(
-            types, self._carry, name=name, batch=batch, start=start, retry=_PATIENT
-        )
+        self._bus.subscribe(types, self._carry, name=name, batch=batch, start=start, retry=_PATIENT)
         self.carried = 0
         self._waits_for = ""
 
