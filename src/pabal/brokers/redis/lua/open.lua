@@ -1,7 +1,7 @@
 -- Take a subscription in a partition that this owner holds, or that has no owner.
 -- KEYS: lease, epochs, cursors, retries, queue, blocking, controls, moves, replays. ARGV: owner, name.
 -- Returns nil while another owner has the partition, {0} if the subscription has no cursor, else its epoch,
--- cursor, retries, blocked keys, whether it is paused, how many resets were requested so far, its replays, and
+-- cursor, retries, blocked keys, whether it is paused, how many resets were requested so far, all replays, and
 -- whether a requested reset is still to be carried out.
 local owner = redis.call('HGET', KEYS[1], 'owner')
 if not owner or owner == '' then
@@ -37,12 +37,6 @@ while true do
 end
 local asked = redis.call('HMGET', KEYS[7], name, name .. '\0moves')
 local paused = asked[1] == '1' and 1 or 0
-local replays, all = {}, redis.call('HGETALL', KEYS[9])
-for index = 1, #all, 2 do
-  if string.sub(all[index], 1, #prefix) == prefix then
-    replays[#replays + 1] = all[index]
-    replays[#replays + 1] = all[index + 1]
-  end
-end
+local replays = redis.call('HGETALL', KEYS[9])
 local moves = tonumber(asked[2] or '0')
 return {epoch, cursor, retries, keys, paused, moves, replays, redis.call('HEXISTS', KEYS[8], name)}
