@@ -14,6 +14,8 @@ import pytest
 from pabal.brokers.redis import RedisEventBus
 from pabal.brokers.redis.membership import Lease, Membership, View, make_plan
 from pabal.brokers.redis.reports import ConnectionLost, PartitionLost
+from pabal.brokers.redis.scripts import script
+from pabal.errors import BrokerUnavailableError
 from tests.brokers.events import Moved, Recorder, moves, until
 from tests.brokers.proxy import Proxy
 from tests.brokers.server import Server, redis_binary
@@ -119,6 +121,27 @@ asyncio.run(main())
         output, _ = await asyncio.wait_for(process.communicate(), 30)
     assert output == b"lost\n"
     assert sorted(recorder.numbers) == list(range(40))
+
+
+@pytest.mark.parametrize("name", ["enter", "survey", "take"])
+async def test_start_waits_for_a_server_that_goes_away_meanwhile(
+    shared_server: Server, namespace: str, name: str
+) -> None:
+    """A process started while the server restarts would end at once, and not after its patience."""
+    recorder = Recorder()
+    async with (
+        Proxy(shared_server.port) as proxy,
+        make_bus(shared_server, namespace, partitions=4) as publisher,
+    ):
+        proxy.cut_at = b"EVALSHA\r\n$40\r\n" + script(name).sha.encode()
+        async with make_bus_through(proxy, namespace, recorder) as bus:
+            assert proxy.cut_at is None
+            assert len(bus.partitions) == 4
+            await publisher.publish_batch(moves(8, 16))
+            await until(lambda: len(recorder.numbers) == 16)
+        proxy.cut_at = b"EVALSHA\r\n$40\r\n" + script(name).sha.encode()
+        with pytest.raises(BrokerUnavailableError):
+            await make_bus_through(proxy, namespace, recorder, when_disconnected="fail").start()
 
 
 async def test_a_clock_jump_costs_a_process_no_partition(

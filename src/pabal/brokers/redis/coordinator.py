@@ -92,14 +92,17 @@ class Coordinator:
         """Take the partitions that are free now, and start looking at the group regularly."""
         self._wake = asyncio.Event()
         self._engine.nudge, self._engine.announce = self._wake.set, self.declarations.announce
-        await self._log.link.run(script("enter"), (self._log.keys.groups,), self._group)
         self.heartbeat.start()
         try:
-            await self._run_round()
+            await self._log.insist(self._enter)
         except BaseException:
             await self.heartbeat.stop()
             raise
         self._task = asyncio.create_task(self._run(), name="pabal-redis-partitions")
+
+    async def _enter(self) -> None:
+        await self._log.link.run(script("enter"), (self._log.keys.groups,), self._group)
+        await self._run_round()
 
     async def stop(self, deadline: float) -> None:
         """Save progress and hand over all partitions, concurrently; leave the group."""
@@ -129,11 +132,9 @@ class Coordinator:
     async def _run(self) -> None:
         assert self._wake is not None
         while True:
-            try:
+            with suppress(TimeoutError):
                 async with asyncio.timeout(self._tick):
                     await self._wake.wait()
-            except TimeoutError:
-                pass
             self._wake.clear()
             try:
                 await self._run_round()
@@ -255,9 +256,8 @@ class Coordinator:
         for consumer in running.engine.consumers.values():
             if consumer.number != known.get(consumer.name):
                 self.declarations.forget(consumer.name)  # it was forgotten: the next turn declares it again
-        feed = running.engine.feed
-        assert feed is not None
-        pages.on_head = feed.advance_to
+        assert running.engine.feed is not None
+        pages.on_head = running.engine.feed.advance_to
         self._tail.follow(partition, pages)
         self._engine.report(PartitionTaken("", partition, taken_from))
 
@@ -325,9 +325,9 @@ class Coordinator:
         if feed is None:
             return
         running.has_jumped = running.storage.pages.follows = False
-        key = self._log.keys.part(running.partition)
         try:
-            await self._log.link.run(script("known"), (key,), feed.head)
+            keys = (self._log.keys.part(running.partition),)
+            await self._log.link.run(script("known"), keys, feed.head)
             feed.advance_to(await running.storage.pages.measure())
         except BaseException:
             running.has_jumped = True

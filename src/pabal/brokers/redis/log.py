@@ -200,6 +200,19 @@ class RedisLog:
         """Return whether an append begun at ``since`` (monotonic) should fail rather than be tried again."""
         return self._fail_at_once or time.monotonic() - since > self._patience
 
+    async def insist(self, work: Callable[[], Awaitable[Any]]) -> None:
+        """Do some work; while the server is away, begin it again or fail as an append does."""
+        since = time.monotonic()
+        while True:
+            try:
+                await work()
+            except BrokerUnavailableError:
+                if self.gives_up(since):
+                    raise
+                await asyncio.sleep(PAUSE)
+            else:
+                return
+
     def partition_of(self, event: DomainEvent, record: EventRecord) -> int:
         """Return an event's partition. Raises UsageError if its key is neither valid text nor None."""
         key = self._partition_key(event)
