@@ -116,6 +116,21 @@ async def test_a_halt_is_recorded_only_for_the_epoch_that_holds_the_subscription
         assert await keys.hash("e") == epochs
 
 
+async def test_a_look_shows_the_log_the_next_due_event_and_what_is_called(keys: Keys) -> None:
+    """A group that only reads would not notice a log made anew, or release a scheduled event too late."""
+    await keys.put("t", token="1:mine")
+    await keys.put("l", owner="mine", epoch=4)
+    await keys.mark("s", "later", 70)
+    await keys.mark("s", "sooner", 50)
+    await keys.mark("d", "7", 7)
+    await keys.put("c", **{"0version": "3"})
+    await keys.link.call("SADD", keys._prefix + "b", "7")
+    looks = [await keys.run("survey", "mtsdcglafb", "mine", token, "g") for token in ("1:mine", "0:old")]
+    assert [look[0] for look in looks] == [1, 0]
+    assert looks[1][1:] == [b"50", 1, [b"mine", b"2"], [b"mine", b"4", 0, b"", b"", 1], b"3"]
+    assert await keys.link.call("SMEMBERS", keys._prefix + "g") == [b"g"]
+
+
 # -- requests ---------------------------------------------------------------------------------------------
 
 
