@@ -536,3 +536,35 @@ async def test_a_reset_holds_if_its_subscription_ends_before_the_storage_answers
     harness.subscribe()
     await harness.drain()
     assert numbers(handler.handled) == [1, 2]
+
+
+@pytest.mark.parametrize("call", ["reset_subscription", "read_controls"])
+async def test_a_call_that_outlasts_its_run_does_not_touch_the_next_run(harness: Harness, call: str) -> None:
+    """The next run has opened the subscription; opened twice at once, it would stand by for itself for ever."""
+    asked, answered, opened = asyncio.Event(), asyncio.Event(), asyncio.Event()
+    subscriptions = harness.bus.subscriptions
+    harness.subscribe()
+    await harness.pause()
+
+    async def wait() -> None:
+        asked.set()
+        await answered.wait()
+
+    async def note() -> None:
+        opened.set()
+
+    harness.storage.after_call[call] = wait
+    resets = call == "reset_subscription"
+    calling = asyncio.create_task(
+        subscriptions.reset("sub", "now") if resets else subscriptions.resume("sub")
+    )
+    await asked.wait()
+    await harness.bus.stop()
+    await harness.bus.start()
+    if not resets:
+        await harness.pause()
+    harness.storage.after_call["open_subscription"] = note
+    answered.set()
+    await calling
+    await harness.clock.settle()
+    assert not opened.is_set()

@@ -29,6 +29,8 @@ class Controls:
         self._storage = storage
         self._leases = leases
         self._remove_listener: Callable[[], None] | None = None
+        self._has_ended = False
+        """The bus has stopped; calls that are still waiting must not act on subscriptions of its next run."""
         self._rerun = False
         self._is_reading = False
         self._recorded_halts: dict[str, int] = {}
@@ -50,7 +52,8 @@ class Controls:
         self._remove_listener = self._storage.add_control_listener(asked)
 
     def stop(self) -> None:
-        """Stop listening."""
+        """Stop listening, and act on nothing from now on."""
+        self._has_ended = True
         remove, self._remove_listener = self._remove_listener, None
         if remove is not None:
             remove()
@@ -99,7 +102,7 @@ class Controls:
             self._engine.background.notify_observers()
 
     def _apply(self, consumer: Consumer, control: Control, recorded_epoch: int | None) -> None:
-        if consumer.tracker is None or consumer in self._reopening:
+        if self._has_ended or consumer.tracker is None or consumer in self._reopening:
             return  # it is about to be opened, and reads the request from its cursor then
         if control.move is not None:
             if consumer.state == ACTIVE:
@@ -205,7 +208,8 @@ class Controls:
             position = await self._storage.reset_subscription(consumer.name, start, epoch=consumer.epoch)
         finally:
             # Also if the move was refused: deliveries that were set aside are still unfinished in the cursor.
-            self._engine.background.spawn(self._open_again(consumer))
+            if not self._has_ended:
+                self._engine.background.spawn(self._open_again(consumer))
         await self._engine.tally.count()
         return position
 
