@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections import deque
-from collections.abc import Awaitable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from pabal.delivery.bookkeeping import Block, Failing, Unsaved
 from pabal.delivery.consumer import ACTIVE, CLOSED, STANDBY, STARTING, Consumer
@@ -63,18 +62,11 @@ class Leases:
             self._engine.timers.add(_RENEW_EVERY, self._renew)
 
     async def _open_all(self, consumers: Sequence[Consumer]) -> None:
-        openings: deque[Coroutine[Any, Any, None]] = deque()
-        try:
-            for consumer in consumers:
-                openings.append(self.open(consumer))
-            while openings:
-                await openings.popleft()
-        finally:
-            for opening in openings:
-                opening.close()  # ``release`` gives back what it has requested
+        for finish in [self._begin_opening(consumer) for consumer in consumers]:
+            await finish()  # if one raises, ``release`` gives back what was requested for the others
 
-    def open(self, consumer: Consumer, held: int | None = None) -> Coroutine[Any, Any, None]:
-        """Open a subscription and resume it at its cursor, or stand by while another process holds it.
+    def _begin_opening(self, consumer: Consumer, held: int | None = None) -> Callable[[], Awaitable[None]]:
+        """Request a subscription from the storage; return what takes it over, or stands by for it.
 
         The position of a new one is fixed at the call, before anything published after it. With ``held``, the
         epoch in which this process holds it, it is opened again without being released: it cannot be
@@ -82,21 +74,21 @@ class Leases:
         """
         closing = self._closing.get(consumer.name)
         if closing is not None:
-            return self._open_after(closing, consumer)
+            return partial(self._open_after, closing, consumer)
         opening = asyncio.ensure_future(
             self._storage.open_subscription(consumer.name, consumer.subscription.start, epoch=held)
         )
         self._openings[opening] = consumer.name
         self._being_opened[consumer] = asyncio.get_running_loop().create_future()
-        return self._opened(consumer, opening, self._feed.controls.request_count)
+        return partial(self._opened, consumer, opening, self._feed.controls.request_count)
 
     def open_or_stand_by(self, consumer: Consumer) -> Awaitable[None]:
         """Open a subscription while the bus runs: on storage trouble, stand by and try again."""
-        return self._finish_opening(consumer, self.open(consumer))
+        return self._finish_opening(consumer, self._begin_opening(consumer))
 
-    async def _finish_opening(self, consumer: Consumer, opening: Awaitable[None]) -> None:
+    async def _finish_opening(self, consumer: Consumer, finish: Callable[[], Awaitable[None]]) -> None:
         try:
-            await opening
+            await finish()
         except StorageClosedError:
             return
         except StorageError as error:
@@ -108,7 +100,7 @@ class Leases:
     async def _open_after(self, closing: asyncio.Future[None], consumer: Consumer) -> None:
         await asyncio.wait([closing])
         if consumer.state != CLOSED:
-            await self.open(consumer)
+            await self._begin_opening(consumer)()
 
     async def wait_until_opened(self, consumer: Consumer) -> None:
         """Wait for an opening to end, if one is under way: two at once would take each other for ended."""
@@ -309,7 +301,7 @@ class Leases:
             return  # removed in the meantime, or the bus stops: it is released, and must not be taken again
         self._forget(consumer)
         consumer.state = STARTING
-        await self._finish_opening(consumer, self.open(consumer, held=consumer.epoch))
+        await self._finish_opening(consumer, self._begin_opening(consumer, held=consumer.epoch))
 
     def release_removed(self, consumer: Consumer) -> None:
         """Save and release a subscription that was removed: now, or by ``release`` if the bus is stopping."""
