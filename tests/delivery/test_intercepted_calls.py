@@ -540,7 +540,7 @@ async def test_a_reset_holds_if_its_subscription_ends_before_the_storage_answers
 
 @pytest.mark.parametrize("call", ["reset_subscription", "read_controls"])
 async def test_a_call_that_outlasts_its_run_does_not_touch_the_next_run(harness: Harness, call: str) -> None:
-    """The next run has opened the subscription; opened twice at once, it would stand by for itself for ever."""
+    """The next run has opened the subscription; opened twice, it would stand by for itself for ever."""
     asked, answered, opened = asyncio.Event(), asyncio.Event(), asyncio.Event()
     subscriptions = harness.bus.subscriptions
     harness.subscribe()
