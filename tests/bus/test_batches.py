@@ -182,6 +182,43 @@ async def test_a_non_retryable_error_splits_its_batch_at_once(backend: Backend) 
     assert [letter.event.n for letter in await bus.dead_letters.list()] == [1]
 
 
+async def test_an_event_behind_a_discarded_one_of_a_poison_batch_gets_all_its_attempts(
+    memory: Backend,
+) -> None:
+    """It was taken for one of the batch, and parked after its first failure."""
+    bus = await memory.start_bus()
+    gate, entered = asyncio.Event(), asyncio.Event()
+    handled: Recorder[int] = Recorder()
+    poison = {1, 2}
+    attempts: list[int] = []
+
+    async def handle(events: list[Moved]) -> None:
+        [number, *others] = numbers(events)
+        if others or number in poison:
+            raise NotRetryableError("poison")
+        if number == 1:
+            entered.set()
+            await gate.wait()
+        attempts.append(number)
+        if attempts.count(3) == 1:
+            raise ConnectionError("not yet")
+        handled.add(number)
+
+    bus.subscribe(Moved, handle, batch=2, retry=RetryPolicy(max_attempts=2, base_delay=0.01))
+    await bus.publish_batch([Moved("rook", 1), Moved("rook", 2)])
+    await bus.drain(60)
+    _, second = await bus.dead_letters.list()
+    poison.clear()
+    await bus.dead_letters.retry("all")
+    await entered.wait()
+    await bus.publish(Moved("rook", 3))
+    await bus.dead_letters.discard(second.id)
+    gate.set()
+    await bus.drain(60)
+    assert handled == [1, 3]
+    assert await bus.dead_letters.list() == []
+
+
 async def test_a_poison_batch_halts_the_subscription_at_the_poison_event(backend: Backend) -> None:
     """With ``on_exhausted="stop"``, events before the bad one in its batch are handled; it and the rest are
     not.

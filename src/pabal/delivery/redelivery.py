@@ -87,10 +87,10 @@ class Redelivery:
             if consumer.delayed.pop(position, None) is not None:
                 self.end_discarded(consumer, position)
             for lane in consumer.all_lanes():
-                kept = [item for item in lane.items if item[0] != position]
-                if len(kept) < len(lane.items):
-                    lane.items.clear()
-                    lane.items.extend(kept)
+                place = next((place for place, item in enumerate(lane.items) if item[0] == position), None)
+                if place is not None:
+                    del lane.items[place]
+                    lane.isolate -= place < lane.isolate
                     self.end_discarded(consumer, position)
                     if lane.state == WAITING:
                         self._engine.make_ready(lane)
