@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import pytest
 
+from pabal import InMemoryEventBus, NotRetryableError
 from pabal.errors import DeadLetterNotFoundError, DecodeError, SubscriptionError, UnserializableEventError
 from tests.bus.failing_handler import FailingHandler, park_one, start_failing_bus
 from tests.bus.samples import Moved, NoteTaken
@@ -202,3 +204,31 @@ async def test_a_retried_dead_letter_waits_for_the_running_event_of_its_key(back
     release.set()
     await bus.drain(60)
     assert order == ["2 begins", "2 ends", "1 begins", "1 ends"]
+
+
+@pytest.mark.parametrize("action", ["retry", "retry all", "discard", "discard all"])
+async def test_a_bus_that_stands_by_retries_and_discards_for_the_bus_that_handles_the_subscription(
+    stored: Backend, action: str
+) -> None:
+    """Promise 27. The dead letter would stay in retry, or the events behind it wait, for ever."""
+    bus = await stored.start_bus()
+    handled: Recorder[int] = Recorder()
+    broken = True
+
+    async def handle(event: Moved) -> None:
+        if event.n == 1 and broken:
+            raise NotRetryableError("no")
+        handled.add(event.n)
+
+    bus.subscribe(Moved, handle, name="board", on_exhausted="park_key")
+    await bus.publish_batch([Moved("rook", 1), Moved("rook", 2)])
+    await bus.drain(60)
+    broken = False
+    [letter] = await bus.dead_letters.list()
+    async with InMemoryEventBus(bus.storage) as other:
+        other.subscribe(Moved, handle, name="board", on_exhausted="park_key")
+        which: Any = "all" if action.endswith("all") else letter.id
+        change = other.dead_letters.retry if action.startswith("retry") else other.dead_letters.discard
+        assert await change(which) == 1
+        await handled.reach(2 if action.startswith("retry") else 1)
+    assert handled == ([1, 2] if action.startswith("retry") else [2])

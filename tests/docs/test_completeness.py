@@ -185,6 +185,7 @@ def test_the_guide_describes_every_call_of_a_storage_that_an_application_makes()
         "release_due",
         "release_subscription",
         "renew_leases",
+        "request_reopening",
         "save_progress",
         "schedule_event",
     }

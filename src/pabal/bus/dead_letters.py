@@ -144,7 +144,7 @@ class DeadLetters:
         """
         if which != "all":
             _refuse_filters("discard", which, filters)
-            await self._discard(which)
+            await self._tell_holders([await self._discard(which)])
             self._engine.tally.recount()
             return 1
         count = await self._apply_in_pages(filters, self._discard_batch)
@@ -184,6 +184,7 @@ class DeadLetters:
         """
         now = self._engine.clock.time()
         trackers: dict[int, WatermarkTracker | None] = {}
+        elsewhere: set[str] = set()
 
         async def mark(number: int, consumer: Consumer) -> DeadLetterRecord | None:
             # An opening under way may not find the mark; one that begins from here on finds it.
@@ -203,6 +204,8 @@ class DeadLetters:
                 self._engine.redelivery.redeliver(consumer, outcome)
             else:  # with a log, an opening finds the mark; without, nobody would
                 self._engine.dead_letters.cancel_retries(consumer.name, (outcome.position,))
+                elsewhere.add(consumer.name)
+        await self._tell_holders(elsewhere)
         return outcomes
 
     def _find_consumer(self, letter: DeadLetterRecord, payload: bytes | None) -> Consumer:
@@ -221,7 +224,14 @@ class DeadLetters:
             raise InsideHandlerError(action="retry a dead letter of a subscription that is being replayed")
         return consumer
 
-    async def _discard(self, dead_letter_id: int) -> None:
+    async def _tell_holders(self, subscriptions: Iterable[str]) -> None:
+        """Let other processes know what became of dead letters of the subscriptions that they hold."""
+        for name in subscriptions:
+            if self._engine.feed is not None:
+                await self._engine.feed.controls.tell_holder(name)
+
+    async def _discard(self, dead_letter_id: int) -> str:
+        """Remove a dead letter; return the name of its subscription."""
         async with self._engine.tally.change():
             letter = await self._store.discard_dead_letter(dead_letter_id)
             self._engine.note_parked(-1)
@@ -230,14 +240,17 @@ class DeadLetters:
         consumer = self._engine.consumers.get(letter.subscription)
         if consumer is not None:
             self._engine.redelivery.discarded(consumer, letter)
+        return letter.subscription
 
     async def _discard_batch(self, letters: Sequence[DeadLetter]) -> int:
         """Remove dead letters in one commit; return how many still existed."""
         discards = (self._discard(letter.id) for letter in letters)
         outcomes = await asyncio.gather(*discards, return_exceptions=True)
+        of_discarded = [outcome for outcome in outcomes if isinstance(outcome, str)]
+        await self._tell_holders(set(of_discarded))
         # One that is gone has succeeded in a retry, or another caller discarded it.
         _raise_errors(outcomes, allowed=(DeadLetterNotFoundError,))
-        return outcomes.count(None)
+        return len(of_discarded)
 
     async def _apply_in_pages(
         self, filters: Mapping[str, str | None], action: Callable[[Sequence[DeadLetter]], Awaitable[int]]

@@ -122,6 +122,12 @@ class Controls:
                 self._engine.set_aside(consumer, PAUSED)
             self._start_reopening(consumer, resumes)
 
+    async def tell_holder(self, name: str) -> None:
+        """Have the process that holds a subscription, if another, learn what became of its dead letters."""
+        consumer = self._engine.consumers.get(name)
+        if consumer is None or consumer.tracker is None:
+            await self._storage.request_reopening(name)
+
     def note_halts(self) -> None:
         """Record in the storage what halted here, so that any process may ask to resume it."""
         for consumer in self._engine.consumers.values() if not self._engine.halting else ():

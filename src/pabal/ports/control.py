@@ -69,6 +69,14 @@ class SubscriptionControl(SubscriptionAdmin, Protocol):
         """
         ...
 
+    async def request_reopening(self, name: str) -> None:
+        """Ask the process that holds a subscription, if any, to open it again from what is stored.
+
+        Needed after a change that the holder does not know of: a dead letter was marked for a retry, or
+        discarded.
+        """
+        ...
+
     async def read_controls(self, names: Sequence[str]) -> list[Control]:
         """Return the requests for each of these subscriptions; unknown names are left out."""
         ...

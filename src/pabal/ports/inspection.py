@@ -112,14 +112,6 @@ class LogInspection(ActionLog, Protocol):
         """
         ...
 
-    async def request_reopening(self, name: str) -> None:
-        """Ask the process that holds a subscription, if any, to open it again from what is stored.
-
-        Needed after a change that the holder does not know of: a dead letter was marked for a retry, or
-        discarded.
-        """
-        ...
-
 
 class InspectableStorage(EventStorage, LogInspection, SampleStore, Protocol):
     """A storage whose log an operator can inspect."""

@@ -61,6 +61,9 @@ class ControlledPartition(PartitionLog, StoredControls):
         keys = (self._keys.epochs, self._keys.moves)
         return bool(await self.log.link.run(script("halt"), keys, name, epoch, reason))
 
+    async def request_reopening(self, name: str) -> None:
+        """Do nothing: the holder learns of retries and discards from the calls that it looks for."""
+
     # -- places ---------------------------------------------------------------------------------------
 
     async def place(self, start: Start) -> int | str:
