@@ -30,7 +30,7 @@ DEFAULT_PARTITIONS = 16
 _MOST_EVENTS = 2048
 """The most events in one flush (one call that appends), over all partitions."""
 _MOST_BYTES = 4 << 20
-PAUSE = 0.05
+_PAUSE = 0.05
 """Seconds before an append that failed is sent again."""
 _GENERATION = 20_000
 """The least number of event ids that a partition remembers; the most is twice as many."""
@@ -196,7 +196,7 @@ class RedisLog:
             return None
         return self.link.trouble or BrokerUnavailableError(path=self.path, reason="not connected")
 
-    def gives_up(self, since: float) -> bool:
+    def _gives_up(self, since: float) -> bool:
         """Return whether an append begun at ``since`` (monotonic) should fail rather than be tried again."""
         return self._fail_at_once or time.monotonic() - since > self._patience
 
@@ -207,9 +207,9 @@ class RedisLog:
             try:
                 await work()
             except BrokerUnavailableError:
-                if self.gives_up(since):
+                if self._gives_up(since):
                     raise
-                await asyncio.sleep(PAUSE)
+                await asyncio.sleep(_PAUSE)
             else:
                 return
 
@@ -280,9 +280,9 @@ class RedisLog:
             try:
                 units = await self._attempt(units)
             except BrokerUnavailableError:
-                if self.gives_up(units[0].since):
+                if self._gives_up(units[0].since):
                     raise
-                await asyncio.sleep(PAUSE)
+                await asyncio.sleep(_PAUSE)
 
     async def _attempt(self, units: list[Unit]) -> list[Unit]:
         """Make one call for all events without a position yet; return the units to send again."""

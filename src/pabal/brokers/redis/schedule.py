@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
+from functools import partial
 
 import msgspec
 
 from pabal.brokers.redis.cursors import decode_row, encode_row
-from pabal.brokers.redis.log import PAUSE, RedisLog
+from pabal.brokers.redis.log import RedisLog
 from pabal.brokers.redis.wire import Known, fingerprint
 from pabal.domain.envelope import EventRecord, StoredRecord, decode_event, id_to_text
 from pabal.domain.event import DomainEvent
-from pabal.errors import BrokerUnavailableError, DecodeError, DuplicateEventError
+from pabal.errors import DecodeError, DuplicateEventError
 from pabal.ports.arguments import check_time
 
 _log = logging.getLogger("pabal")
@@ -39,19 +39,12 @@ class Schedule:
         partition = self._partition
         if partition is None:
             partition = self._log.partition_of(event, record)
-        since = time.monotonic()
-        while True:
-            refusal = self._log.refusal()
-            if refusal is not None:
-                raise refusal
-            try:
-                return await self._keep(event, record, partition, due_at)
-            except BrokerUnavailableError:
-                if self._log.gives_up(since):
-                    raise
-                await asyncio.sleep(PAUSE)
+        await self._log.insist(partial(self._keep, event, record, partition, due_at))
 
     async def _keep(self, event: DomainEvent, record: EventRecord, partition: int, due_at: float) -> None:
+        refusal = self._log.refusal()
+        if refusal is not None:
+            raise refusal
         if await self._stored_at(partition, record):
             return
         call, keys = self._log.link.call, self._log.keys
