@@ -10,7 +10,7 @@ from zlib import crc32
 
 import msgspec
 
-from pabal.domain.event import NO_METADATA, AdoptedEvent, DomainEvent, body_of, kind_of
+from pabal.domain.event import NO_METADATA, AdoptedEvent, DomainEvent, body_of
 from pabal.domain.registry import registry
 from pabal.domain.schema import UNENCODABLE, EventSchema, encode_json
 from pabal.errors import (
@@ -156,9 +156,10 @@ def encode_event(event: DomainEvent, max_payload_bytes: int, *, checksummed: boo
 
     Raises InvalidEventError (several subclasses) if it could not be read back equal, or is too large.
     """
-    schema = registry.schema_of(kind_of(event))
+    body = body_of(event)
+    schema = registry.schema_of(type(body))
     event_id = event.event_id
-    payload = schema.encode(body_of(event), event_id)
+    payload = schema.encode(body, event_id)
     if len(payload) > max_payload_bytes:
         raise PayloadTooLargeError(
             event_type=schema.event_type, event_id=event_id, size=len(payload), limit=max_payload_bytes
@@ -166,12 +167,13 @@ def encode_event(event: DomainEvent, max_payload_bytes: int, *, checksummed: boo
     aggregate_id = event.aggregate_id
     correlation_id = event.correlation_id
     causation_id = event.causation_id
-    if (
-        type(aggregate_id) not in _TEXT_OR_NONE
-        or type(correlation_id) not in _TEXT_OR_NONE
-        or type(causation_id) not in _TEXT_OR_NONE
+    if not (
+        (aggregate_id is None or type(aggregate_id) is str)
+        and (correlation_id is None or type(correlation_id) is str)
+        and (causation_id is None or type(causation_id) is str)
     ):
         aggregate_id, correlation_id, causation_id = _plain_texts(event, schema.event_type)
+    metadata = event.metadata
     try:
         head = (
             id_to_bytes(event_id, strict=True),
@@ -182,7 +184,7 @@ def encode_event(event: DomainEvent, max_payload_bytes: int, *, checksummed: boo
             to_microseconds(event.occurred_at),
             correlation_id,
             causation_id,
-            None if event.metadata is NO_METADATA else encode_json(dict(event.metadata)),
+            None if metadata is NO_METADATA else encode_json(dict(metadata)),
             payload,
         )
         checksum = checksum_of(head) if checksummed else 0
@@ -190,7 +192,8 @@ def encode_event(event: DomainEvent, max_payload_bytes: int, *, checksummed: boo
         raise UnserializableEventError(
             event_type=schema.event_type, event_id=event_id, reason=str(error)
         ) from error
-    return tuple.__new__(EventRecord, (*head, checksum))  # what ``_make`` does, in two thirds of the time
+    # What ``_make`` does, in two thirds of the time, as adding is faster than unpacking.
+    return tuple.__new__(EventRecord, head + (checksum,))  # noqa: RUF005
 
 
 def _plain_texts(event: DomainEvent, event_type: str) -> list[str | None]:

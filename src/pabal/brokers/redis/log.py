@@ -13,7 +13,14 @@ from pabal.brokers.redis.keys import LogKeys
 from pabal.brokers.redis.link import Call, Link
 from pabal.brokers.redis.scripts import script
 from pabal.brokers.redis.units import Flush, Unit, reject_conflicts
-from pabal.brokers.redis.wire import Entry, PartitionKey, aggregate_key, decode_entry, partition_of
+from pabal.brokers.redis.wire import (
+    Entry,
+    PartitionKey,
+    aggregate_key,
+    aggregate_partitions,
+    decode_entry,
+    partition_of,
+)
 from pabal.delivery.shutdown import end_tasks, is_dead
 from pabal.delivery.turns import encode_all
 from pabal.domain.envelope import EventRecord, encode_event
@@ -157,7 +164,7 @@ class RedisLog:
     async def append_to_all(self, events: Sequence[DomainEvent]) -> list[tuple[int, int]]:
         """Append events to their partitions, all or none; return each event's partition and position."""
         records = await encode_all(events, self.encoded)
-        parts = [self.partition_of(*pair) for pair in zip(events, records, strict=True)]
+        parts = self.partitions_of(events, records)
         positions = await self._enqueue(events, records, parts)
         return list(zip(parts, positions, strict=True))
 
@@ -169,10 +176,7 @@ class RedisLog:
         self, events: Sequence[DomainEvent], records: list[EventRecord], partition: int | None = None
     ) -> asyncio.Future[list[int]]:
         """Append encoded events, all or none, to ``partition`` or to where each belongs."""
-        if partition is not None:
-            parts = [partition] * len(records)
-        else:
-            parts = [self.partition_of(*pair) for pair in zip(events, records, strict=True)]
+        parts = self.partitions_of(events, records) if partition is None else [partition] * len(records)
         return self._enqueue(events, records, parts)
 
     def _enqueue(
@@ -213,8 +217,16 @@ class RedisLog:
             else:
                 return
 
-    def partition_of(self, event: DomainEvent, record: EventRecord) -> int:
-        """Return an event's partition. Raises UsageError if its key is neither valid text nor None."""
+    def partitions_of(self, events: Sequence[DomainEvent], records: Sequence[EventRecord]) -> list[int]:
+        """Return each event's partition. Raises UsageError if a key is neither valid text nor None."""
+        if self._partition_key is aggregate_key:
+            try:
+                return aggregate_partitions(records, self.partitions)
+            except UnicodeEncodeError:
+                pass  # below, the error names the key
+        return [self._partition_by_key(*pair) for pair in zip(events, records, strict=True)]
+
+    def _partition_by_key(self, event: DomainEvent, record: EventRecord) -> int:
         key = self._partition_key(event)
         try:
             return partition_of(key, record.event_id, self.partitions)

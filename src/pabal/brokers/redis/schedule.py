@@ -38,7 +38,7 @@ class Schedule:
         record = self._log.encoded(event)
         partition = self._partition
         if partition is None:
-            partition = self._log.partition_of(event, record)
+            partition = self._log.partitions_of([event], [record])[0]
         await self._log.insist(partial(self._keep, event, record, partition, due_at))
 
     async def _keep(self, event: DomainEvent, record: EventRecord, partition: int, due_at: float) -> None:
