@@ -41,6 +41,8 @@ _FIRST_PAUSE = 0.05
 _LONGEST_PAUSE = 2.0
 _ANSWER_WITHIN = 10.0
 """Seconds without any answer after which a connection counts as dead, although it was not closed."""
+_LARGE = 16 << 10
+"""Bytes of a command that is worth a write of its own."""
 _TRANSIENT = (BusyLoadingError, ClusterDownError, MasterDownError, OutOfMemoryError, ReadOnlyError)
 _NOT_NOW = re.compile(r"^(NOREPLICAS|BUSY|MISCONF|TRYAGAIN) ")
 """Transient errors without a class in the client: few replicas, a long script, a full disk, a moving slot."""
@@ -69,9 +71,10 @@ class Link:
     """Talk to one server through one connection, which is made again, with back-off, whenever it breaks.
 
     ``call`` queues a command and returns a future; commands of one iteration of the event loop are sent in
-    one write. When the connection breaks, all pending futures fail with BrokerUnavailableError. Calls made
-    while there is no connection wait for the next one, at most ``patience`` seconds. ``on_connect`` is
-    awaited on each new connection before other commands are sent; it gets its own ``call`` function.
+    one write, but a large one at once. When the connection breaks, all pending futures fail with
+    BrokerUnavailableError. Calls made while there is no connection wait for the next one, at most
+    ``patience`` seconds. ``on_connect`` is awaited on each new connection before other commands are sent; it
+    gets its own ``call`` function.
     """
 
     def __init__(
@@ -146,7 +149,9 @@ class Link:
             self._heard_at = loop.time()
         self._pending.append(future)
         self._buffer.append(data)
-        if not self._flushing:
+        if len(data) >= _LARGE:
+            self._flush()  # so that the server can begin while this process prepares the next one
+        elif not self._flushing:
             self._flushing = True
             loop.call_soon(self._flush)
 
