@@ -10,6 +10,7 @@ from typing import NamedTuple
 from pabal.delivery.consumer import Consumer
 from pabal.delivery.engine import Engine
 from pabal.delivery.lane import Item, Lane
+from pabal.delivery.letters_in_memory import call_off
 from pabal.ports.telemetry import EventDropped
 
 _SHARE = 16
@@ -68,8 +69,7 @@ class OldestDropper:
         position, event = item
         self._engine.pending -= 1
         consumer.figures.dropped += 1
-        consumer.failing.pop(position, None)
-        self._engine.dead_letters.cancel_retries(consumer.name, (position,))
+        call_off(consumer, (position,))
         if consumer.followed:
             consumer.mark_attempted(position)
         self._engine.report(EventDropped(consumer.name, event.event_id, event.event_type))

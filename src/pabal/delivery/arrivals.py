@@ -25,7 +25,7 @@ class Arrivals:
     worker sorts the remaining events into lanes, so that other keys can go on.
     """
 
-    __slots__ = ("_lanes_used", "add", "consumer", "events", "lane", "remaining", "size", "state", "worker")
+    __slots__ = ("add", "consumer", "events", "lane", "lanes_used", "remaining", "size", "state", "worker")
 
     def __init__(self, consumer: Consumer) -> None:
         self.consumer = consumer
@@ -42,7 +42,7 @@ class Arrivals:
         """How many deliveries are in the worker's slice, without those taken back."""
         self.lane: Lane | None = None
         """The lane of the event being handled, if it was needed."""
-        self._lanes_used = False
+        self.lanes_used = False
         """Whether a lane may hold events."""
 
     def __len__(self) -> int:
@@ -64,9 +64,9 @@ class Arrivals:
             return False
         if callable(consumer.subscription.ordering):
             return False  # an ordering function that raises must do so whether or not a handler waits
-        if self._lanes_used and any(lane.state != IDLE for lane in consumer.all_lanes()):
+        if self.lanes_used and any(lane.state != IDLE for lane in consumer.all_lanes()):
             return False
-        self._lanes_used = False
+        self.lanes_used = False
         return True
 
     def begin_slice(self, worker: Worker, most: int) -> None:
@@ -104,7 +104,7 @@ class Arrivals:
             self.worker = None
         if not self.events:
             return
-        self._lanes_used = True
+        self.lanes_used = True
         events = self._take(most)
         engine.pending -= len(events)
         for kind, run in groupby(events, kind_of):
@@ -133,7 +133,7 @@ class Arrivals:
         except Exception:
             return None  # its ``aggregate_id`` raised: without a key there is no order to keep
         if not lane.shared:
-            self._lanes_used = True
+            self.lanes_used = True
             lane.state = RUNNING
         return lane
 

@@ -11,6 +11,7 @@ from pabal.delivery.bookkeeping import Block, Failing, Figures, Origin, Unsaved
 from pabal.delivery.buffers import BUFFER_LOW
 from pabal.delivery.context import Call, DeliveryContext
 from pabal.delivery.lane import GATED, IDLE, READY, RUNNING, WAITING, Item, Lane
+from pabal.delivery.letters_in_memory import call_off_waiting
 from pabal.delivery.replaying import ReplayRun
 from pabal.delivery.subscription import BY_AGGREGATE, UNORDERED, Subscription, raise_as_failure
 from pabal.delivery.watermark import WatermarkTracker
@@ -252,6 +253,7 @@ class Consumer:
     def drop_lanes(self) -> int:
         """Empty all lanes and return how many deliveries they held; running handlers are not touched."""
         dropped = self.arrivals.drop()
+        call_off_waiting(self)
         for lane in self.all_lanes():
             dropped += len(lane.items)
             lane.items.clear()
@@ -266,8 +268,6 @@ class Consumer:
         self._lanes.clear()
         self._by_key.clear()
         self.engine.router.forget()
-        self.engine.dead_letters.cancel_retries(self.name, self.failing)  # none if there is a log
-        self.failing.clear()
         self.queued = self.spilled = 0
         self.crowded = None
         self.release_followers()

@@ -36,7 +36,8 @@ class MemoryDeadLetters:
         self._order: list[int] = []
         """The ids, ascending; ids of removed dead letters stay until the next sweep."""
         self._by_delivery: dict[tuple[str, int], int] = {}
-        self._queues: dict[tuple[str, str], deque[Item]] = {}
+        self._queues: dict[str, dict[str, deque[Item]]] = {}
+        """Deliveries queued behind parked keys, by subscription and key."""
         self._queued = 0
         self._ids = count(1)
         self._limit = limit
@@ -77,13 +78,15 @@ class MemoryDeadLetters:
         known = self._by_delivery.get((subscription, position))
         return None if known is None else self._by_id[known]
 
-    def remove(self, subscription: str, position: int) -> None:
-        """Remove a dead letter; an unknown one is ignored."""
+    def remove(self, subscription: str, position: int) -> DeadLetterRecord | None:
+        """Remove and return a dead letter; None if there is none of this delivery."""
         known = self._by_delivery.pop((subscription, position), None)
-        if known is not None:
-            del self._by_id[known]
-            if len(self._order) > 1024 + 2 * len(self._by_id):
-                self._order = list(self._by_id)
+        if known is None:
+            return None
+        letter = self._by_id.pop(known)
+        if len(self._order) > 1024 + 2 * len(self._by_id):
+            self._order = list(self._by_id)
+        return letter
 
     def finish_retry(self, subscription: str, position: int) -> None:
         """Remove a dead letter whose retry succeeded; one that is still parked stays."""
@@ -130,18 +133,28 @@ class MemoryDeadLetters:
 
     def queue(self, subscription: str, key: str, item: Item) -> None:
         """Queue a delivery behind a parked key."""
-        self._queues.setdefault((subscription, key), deque()).append(item)
+        self._queues.setdefault(subscription, {}).setdefault(key, deque()).append(item)
         self._queued += 1
 
-    def take_queue(self, subscription: str, key: str) -> list[Item]:
-        """Remove and return the deliveries queued behind a key, in order."""
-        taken = list(self._queues.pop((subscription, key), ()))
-        self._queued -= len(taken)
-        return taken
+    def take_queued(self, subscription: str, key: str) -> Item | None:
+        """Remove and return the first delivery queued behind a key; None if there is none."""
+        queues = self._queues.get(subscription, {})
+        queue = queues.get(key)
+        if queue is None:
+            return None
+        item = queue.popleft()
+        self._queued -= 1
+        if not queue:
+            del queues[key]
+        return item
+
+    def queued_keys(self, subscription: str) -> list[str]:
+        """Return the keys behind which deliveries are queued, whether or not a dead letter blocks them."""
+        return list(self._queues.get(subscription, ()))
 
     def queue_length(self, subscription: str, key: str) -> int:
         """Return how many deliveries are queued behind a key."""
-        return len(self._queues.get((subscription, key), ()))
+        return len(self._queues.get(subscription, {}).get(key, ()))
 
     # -- the storage port's calls ---------------------------------------------------------------------
 

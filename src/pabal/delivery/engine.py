@@ -18,6 +18,7 @@ from pabal.delivery.dead_letters import MemoryDeadLetters
 from pabal.delivery.failure import Failures
 from pabal.delivery.feed import Feed
 from pabal.delivery.lane import IDLE, LOADING, READY, WAITING, Item, Lane
+from pabal.delivery.letters_in_memory import deliver_released
 from pabal.delivery.listening import Listeners
 from pabal.delivery.quarantine import Quarantine
 from pabal.delivery.redelivery import Redelivery
@@ -100,11 +101,11 @@ class Engine:
         """Add a subscription: active at once without storage, opened in the background with it."""
         consumer = Consumer(subscription, self, self._wrap_handler(subscription))
         self.consumers[subscription.name] = self._by_id[subscription.id] = consumer
+        self._rewire(consumer, *self.router.add_consumer(consumer))
         if self.feed is None:  # dead letters in memory outlive the subscription, and so do blocked keys
             consumer.blocked = self.dead_letters.blocks_of(subscription.name)
-        self._rewire(consumer, *self.router.add_consumer(consumer))
-        if self.feed is None:
             consumer.state = ACTIVE
+            deliver_released(consumer)
         elif self.feed.leases.has_begun and not self.halting:  # else this or the next start opens it
             self.background.spawn(self.feed.leases.open_or_stand_by(consumer))
         return consumer
@@ -309,6 +310,7 @@ class Engine:
             consumer.state = ACTIVE
             self.router.forget()
             self.report(SubscriptionResumed(consumer.name))
+            deliver_released(consumer)
 
     def note_parked(self, change: int) -> None:
         """Add ``change`` to the number of dead letters."""
@@ -347,6 +349,9 @@ class Engine:
         self.rewire()
         if self.feed is not None:
             await self.feed.start()
+        else:
+            for consumer in self.consumers.values():
+                deliver_released(consumer)
         if self.host is not None:
             self.host.guests.append(self)
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from pabal.delivery.bookkeeping import Failing, with_failure
 from pabal.delivery.consumer import Consumer
 from pabal.delivery.lane import Item, Lane
+from pabal.delivery.letters_in_memory import call_off
 from pabal.delivery.redelivery import NO_ROOM
 from pabal.delivery.retry import GiveUp, RetryAfter, decide_retry
 from pabal.delivery.subscription import UNORDERED, key_text
@@ -135,6 +136,7 @@ class Failures:
         self._engine.report(AttemptFailed(consumer.name, event_id, event_type, 1, error, None))
         full = self._has_no_room(consumer, position)
         if full or consumer.subscription.on_exhausted == "stop":
+            call_off(consumer, (position,))
             self._engine.halt(consumer, f"event {event_id} at position {position}: {message_of(error)}")
             return
         reason = message_of(error)
@@ -204,6 +206,7 @@ class Failures:
             said = f"{failure.error_type}: {failure.message}" if failure.message else failure.error_type
             reason = f"{reason}; the last error was {said}"
         engine.pending -= 1  # it is out of its lane, so ``halt`` does not count it
+        call_off(consumer, (position,))
         engine.halt(consumer, f"event {event.event_id} at position {position}: {reason}")
         return Verdict.SET_ASIDE
 

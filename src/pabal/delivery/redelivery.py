@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from pabal.delivery.bookkeeping import Block, Failing
 from pabal.delivery.consumer import Consumer
 from pabal.delivery.lane import IDLE, WAITING, Item, Lane
+from pabal.delivery.letters_in_memory import deliver_queue
 from pabal.delivery.subscription import key_text
 from pabal.delivery.watermark import WatermarkTracker
 from pabal.domain.envelope import decode_event
@@ -71,9 +72,13 @@ class Redelivery:
     def done(self, consumer: Consumer, position: int) -> None:
         """Settle a dead letter whose retry succeeded."""
         if consumer.tracker is None:  # with a log, ``finish`` does both
-            if not consumer.failing[position].discarded:
+            letter = self._engine.dead_letters.remove(consumer.name, position)
+            if letter is not None:  # else it was discarded while its handler ran
                 self._engine.note_parked(-1)
-            self._engine.dead_letters.remove(consumer.name, position)
+                # This subscription may have ended meanwhile, and another of its name have begun.
+                holder = self._engine.consumers.get(consumer.name)
+                if holder is not None and letter.key in holder.blocked:
+                    self.release_key(holder, letter.key)
         self._release_moved(consumer, position)
 
     def discarded(self, consumer: Consumer, letter: DeadLetterRecord) -> None:
@@ -202,9 +207,7 @@ class Redelivery:
             consumer.arrivals.sort_into_lanes()  # events published meanwhile come after the queue
             del consumer.blocked[key]
             self._engine.router.forget()
-            for position, event in self._engine.dead_letters.take_queue(consumer.name, key):
-                if consumer.wants(kind_of(event)):
-                    self._engine.accept(consumer, position, event)
+            deliver_queue(consumer, key)
         elif (consumer.tracker, key) not in self._draining:
             self._draining.add((consumer.tracker, key))
             self._engine.background.spawn(self._drain(consumer, consumer.tracker, key))

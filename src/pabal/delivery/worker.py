@@ -16,6 +16,7 @@ from pabal.delivery.direct_path import deliver_direct
 from pabal.delivery.failure import Verdict
 from pabal.delivery.fast_path import deliver_fast, deliver_fast_stored
 from pabal.delivery.lane import IDLE, READY, RUNNING, Item, Lane
+from pabal.delivery.letters_in_memory import call_off
 
 if TYPE_CHECKING:
     from pabal.delivery.engine import Engine
@@ -133,7 +134,7 @@ class Worker:
     def after_failure(self, lane: Lane, consumer: Consumer, item: Item, error: BaseException) -> None:
         """Handle a failure on the fast path; raise the error if it ends the worker."""
         if self._ends_worker(error):
-            lane.items.appendleft(item)
+            self._return_unfinished(lane, consumer, [item])
             raise error
         if self._handle_failure(lane, consumer, [item], self._attempt_number(consumer, item[0]), error):
             self.put_back(lane)
@@ -242,7 +243,7 @@ class Worker:
             await make_attempt(self, consumer, lane, items, attempt)
         except BaseException as caught:
             if self._ends_worker(caught):
-                lane.items.extendleft(reversed(items))
+                self._return_unfinished(lane, consumer, items)
                 raise
             error = caught
         finally:
@@ -292,12 +293,19 @@ class Worker:
     ) -> bool:
         if consumer.state != ACTIVE:
             self.engine.pending -= len(items)  # the subscription ended while the handler ran: no retry
+            call_off(consumer, [position for position, _ in items])
             return False
         verdict = self.engine.failures.failed(lane, consumer, items, attempt, error)
         if consumer.followed:
             for position, _ in items:
                 consumer.mark_attempted(position)
         return verdict is Verdict.GO_ON
+
+    def _return_unfinished(self, lane: Lane, consumer: Consumer, items: list[Item]) -> None:
+        """Put deliveries back into their lane, because this worker ends before their handler has."""
+        lane.items.extendleft(reversed(items))
+        if consumer.tracker is None:
+            call_off(consumer, [position for position, _ in items])
 
     def occupy(self, lane: Lane) -> None:
         """Mark a lane as taken; a shared lane is queued again, for other workers."""
