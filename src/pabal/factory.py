@@ -86,6 +86,8 @@ class EventBusFactory:
         are not pabal's go to the client. Raises UsageError for a URL that is not understood, and
         MissingExtraError if an extra is not installed.
         """
+        if not isinstance(url, str):
+            raise UsageError(f"the URL of a bus is text, not {url!r}; is the setting it comes from missing?")
         parts = _parts_of(url)
         if parts.scheme in _REDIS:
             return _redis_bus(url, options)
@@ -288,7 +290,7 @@ def _settings(url: str, query: str, known: tuple[str, ...]) -> dict[str, Any]:
     settings: dict[str, Any] = {}
     for name, text in parse_qsl(query, keep_blank_values=True):
         if name not in known:
-            raise UsageError(f"{url!r}: unknown setting {name!r}")
+            raise UsageError(f"{url!r}: unknown setting {name!r}; known settings: {', '.join(known)}")
         settings[name] = _parse_setting(url, name, text)
     return settings
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -36,7 +37,11 @@ async def test_a_sqlite_url_names_the_file_and_its_durability(tmp_path: Path) ->
         ("trading.db", "is not the URL of a bus"),
         ("memory://?worker_count=many", "worker_count must be a whole number, not 'many'"),
         ("memory://?worker_count=-1", "worker_count must be a whole number"),
-        ("memory://?workers=2", "unknown setting 'workers'"),
+        (
+            "memory://?workers=2",
+            "unknown setting 'workers'; known settings: worker_count, max_queue_size, back",
+        ),
+        (None, "is text, not None; is the setting it comes from missing"),
         (
             "memory://trading.db",
             "'memory://trading.db' is not valid: nothing may follow memory://.*sqlite:///trading.db for",
@@ -50,7 +55,7 @@ async def test_a_sqlite_url_names_the_file_and_its_durability(tmp_path: Path) ->
         ("sqlite:trading.db", "names no file"),
     ],
 )
-def test_from_url_rejects_an_invalid_url_and_says_why(url: str, message: str) -> None:
+def test_from_url_rejects_an_invalid_url_and_says_why(url: Any, message: str) -> None:
     """A misspelt setting would mean the default, and a misspelt scheme a bus that forgets everything."""
     with pytest.raises(UsageError, match=message):
         EventBusFactory.from_url(url)

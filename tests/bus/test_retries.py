@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from datetime import timedelta
 from decimal import Decimal
 from typing import Any, ClassVar
 
@@ -184,6 +186,18 @@ def test_a_retry_policy_rejects_values_out_of_range(values: dict[str, Any]) -> N
     """A policy of zero attempts would park every event unattempted."""
     with pytest.raises(SubscriptionError):
         RetryPolicy(**values)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("max_attempts", "3"), ("base_delay", timedelta(seconds=1)), ("multiplier", None), ("jitter", "0.1")],
+)
+def test_a_retry_policy_rejects_a_value_of_another_type_and_shows_it(name: str, value: Any) -> None:
+    """A duration would end in a TypeError about ``>=``, and the text '3' be reported as the number 3."""
+    with pytest.raises(
+        SubscriptionError, match=f"RetryPolicy.{name} is {re.escape(repr(value))}; it must be"
+    ):
+        RetryPolicy(**{name: value})
 
 
 @pytest.mark.parametrize(

@@ -292,6 +292,7 @@ def test_a_default_made_by_dataclasses_field_raises() -> None:
         ("event_type", None),
         ("event_type", 5),
         ("aggregate_type", 5),
+        ("aggregate_id", lambda event: "o-1"),  # a method, without @property
         ("schema_version", 0),
         ("schema_version", "1"),
         ("schema_version", True),

@@ -181,10 +181,21 @@ def test_a_second_upcaster_for_the_same_step_raises() -> None:
     assert (caught.value.event_type, caught.value.from_version) == ("some.event", 1)
 
 
-def test_an_upcaster_from_version_0_raises() -> None:
-    """An upcaster from version 0 would never run."""
+@pytest.mark.parametrize("version", [0, "1", True])
+def test_an_upcaster_from_a_version_that_no_event_has_raises(version: Any) -> None:
+    """The upcaster would never run."""
     with pytest.raises(UpcasterError, match="start at 1"):
-        upcaster("some.event", from_version=0)(rename)
+        upcaster("some.event", from_version=version)(rename)
+
+
+def test_an_upcaster_for_a_class_instead_of_a_type_name_raises() -> None:
+    """The upcaster would never run, and each old event would be parked as one that lacks it."""
+
+    class Upgraded(DomainEvent):
+        pass
+
+    with pytest.raises(UpcasterError, match="give the type by its name"):
+        upcaster(Upgraded, from_version=1)(rename)  # type: ignore[arg-type]
 
 
 def test_an_async_upcaster_raises() -> None:

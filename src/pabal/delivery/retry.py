@@ -37,8 +37,13 @@ class RetryPolicy(msgspec.Struct, frozen=True):
         """Refuse invalid values."""
         if not isinstance(self.max_attempts, int) or self.max_attempts < 1:
             raise SubscriptionError(
-                f"RetryPolicy.max_attempts is {self.max_attempts}; it must be an int of at least 1"
+                f"RetryPolicy.max_attempts is {self.max_attempts!r}; it must be an int of at least 1"
             )
+        for name in ("base_delay", "max_delay", "multiplier", "jitter"):
+            value = getattr(self, name)
+            if not isinstance(value, (int, float)):
+                unit = " of seconds" if name.endswith("delay") else ""
+                raise SubscriptionError(f"RetryPolicy.{name} is {value!r}; it must be a number{unit}")
         # Written this way because every comparison with NaN is false, so NaN is refused too.
         if not (self.base_delay >= 0 and self.max_delay >= 0 and self.multiplier >= 1):
             raise SubscriptionError(

@@ -104,6 +104,8 @@ def _register(cls: Any) -> None:
         raise EventDefinitionError(f"{cls.__qualname__}.aggregate_type must be a text or None")
     if type(cls.schema_version) is not int or cls.schema_version < 1:
         raise EventDefinitionError(f"{cls.__qualname__}.schema_version must be an int of at least 1")
+    if callable(cls.aggregate_id):
+        raise EventDefinitionError(f"{cls.__qualname__}.aggregate_id is a method; put @property above it")
 
     def build() -> EventSchema:
         return EventSchema(

@@ -57,10 +57,20 @@ class EventRegistry:
     def add_upcaster(self, event_type: str, from_version: int, function: Upcaster) -> None:
         """Register the step from ``from_version`` to the next.
 
-        Raises UpcasterError if another is registered for the step, or if it is async or a generator.
+        Raises UpcasterError if another is registered for the step, if it is async or a generator, or if the
+        type is not given by its name or the version not by a number.
         """
-        if from_version < 1:
-            raise UpcasterError("versions start at 1", event_type=event_type, from_version=from_version)
+        if not isinstance(event_type, str):
+            raise UpcasterError(
+                "give the type by its name, the event_type of the class, so that the upcaster is found even "
+                "when the class is renamed",
+                event_type=event_type,
+                from_version=from_version,
+            )
+        if type(from_version) is not int or from_version < 1:
+            raise UpcasterError(
+                "versions are whole numbers and start at 1", event_type=event_type, from_version=from_version
+            )
         if can_be_paused(function):
             raise UpcasterError(
                 f"{_address(function)} cannot be async or a generator: it runs while an event is read; make "
@@ -234,7 +244,7 @@ def upcaster(event_type: str, *, from_version: int) -> Callable[[Upcaster], Upca
     """Register a function that carries an old payload one version further.
 
     It takes the old payload mapping and returns that of the next version. Upcasters are chained: a payload
-    of version 1 passes through 1→2 and 2→3 before a class of version 3 reads it.
+    of version 1 passes through 1→2 and 2→3 before a class of version 3 reads it. Raises UpcasterError.
 
     >>> @upcaster("invoice.sent", from_version=1)
     ... def add_currency(payload):
