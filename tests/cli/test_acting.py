@@ -27,7 +27,10 @@ def test_dead_letters_retry_retries_one_dead_letter(pabal: Pabal, file: Path) ->
     )
     assert parked(pabal, file) == {1: "retrying", 2: "parked"}
     again = pabal("dead-letters", "retry", file, 1)
-    assert (again.exit_code, again.stderr) == (1, "pabal: nothing was changed\n")
+    assert (again.exit_code, again.stderr) == (
+        1,
+        "pabal: dead letter 1 is being retried already; nothing was changed\n",
+    )
 
 
 def test_discarding_all_matching_dead_letters_asks_for_confirmation_with_their_count(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -106,7 +107,10 @@ def test_editing_a_dead_letter_that_is_being_retried_keeps_its_payload_and_fails
     pabal("dead-letters", "retry", file, 1)
     before = parked(pabal, file)
     late = pabal("dead-letters", "edit", file, 1, *KNOWN, "--set", "quantity=4")
-    assert (late.exit_code, late.stderr) == (1, "pabal: nothing was changed\n")
+    assert (late.exit_code, late.stderr) == (
+        1,
+        "pabal: dead letter 1 is being retried already; nothing was changed\n",
+    )
     assert parked(pabal, file) == before
     assert before[0] == "retrying"
 
@@ -128,6 +132,39 @@ def test_an_edit_without_the_event_class_asks_for_its_module(
     assert ended.stderr.endswith(f"{hint}\n")
     assert "'shop.ordered'" in ended.stderr
     assert parked(pabal, file)[0] == "parked"
+
+
+def test_an_event_of_pabal_itself_is_imported_without_its_module(tmp_path: Path) -> None:
+    """A log with commands or processes could not be moved: the user knows no module of these events."""
+    document = {
+        "specversion": "1.0",
+        "id": "0197a2f4-8c1e-7d3b-9a55-3f1c2b7e9d10",
+        "source": "/shop",
+        "type": "pabal.process.timed_out",
+        "data": {"process": "sale", "key": "B2", "timeout": "unpaid"},
+    }
+    (tmp_path / "log.jsonl").write_text(json.dumps(document))
+    # A new interpreter: one that is forked has imported the demo, which has process managers.
+    ended = subprocess.run(
+        [sys.executable, "-m", "pabal", "events", "import", "copy.db", "-i", "log.jsonl"],
+        cwd=tmp_path,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=LIMIT,
+    )
+    assert (ended.returncode, ended.stderr) == (0, "1 event stored\n")
+
+
+def test_an_import_without_the_event_class_asks_for_its_module(tmp_path: Path) -> None:
+    """A user whose command does not know the event class would not learn how to import it."""
+    document = {"specversion": "1.0", "id": "1", "source": "/shop", "type": "no.such", "data": {}}
+    (tmp_path / "log.jsonl").write_text(json.dumps(document))
+    command = ("events", "import", "copy.db", "-i", "log.jsonl")
+    ended = warm.run("pabal", *command, warm=warm.COMMANDS, cwd=tmp_path, env=environment(), timeout=LIMIT)
+    assert (ended.returncode, ended.stdout) == (1, "")
+    assert ended.stderr.startswith("pabal: line 1: event type 'no.such' is not registered: import the module")
+    assert ended.stderr.endswith(" (name the module of the event class with --import)\n")
 
 
 def test_an_edit_can_replace_a_payload_that_is_not_json(pabal: Pabal, file: Path, editor: Editor) -> None:

@@ -65,6 +65,9 @@ def test_dead_letters_show_prints_the_reason_the_payload_and_every_attempt(pabal
         head + '{\n  "order_id": "o-1",\n  "quantity": -1,\n  "email": "•••"\n}\n'
         "1. TIME ValueError: •••\n2. TIME ValueError: •••\n"
     )
+    hint = "error messages and tracebacks are hidden: --payloads full shows them\n"
+    assert pabal("dead-letters", "show", file, 1).stderr == hint
+    assert pabal("dead-letters", "show", file, 1, "--payloads", "full").stderr == ""
     full = plain(pabal("dead-letters", "show", file, 1, "--payloads", "full").stdout, file)
     assert full.startswith(head)
     attempts = re.findall(

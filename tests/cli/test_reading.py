@@ -112,6 +112,30 @@ def test_events_trace_draws_the_tree_and_events_show_prints_the_event(pabal: Pab
     assert tree["roots"][0]["effects"][0]["event"]["event_id"] == packed["event_id"]
 
 
+@pytest.mark.parametrize("place", ["3", "4:17"])
+def test_events_show_with_a_position_says_that_it_takes_an_id(pabal: Pabal, file: Path, place: str) -> None:
+    """The position is the first column of a list, and the answer would be that no such event exists."""
+    result = pabal("events", "show", file, place)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert result.stderr == (
+        f"pabal: {place} is a position; give the event's id, which pabal events list prints last\n"
+    )
+
+
+def test_events_trace_prints_every_id_in_full(pabal: Pabal, tmp_path: Path) -> None:
+    """A long aggregate id would cut the event id off, which is what the tree is read for."""
+    cause = ShopOrder("order-of-the-warehouse-in-the-harbour-of-busan-2026-11-29-0000000001", 1)
+    effect = ShopOrder(cause.order_id, 2, correlation_id=cause.event_id, causation_id=cause.event_id)
+
+    async def fill() -> None:
+        async with SqliteEventStorage(tmp_path / "shop.db") as storage:
+            await storage.store_events([cause, effect])
+
+    asyncio.run(fill())
+    drawn = pabal("events", "trace", tmp_path / "shop.db", cause.event_id).stdout.splitlines()
+    assert [line.split()[-1] for line in drawn] == [cause.event_id, effect.event_id]
+
+
 def test_streams_show_distinguishes_streams_that_share_an_id(pabal: Pabal, tmp_path: Path) -> None:
     """Two histories would follow each other, each beginning with version 1, as if they were one."""
 

@@ -290,6 +290,23 @@ async def test_an_unknown_event_is_skipped_live_and_fails_a_rebuild(
     await balances.stop()
 
 
+async def test_events_of_pabal_itself_are_no_unknown_events(
+    bus: InMemoryEventBus, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A process that has read models alone could not build them beside one that handles commands."""
+    with registry.isolated():
+
+        class Handled(DomainEvent):
+            event_type: ClassVar[str] = "pabal.command.handled.elsewhere"
+
+        await bus.publish_batch([Deposited("a", ONE), Handled()])
+    async with Balances(bus) as balances:
+        await balances.reached(await bus.publish(Deposited("a", ONE)), timeout=30)
+        await balances.rebuild()
+        assert await balances.rows(BALANCES) == [("a", 2, 2)]
+    assert "skips" not in caplog.text
+
+
 async def test_an_event_of_a_matching_type_without_a_method_fails_a_rebuild(bus: InMemoryEventBus) -> None:
     """Promise 34: a new event of the family would be missing from the model without any error."""
     async with Choosy(bus) as choosy:

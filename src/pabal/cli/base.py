@@ -27,6 +27,7 @@ from pabal.errors import PabalError, StorageError, UsageError
 from pabal.factory import open_operations
 from pabal.operations import Masking, Operations
 from pabal.ports.operations import ActionResult, EventFilter
+from pabal.ports.records import AttemptFailure
 
 T = TypeVar("T")
 F = TypeVar("F", bound=Callable[..., Any])
@@ -68,7 +69,8 @@ payloads_option = click.option(
     type=click.Choice(["none", "masked", "full"]),
     default="masked",
     show_default=True,
-    help="Hide all payload values, those of fields such as email or token, or nothing.",
+    help="Hide all payload values, those of fields such as email or token, or nothing; only full shows error "
+    "messages and tracebacks.",
 )
 yes_option = click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
 dry_run_option = click.option("--dry-run", is_flag=True, help="Show what would be done, without doing it.")
@@ -113,17 +115,20 @@ def run(
     act: Callable[[Operations], Awaitable[T]],
     *,
     payloads: Any = "full",
-    modules: Iterable[str] = (),
+    modules: Iterable[str] | None = None,
 ) -> T:
-    """Open the target, run ``act`` on it, and close it; an error ends the process with its exit code."""
+    """Open the target, run ``act`` on it, and close it; an error ends the process with its exit code.
+
+    A command that needs event classes passes ``modules``, those that the user named.
+    """
 
     async def main() -> T:
         async with open_operations(target, masking=Masking(payloads), actor=actor()) as operations:
             return await act(operations)
 
     with errors_as_exit_codes():
-        for module in modules:
-            import_module(module)
+        if modules is not None:
+            import_classes(modules)
         return asyncio.run(main())
 
 
@@ -146,6 +151,18 @@ def fail(text: str, code: int) -> NoReturn:
     """Print an error message, and exit with the code."""
     click.echo(f"pabal: {readable(text)}", err=True)
     sys.exit(code)
+
+
+def fail_without_class(error: PabalError) -> NoReturn:
+    """Print an error about an event whose class is unknown, and how to name it; exit with code 1."""
+    fail(f"{translate_error(error)} ({t('name the module of the event class with --import')})", REFUSED)
+
+
+def import_classes(modules: Iterable[str]) -> None:
+    """Import the user's modules, and the events that pabal itself stores. Raises UsageError."""
+    importlib.import_module("pabal.cqrs")  # not at the top: commands that show events need no classes
+    for module in modules:
+        import_module(module)
 
 
 def import_module(name: str) -> None:
@@ -253,6 +270,12 @@ def _transposed(original: Table) -> Table:
 def moment(at: datetime | None) -> str:
     """Format a time in the local time zone."""
     return "" if at is None else at.astimezone().strftime("%Y-%m-%d %H:%M:%S")
+
+
+def print_hidden(payloads: str, failures: Sequence[AttemptFailure]) -> None:
+    """Say how to see the messages and tracebacks of failed attempts, if they were hidden."""
+    if failures and payloads != "full":
+        click.echo(t("error messages and tracebacks are hidden: --payloads full shows them"), err=True)
 
 
 def print_result(result: ActionResult, *, as_json: bool = False) -> None:

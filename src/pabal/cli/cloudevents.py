@@ -13,7 +13,8 @@ import msgspec
 
 from pabal.cli.base import (
     errors_as_exit_codes,
-    import_module,
+    fail_without_class,
+    import_classes,
     import_option,
     json_text,
     progress,
@@ -21,7 +22,7 @@ from pabal.cli.base import (
 )
 from pabal.cli.command import Command
 from pabal.cli.language import counted, t
-from pabal.errors import InvalidEventError, PabalError
+from pabal.errors import InvalidEventError, PabalError, UnknownEventTypeError
 from pabal.factory import open_log
 from pabal.integrations.cloudevents import from_cloudevent, view_to_cloudevent
 from pabal.ports.operations import EventView
@@ -65,8 +66,7 @@ def import_events(target: str, lines: TextIO, modules: tuple[str, ...]) -> None:
     Example: pabal events import trading.db --import trading.events
     """
     with errors_as_exit_codes():
-        for module in modules:
-            import_module(module)
+        import_classes(modules)
         # No progress bar while the user types the lines: it would be drawn over them.
         with nullcontext() if lines.isatty() else progress(t("importing"), None):
             stored, existing = asyncio.run(_store(target, lines))
@@ -104,5 +104,7 @@ def _parse_events(lines: TextIO) -> Iterator[Any]:
             continue
         try:
             yield from_cloudevent(msgspec.json.decode(line, type=dict[str, Any]))
+        except UnknownEventTypeError as error:
+            fail_without_class(InvalidEventError(f"line {number}: {error}"))
         except (PabalError, msgspec.MsgspecError) as error:
             raise InvalidEventError(f"line {number}: {error}") from error

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from pabal.cli.base import UNAVAILABLE, WRONG_USAGE, import_module
+from pabal.cli.base import UNAVAILABLE, WRONG_USAGE, import_classes
 from pabal.cli.command import Command
 from pabal.cli.translation import translate_error
 from pabal.dashboard import serve
@@ -54,8 +54,7 @@ def dashboard(
     Example: pabal dashboard trading.db --allow-actions
     """
     try:
-        for module in modules:
-            import_module(module)
+        import_classes(modules)
         operations = open_operations(target)
         try:
             serve(operations, host=host, port=port, allowed_hosts=allowed_host, **options)

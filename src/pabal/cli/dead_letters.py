@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Awaitable, Callable
-from typing import Any, Literal
+from typing import Any, Literal, NoReturn
 
 import click
 import msgspec
@@ -17,6 +17,7 @@ from pabal.cli.base import (
     console,
     dry_run_option,
     fail,
+    fail_without_class,
     import_option,
     json_option,
     json_text,
@@ -24,6 +25,7 @@ from pabal.cli.base import (
     moment,
     payloads_option,
     print_dry_run,
+    print_hidden,
     print_json,
     print_result,
     progress,
@@ -124,6 +126,7 @@ def show_letter(target: str, number: int, payloads: str, as_json: bool) -> None:
         print_json(letter)
     else:
         _print_letter(letter)
+        print_hidden(payloads, letter.attempts)
 
 
 def _print_letter(letter: DeadLetterView) -> None:
@@ -194,7 +197,13 @@ def _act_on_matching(
     result = run(target, act)
     print_result(result, as_json=as_json)
     if not result.count:
-        fail(t("nothing was changed"), REFUSED)
+        _fail_unchanged(number)
+
+
+def _fail_unchanged(number: int | None) -> NoReturn:
+    if number is not None:
+        fail(t("dead letter {number} is being retried already; nothing was changed", number=number), REFUSED)
+    fail(t("nothing was changed"), REFUSED)
 
 
 async def _event_type_of(operations: Operations, number: int, action: Literal["retry", "discard"]) -> str:
@@ -291,13 +300,12 @@ def edit(
         try:
             return await operations.edit_and_retry(number, payload)
         except UnknownEventTypeError as error:
-            hint = t("name the module of the event class with --import")
-            raise click.ClickException(f"{translate_error(error)} ({hint})") from error
+            fail_without_class(error)
 
     result = run(target, act)
     print_result(result, as_json=as_json)
     if not result.count:
-        fail(t("nothing was changed"), REFUSED)
+        _fail_unchanged(number)
 
 
 def _with_fields(payload: Any, fields: tuple[str, ...]) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import sys
 from collections.abc import Sequence
 from typing import Any, TextIO
@@ -15,6 +16,7 @@ from pabal.cli.base import (
     INTERRUPTED,
     REFUSED,
     UNAVAILABLE,
+    WRONG_USAGE,
     compose,
     console,
     event_filter,
@@ -25,6 +27,7 @@ from pabal.cli.base import (
     limit_option,
     moment,
     payloads_option,
+    print_hidden,
     print_json,
     progress,
     readable,
@@ -43,6 +46,9 @@ from pabal.cli.translation import translate_error
 from pabal.errors import CorruptLogError
 from pabal.operations import Operations
 from pabal.ports.operations import EventDetail, EventPage, EventView, Trace, TraceNode
+
+_UNBOUNDED = 1_000_000
+"""A width that no line reaches."""
 
 
 @click.group(cls=Group)
@@ -116,11 +122,20 @@ def show_event(target: str, event_id: str, payloads: str, as_json: bool) -> None
 
     Example: pabal events show trading.db 0197a2f4-8c1e-7d3b-9a55-3f1c2b7e9d10
     """
+    if re.fullmatch(r"\d+(:\d+)?", event_id):
+        fail(
+            t(
+                "{place} is a position; give the event's id, which pabal events list prints last",
+                place=event_id,
+            ),
+            WRONG_USAGE,
+        )
     detail = run(target, lambda operations: operations.event(event_id), payloads=payloads)
     if as_json:
         print_json(detail)
     else:
         _print_detail(detail)
+        print_hidden(payloads, [failure for each in detail.deliveries for failure in each.failures])
 
 
 def _print_detail(detail: EventDetail) -> None:
@@ -164,6 +179,7 @@ def trace_events(target: str, correlation_id: str, as_json: bool) -> None:
 
 def _print_trace(trace: Trace) -> None:
     out = console()
+    out.width = _UNBOUNDED  # a tree is cut off at the width of the terminal, or at 80 without one
     for root in trace.roots:
         tree = Tree(_label(root.event))
         stack: list[tuple[Tree, TraceNode]] = [(tree, root)]

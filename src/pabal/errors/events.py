@@ -80,9 +80,18 @@ class DecodeError(PabalError):
 
 
 class UnknownEventTypeError(DecodeError):
-    """Report a stored event whose type has no registered class. Fields: ``event_type, position, reason``."""
+    """Report an event whose type has no registered class. Fields: ``event_type, position, reason``.
+
+    The position is None if the event is in no log.
+    """
 
     template = (
         "event type {event_type!r} (position {position}) is not registered: "
         "import the module that defines it, or, if the class was renamed, set its event_type = {event_type!r}"
     )
+    in_no_log = template.replace(" (position {position})", "")
+
+    def __init__(self, detail: str = "", /, **fields: Any) -> None:
+        if fields.get("position") is None:
+            self.template = self.in_no_log
+        super().__init__(detail, **fields)

@@ -227,7 +227,9 @@ class HandlerCatalogue:
             return True
         if self._matches:
             return not fnmatchcase(event_type, self._matches)
-        return cls is not None
+        # Those of commands and processes, which a process with read models alone has not imported, are not
+        # forgotten: whoever projects one has imported its class.
+        return cls is not None or event_type.startswith("pabal.")
 
     def match_handlers(self, rows: Sequence[StoredRecord]) -> tuple[list[Task], list[StoredRecord]]:
         """Return decoded events that have a handler, and the rows of unknown types. Raises DecodeError."""
