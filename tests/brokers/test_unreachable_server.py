@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
+import pickle
+
 import httpx
 import pytest
 from click.testing import CliRunner
 
+from pabal.brokers.redis import RedisEventBus
 from pabal.brokers.redis.address import masked
 from pabal.brokers.redis.inspector import GroupInspector
+from pabal.brokers.redis.reports import ConnectionLost
 from pabal.cli.app import commands
 from pabal.dashboard import create_dashboard
+from pabal.errors import BrokerUnavailableError
 from pabal.factory import open_operations
+from pabal.ports.telemetry import Report
 
 
 @pytest.fixture
@@ -72,3 +79,39 @@ def test_commands_report_an_unreachable_server_in_one_line(
     done = CliRunner().invoke(commands, [url if word == "URL" else word for word in command])
     assert (done.exit_code, done.stdout, done.stderr.count("\n")) == (3, "", 1)
     assert "no connection within" in done.stderr
+    assert done.stderr.endswith("; nothing was sent. Check the server and the URL, then try again\n")
+
+
+async def test_a_start_without_its_server_reports_it_at_once_and_once(namespace: str) -> None:
+    """For its patience of thirty seconds the application would seem to hang, without a word."""
+    attempts = 0
+    third = asyncio.Event()
+
+    async def refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal attempts
+        attempts += 1
+        writer.close()
+        if attempts == 3:
+            third.set()
+
+    reports: list[Report] = []
+    async with await asyncio.start_server(refuse, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        bus = RedisEventBus(f"redis://127.0.0.1:{port}/0", group="g", namespace=namespace, patience=60)
+        bus.listen(reports.append)
+        starting = asyncio.create_task(bus.start())
+        await asyncio.wait_for(third.wait(), 30)
+        starting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await starting
+    [report] = reports
+    assert isinstance(report, ConnectionLost)
+    assert isinstance(report.error, BrokerUnavailableError)
+    assert not report.error.was_connected
+
+
+def test_an_error_keeps_what_it_says_about_sending_when_it_is_pickled() -> None:
+    """In another process it would say that the call may have taken effect."""
+    error = BrokerUnavailableError(path="redis://a", reason="gone", was_connected=False)
+    assert str(error) == "redis://a: gone; nothing was sent. Check the server and the URL, then try again"
+    assert str(pickle.loads(pickle.dumps(error))) == str(error)

@@ -179,6 +179,7 @@ _SERVERS = {
     "there is no log in namespace {namespace}; choose another with namespace=… in the URL": "namespace {namespace}에 로그가 없습니다. URL에 namespace=…로 로그의 namespace를 적으세요",
     "{address}: choose a group with ?group=…; known groups: {known}": "{address}: ?group=…으로 그룹을 지정하세요. 있는 그룹: {known}",
     "{address}: there is no group {group}; known groups: {known}": "{address}: 그룹 {group}이(가) 없습니다. 있는 그룹: {known}",
+    "{path}: {reason}; nothing was sent. Check the server and the URL, then try again": "{path}: {reason}. 아무것도 보내지 않았습니다. 서버와 URL을 확인한 뒤 다시 시도하세요",
     "no connection within {seconds} s: {reason}": "{seconds}초 안에 연결하지 못했습니다: {reason}",
     "{address} is not the URL of a server: {reason}": "{address}: 서버의 URL이 아닙니다: {reason}",
     "the host or the port cannot be read; percent-encode the password, for example %2F for /": "호스트나 포트를 읽을 수 없습니다. 비밀번호의 /는 %2F로 쓰는 식으로 바꾸세요",

@@ -195,7 +195,9 @@ class Link:
         if not task.cancelled() and task.exception() is not None:
             raise task.exception() or AssertionError
         raise BrokerUnavailableError(
-            path=self.address, reason=f"no connection within {self._patience:g} s: {_reason(trouble)}"
+            path=self.address,
+            reason=f"no connection within {self._patience:g} s: {_reason(trouble)}",
+            was_connected=bool(self.connections),
         )
 
     def begin(self) -> None:
@@ -223,6 +225,7 @@ class Link:
 
     async def _run(self) -> None:
         pause = _FIRST_PAUSE
+        has_failed = False
         while True:
             before = self.connections
             try:
@@ -232,7 +235,9 @@ class Link:
                 await self._drop()  # the loop may be closing, and then nothing calls `close`
                 raise
             except Exception as error:
-                lost = BrokerUnavailableError(path=self.address, reason=_reason(error))
+                lost = BrokerUnavailableError(
+                    path=self.address, reason=_reason(error), was_connected=bool(self.connections)
+                )
                 lost.__cause__ = error
                 self.trouble = lost
                 self._open = False
@@ -241,8 +246,9 @@ class Link:
                 self._fail(lost, queued=is_final)
                 if is_final:
                     raise (error if isinstance(error, PartitionCountError) else lost) from error.__cause__
-                if self._on_loss is not None and self.connections > before:
+                if self._on_loss is not None and (self.connections > before or not has_failed):
                     self._on_loss(lost)
+                has_failed = True
             if self.connections > before:
                 pause = _FIRST_PAUSE
             await asyncio.sleep(pause * (0.5 + random.random() / 2))

@@ -57,6 +57,6 @@ class GroupRestored(PartitionReport, frozen=True, gc=False):
 
 
 class ConnectionLost(Report, frozen=True, gc=False):
-    """The connection to the server broke; it is made again, with increasing pauses between attempts."""
+    """The connection to the server broke, or could not be made at the start; attempts to make it go on."""
 
     error: BaseException
