@@ -45,6 +45,8 @@ async def test_a_dead_letter_records_the_event_and_every_attempt(
     assert letter.payload == {"piece": "rook", "n": 7}
     assert letter.state == "parked"
     assert "3 of 3" in letter.reason
+    where = f"piece.moved at position {letter.position}"
+    assert repr(letter) == f"<DeadLetter {letter.id} of 'book': {where}, failed 3 of 3 attempts>"
     assert [attempt.attempt for attempt in letter.attempts] == [1, 2, 3]
     first = datetime.fromtimestamp(clock.time() - clock.monotonic(), UTC)
     assert [round((attempt.failed_at - first).total_seconds()) for attempt in letter.attempts] == [0, 10, 30]

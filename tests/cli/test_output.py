@@ -102,7 +102,7 @@ def test_doctor_prints_every_finding_with_its_advice(pabal: Pabal, file: Path) -
     assert "ok      the log has 8 positions" in lines
     assert lines[-3:] == [
         "warning subscription 'pack': lag 0, 0 retries, 2 dead letters",
-        "         → look at bus.dead_letters, fix the cause, then retry or discard them",
+        "         → list them with pabal dead-letters list, fix the cause, then retry or discard them",
         "ok      structure and all checksums are correct",
     ]
     assert sum(line.startswith(" ") for line in lines) >= 2

@@ -132,7 +132,7 @@ def test_dashboard_reports_a_port_in_use(log: Path) -> None:
             check=False,
         )
     assert run.returncode == 3
-    assert "in use" in run.stderr
+    assert run.stderr == f"pabal dashboard: port {port} is in use; choose another with --port\n"
 
 
 @pytest.mark.parametrize(

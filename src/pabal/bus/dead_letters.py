@@ -50,6 +50,11 @@ class DeadLetter(msgspec.Struct, frozen=True, eq=False):
     queued: int
     record: DeadLetterRecord
 
+    def __repr__(self) -> str:
+        """Name the delivery and the reason; payload and tracebacks would fill a page, twice."""
+        where = f"{self.event_type} at position {self.position}"
+        return f"<DeadLetter {self.id} of {self.subscription!r}: {where}, {self.reason}>"
+
     @property
     def event(self) -> Any:
         """Return the event. Raises DecodeError if its bytes fit no class; ``payload`` can still be read."""

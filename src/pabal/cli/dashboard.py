@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import sys
 from typing import Any
 
@@ -10,6 +11,7 @@ import click
 
 from pabal.cli.base import UNAVAILABLE, WRONG_USAGE, import_classes
 from pabal.cli.command import Command
+from pabal.cli.language import t
 from pabal.cli.translation import translate_error
 from pabal.dashboard import serve
 from pabal.errors import PabalError, StorageError
@@ -61,5 +63,8 @@ def dashboard(
         finally:
             asyncio.run(operations.aclose())
     except (PabalError, OSError) as error:
-        click.echo(f"pabal dashboard: {translate_error(error)}", err=True)
+        text = translate_error(error)
+        if isinstance(error, OSError) and error.errno == errno.EADDRINUSE:
+            text = t("port {port} is in use; choose another with --port", port=port)
+        click.echo(f"pabal dashboard: {text}", err=True)
         sys.exit(UNAVAILABLE if isinstance(error, StorageError | OSError) else WRONG_USAGE)

@@ -18,7 +18,7 @@ _FILE = {
     "subscription {name}: lag {lag}, {retries}, {parked}, {queued} queued behind a dead letter of the same key": "구독 {name}: 지연 {lag}, {retries}, {parked}, 같은 키의 데드 레터 뒤에서 기다리는 {queued}",
     "subscription {name}: lag {lag}, {retries}, {parked}, {queued} queued behind a dead letter of the same key; no process handles it now": "구독 {name}: 지연 {lag}, {retries}, {parked}, 같은 키의 데드 레터 뒤에서 기다리는 {queued}. 지금은 처리 주체가 없습니다",
     "subscription {name}: lag {lag}, {retries}, {parked}, {queued} queued behind a dead letter of the same key; no process has handled it for {days} days": "구독 {name}: 지연 {lag}, {retries}, {parked}, 같은 키의 데드 레터 뒤에서 기다리는 {queued}. {days}일 동안 처리 주체가 없었습니다",
-    "look at bus.dead_letters, fix the cause, then retry or discard them": "bus.dead_letters를 보고 원인을 고친 뒤 재시도하거나 폐기하세요",
+    "list them with pabal dead-letters list, fix the cause, then retry or discard them": "pabal dead-letters list로 보고 원인을 고친 뒤 재시도하거나 폐기하세요",
     "or run pabal subscriptions resume": "pabal subscriptions resume으로도 이어 가게 할 수 있습니다",
     "subscribe under this name again, otherwise its events are never handled": "이 이름으로 다시 구독하지 않으면 이벤트가 계속 기다립니다",
     "structure and all checksums are correct": "구조와 모든 체크섬이 올바릅니다",
@@ -63,7 +63,6 @@ _SERVER = {
     "group {group}: {processes}, {positions} behind": "그룹 {group}: {processes}, 뒤처진 {positions}",
     "group {group} has {count} dead letter": "그룹 {group}: 데드 레터 {count}개",
     "group {group} has {count} dead letters": "그룹 {group}: 데드 레터 {count}개",
-    "list, retry or discard them with bus.dead_letters": "bus.dead_letters로 보고, 재시도하거나 폐기하세요",
 }
 
 _SCHEMA = {

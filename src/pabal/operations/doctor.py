@@ -159,7 +159,11 @@ def _check_subscription(record: SubscriptionRecord, extent: LogFigures, now: dat
             "or run pabal subscriptions resume",
         )
     if record.parked:
-        return Finding("warning", text, "look at bus.dead_letters, fix the cause, then retry or discard them")
+        return Finding(
+            "warning",
+            text,
+            "list them with pabal dead-letters list, fix the cause, then retry or discard them",
+        )
     if lag and record.owner is None:
         unhandled_for = now - record.updated_at
         if unhandled_for > _UNHANDLED_WARNING_AGE:

@@ -165,7 +165,7 @@ async def _judge_log(link: Link, keys: LogKeys) -> list[Finding]:
             processes = counted(members, "process", "processes")
             found.append(Finding("ok", f"group {group!r}: {processes}, {behind}"))
         if letters:
-            advice = "list, retry or discard them with bus.dead_letters"
+            advice = "list them with pabal dead-letters list, fix the cause, then retry or discard them"
             found.append(Finding("warning", f"group {group!r} has {counted(letters, 'dead letter')}", advice))
     return found
 

@@ -270,6 +270,7 @@ _SENTENCES = {
     "Discard {letters} for good?": "{letters}개를 영구히 지울까요?",
     "working": "처리 중",
     "nothing was changed": "아무것도 바뀌지 않았습니다",
+    "port {port} is in use; choose another with --port": "이미 쓰고 있는 포트입니다: {port}. --port로 다른 포트를 고르세요",
     "dead letter {number} is being retried already; nothing was changed": "데드 레터 {number}번은 이미 재시도 중입니다. 아무것도 바뀌지 않았습니다",
     "error messages and tracebacks are hidden: --payloads full shows them": "오류 메시지와 트레이스백은 가렸습니다. --payloads full로 볼 수 있습니다",
     "{place} is a position; give the event's id, which pabal events list prints last": "{place}은(는) 위치입니다. pabal events list의 마지막 열에 있는 이벤트 ID를 쓰세요",
