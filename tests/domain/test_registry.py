@@ -41,6 +41,21 @@ def test_classes_of_one_name_in_two_modules_collide_without_an_explicit_event_ty
     assert define("ShelfFilled", module="warehouse", event_type="warehouse.shelf_filled") is not None
 
 
+def test_a_file_that_is_run_and_imported_is_named_as_the_cause(tmp_path: Path) -> None:
+    """The advice to give one class another type name would split its events in two."""
+    (tmp_path / "shop.py").write_text(
+        "from pabal import DomainEvent\nclass ShelfBuilt(DomainEvent):\n    shelf: str\nimport handlers\n"
+    )
+    (tmp_path / "handlers.py").write_text("from shop import ShelfBuilt\n")
+    ended = subprocess.run(
+        [sys.executable, "shop.py"], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert ended.stderr.splitlines()[-1].endswith(
+        "event type 'ShelfBuilt' is defined twice, as __main__.ShelfBuilt and as shop.ShelfBuilt: their file "
+        "is run and also imported; move the class into a module that is only imported"
+    )
+
+
 def test_redefining_a_class_replaces_it() -> None:
     """A notebook cell could run only once, and a module could not be reloaded."""
     old = define("Cell", __annotations__={"x": int})

@@ -5,6 +5,7 @@ A stored row contains a type name. Names are resolved only here, and never by im
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import fields as dataclass_fields
@@ -47,7 +48,12 @@ class EventRegistry:
         """
         other = self._by_name.get(event_type)
         if other is not None and _address(other) != _address(cls):
-            raise DuplicateEventTypeError(event_type=event_type, first=_address(other), second=_address(cls))
+            raise DuplicateEventTypeError(
+                event_type=event_type,
+                first=_address(other),
+                second=_address(cls),
+                same_file=other.__qualname__ == cls.__qualname__ and _file_of(other) == _file_of(cls) != "",
+            )
         try:
             self._by_class[cls] = build()
         except NameError:
@@ -261,6 +267,10 @@ def upcaster(event_type: str, *, from_version: int) -> Callable[[Upcaster], Upca
 def payload_fields(cls: type) -> tuple[str, ...]:
     """Return the names of a DomainEvent class's own fields, without those every event has."""
     return tuple(name for name in cls.__struct_fields__ if name not in HEADER_FIELDS)  # type: ignore[attr-defined]
+
+
+def _file_of(cls: type) -> str:
+    return getattr(sys.modules.get(cls.__module__), "__file__", None) or ""
 
 
 def _address(thing: Any) -> str:

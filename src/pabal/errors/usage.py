@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from pabal.errors.base import PabalError
 
 
@@ -14,12 +16,25 @@ class EventDefinitionError(UsageError):
 
 
 class DuplicateEventTypeError(EventDefinitionError):
-    """Report two classes with the same event type name. Fields: ``event_type, first, second``."""
+    """Report two classes with the same event type name. Fields: ``event_type, first, second, same_file``.
+
+    ``same_file`` is True if they are one class, whose file is run as a program and also imported.
+    """
 
     event_type: str
     first: str
     second: str
+    same_file: bool
     template = "event type {event_type!r} is taken by {first}; give {second} an event_type of its own"
+    run_and_imported = (
+        "event type {event_type!r} is defined twice, as {first} and as {second}: their file is run and also "
+        "imported; move the class into a module that is only imported"
+    )
+
+    def __init__(self, detail: str = "", /, **fields: Any) -> None:
+        if fields.setdefault("same_file", False):
+            self.template = self.run_and_imported
+        super().__init__(detail, **fields)
 
 
 class UnsupportedFieldError(EventDefinitionError):

@@ -279,6 +279,7 @@ _DEFINITIONS = {
     "{where} cannot be registered: only frozen dataclasses can; write @dataclass(frozen=True), or derive the class from DomainEvent": "{where}: 등록할 수 없습니다. frozen dataclass만 등록됩니다. @dataclass(frozen=True)를 쓰거나 DomainEvent에서 파생하세요",
     "{where} has no field {field} to take its aggregate id from; it has {names}": "{where}: 애그리거트 ID를 가져올 필드 {field}이(가) 없습니다. 있는 필드: {names}",
     "{where}.aggregate_id is a method; put @property above it": "{where}.aggregate_id가 메서드입니다. 위에 @property를 쓰세요",
+    "event type {event_type} is defined twice, as {first} and as {second}: their file is run and also imported; move the class into a module that is only imported": "이벤트 타입 {event_type}이(가) {first}와(과) {second}로 두 번 정의되었습니다. 파일이 실행되면서 임포트도 됩니다. 클래스를 임포트만 하는 모듈로 옮기세요",
     "versions are whole numbers and start at 1": "버전은 정수이고 1부터 시작합니다",
     "give the type by its name, the event_type of the class, so that the upcaster is found even when the class is renamed": "클래스의 이름이 바뀌어도 업캐스터를 찾도록, 타입을 이름(클래스의 event_type)으로 쓰세요",
     "{name} cannot be async or a generator: it runs while an event is read; make it a plain def": "{name}: 이벤트를 읽는 동안 실행되므로 멈출 수 없습니다. 일반 def로 만드세요",
