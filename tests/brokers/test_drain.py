@@ -289,3 +289,7 @@ async def test_drain_without_retries_does_not_wait_for_the_retries_of_another_pr
         await one.drain(timeout=30, retries=False)
         assert len(mine.handled) == 2 * first
         assert sum(record.retries for record in await one.subscriptions.list()) == 8 - first
+        await one.subscriptions.replay("sub")  # it waits for the end of the first one, and so do new events
+        await one.publish_batch(moves(8, 8))
+        await one.drain(timeout=30, retries=False)
+        assert len(theirs.handled) == 8 - first

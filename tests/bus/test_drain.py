@@ -12,7 +12,16 @@ from pabal import BusNotRunningError, RetryPolicy
 from pabal.errors import DrainTimeoutError, InsideHandlerError, PabalError
 from pabal.testing import VirtualClock
 from tests.bus.samples import Moved, NoteTaken
-from tests.bus.support import ONE_ATTEMPT, Backend, Recorder, spin_loop, statistics_of
+from tests.bus.support import (
+    ONE_ATTEMPT,
+    Backend,
+    Recorder,
+    by_piece,
+    numbers,
+    publish_moves,
+    spin_loop,
+    statistics_of,
+)
 
 
 async def test_drain_returns_at_once_when_there_is_nothing_to_do(backend: Backend) -> None:
@@ -80,6 +89,52 @@ async def test_drain_waits_for_retries_unless_retries_is_false(backend: Backend,
     await clock.advance(21)
     await draining
     assert calls == [1, 1, 2]
+
+
+@pytest.mark.parametrize("backend", ["memory storage", "sqlite", "valkey"], indirect=True)
+@pytest.mark.parametrize(("pieces", "last"), [("AB", 9), ("A", 2400)])
+async def test_drain_without_retries_does_not_wait_for_a_retry_in_a_replay(
+    backend: Backend, clock: VirtualClock, pieces: str, last: int
+) -> None:
+    """Leaving ``async with bus`` would last until the retry, also if the replay does not fit into memory."""
+    bus = await backend.start_bus(clock=clock)
+    handled: Recorder[Moved] = Recorder()
+    failing: set[int] = set()
+    gate = asyncio.Event()
+
+    async def handle(event: Moved) -> None:
+        if failing and event.n == last:
+            await gate.wait()
+        if event.n in failing:
+            raise ValueError("in an hour")
+        handled.add(event)
+
+    bus.subscribe(
+        Moved, handle, name="replayed", retry=RetryPolicy(base_delay=3600, max_delay=3600, jitter=0)
+    )
+    await publish_moves(bus, range(1, last + 1), pieces)
+    await bus.drain(30)
+    before = len(handled)
+    failing.add(2)
+    await bus.subscriptions.replay("replayed")
+    draining = asyncio.create_task(bus.drain(30, retries=False))
+    if last % len(pieces):
+        await spin_loop()
+        assert not draining.done()  # the last event is still being handled
+    gate.set()
+    await draining
+    replayed = numbers(list(handled)[before:])
+    assert replayed == ([1] if pieces == "A" else [1, 3, 5, 7, 9])
+    await publish_moves(bus, range(last + 1, last + 3), pieces)
+    await bus.drain(30, retries=False)
+    assert len(handled) == before + len(replayed)  # new events wait for the end of the replay
+    failing.clear()
+    await clock.advance(3600)
+    await bus.drain(30)
+    found = by_piece(list(handled)[before:])
+    assert found == {
+        piece: [n for n in range(1, last + 3) if pieces[n % len(pieces)] == piece] for piece in pieces
+    }
 
 
 async def test_drain_without_retries_returns_when_a_running_attempt_fails(

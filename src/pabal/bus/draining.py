@@ -7,6 +7,7 @@ from collections.abc import Iterable
 
 from pabal.bus.inbox import Inbox
 from pabal.bus.intake import Intake
+from pabal.delivery.consumer import ACTIVE, Consumer
 from pabal.delivery.engine import Engine
 from pabal.errors import DrainTimeoutError
 
@@ -45,14 +46,24 @@ def _is_drained(engine: Engine, inbox: Inbox, intake: Intake, retries: bool) -> 
 def is_idle(engine: Engine, position: int, retries: bool) -> bool:
     """Return whether an engine has finished and saved all of its log, which must reach ``position``.
 
-    Without ``retries``, deliveries that wait for a retry are not counted.
+    Without ``retries``, deliveries that wait for a retry are not counted, nor is what waits for the end of a
+    replay that waits for them.
     """
     pending = engine.pending
+    replaying: list[Consumer] = []
     if not retries:
         pending -= _count_held_by_retries(engine)
-    if pending > 0 or engine.background.tasks:
+        # If nothing else is pending, the deliveries that these wait for do all wait for a retry.
+        replaying = [one for one in engine.consumers.values() if _only_waits(one)]
+    if pending > 0 or len(engine.background.tasks) > len(replaying):  # each replay is a task
         return False
-    return engine.feed is None or (engine.feed.is_caught_up(position) and engine.settlement.idle)
+    return engine.feed is None or (
+        engine.feed.is_caught_up(position, besides=replaying) and engine.settlement.idle
+    )
+
+
+def _only_waits(consumer: Consumer) -> bool:
+    return consumer.state == ACTIVE and consumer.replay is not None and consumer.replay.only_waits
 
 
 def _count_held_by_retries(engine: Engine) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from threading import get_ident
 from typing import TYPE_CHECKING
 
@@ -211,13 +211,16 @@ class Feed:
             return None
         return max(0, self.head + self._commits.left - consumer.tracker.seen) + len(consumer.tracker)
 
-    def is_caught_up(self, position: int) -> bool:
-        """Return whether all running subscriptions saw all commits, and the log reaches ``position``."""
+    def is_caught_up(self, position: int, besides: Collection[Consumer] = ()) -> bool:
+        """Return whether the log reaches ``position``, and all running subscriptions saw all commits.
+
+        Those in ``besides`` need not have seen them.
+        """
         return (
             self.head >= position
             and self._commits.is_empty
             and all(
-                consumer.live or consumer.state in (HALTED, PAUSED, STANDBY)
+                consumer.live or consumer.state in (HALTED, PAUSED, STANDBY) or consumer in besides
                 for consumer in self._engine.consumers.values()
             )
         )

@@ -163,7 +163,7 @@ class Leases:
         consumer.moves = False
         consumer.reason = ""
         # Set before the first delivery: a worker in the middle of a slice does not check again.
-        consumer.replay = ReplayRun(cursor.replays[0]) if cursor.replays else None
+        consumer.replay = ReplayRun(cursor.replays[0], cursor.frontier) if cursor.replays else None
         consumer.replays = frozenset(replay.id for replay in cursor.replays)
         consumer.reopenings = cursor.reopenings
         if forgotten:

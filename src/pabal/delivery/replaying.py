@@ -22,16 +22,28 @@ _ROOM = 2048
 class ReplayRun:
     """Track the progress of one replay, with a watermark of its own."""
 
-    __slots__ = ("_tracker", "_under_way", "replay")
+    __slots__ = ("_tracker", "_under_way", "last", "replay")
 
-    def __init__(self, replay: Replay) -> None:
+    def __init__(self, replay: Replay, frontier: int) -> None:
         self.replay = replay
+        self.last = min(replay.last, frontier)
+        """The last position to deliver: those above the frontier are delivered anyway."""
         self._tracker = WatermarkTracker(after=replay.watermark)
         self._under_way: set[int] = set()
 
     def __len__(self) -> int:
         """Return how many deliveries of the replay are under way."""
         return len(self._under_way)
+
+    @property
+    def is_full(self) -> bool:
+        """Return whether so much is under way that nothing more is read for now."""
+        return len(self._under_way) >= _ROOM
+
+    @property
+    def only_waits(self) -> bool:
+        """Return whether nothing is left to do before some delivery that is under way has finished."""
+        return self.is_full or (len(self._under_way) > 0 and self._tracker.seen >= self.last)
 
     def add(self, position: int) -> None:
         """Record that a position is being delivered again."""
@@ -70,7 +82,7 @@ class Replaying:
         Newer events are not read until then, so each key keeps the order of the log.
         """
         for replay in cursor.replays:
-            run = consumer.replay = ReplayRun(replay)
+            run = consumer.replay = ReplayRun(replay, cursor.frontier)
             if not await self._run(consumer, cursor, run):
                 return False
         consumer.replay = None
@@ -79,11 +91,10 @@ class Replaying:
     async def _run(self, consumer: Consumer, cursor: Cursor, run: ReplayRun) -> bool:
         replay = run.replay
         tracker, background = consumer.tracker, self._engine.background
-        # Positions that the cursor lists as unfinished, or above the frontier, are delivered anyway.
-        known, last = set(cursor.unfinished), min(replay.last, cursor.frontier)
+        known, last = set(cursor.unfinished), run.last  # what the cursor lists is delivered anyway
         after = replay.watermark
         while after < last:
-            await background.wait_until(lambda: len(run) < _ROOM or not consumer.is_open(tracker))
+            await background.wait_until(lambda: not run.is_full or not consumer.is_open(tracker))
             if not consumer.is_open(tracker):
                 return False
             page = await background.call_with_retry(
@@ -102,6 +113,8 @@ class Replaying:
                 return False
             run.pass_over(upto)
             after = upto
+            if run.only_waits:
+                background.notify_observers()
         await background.wait_until(lambda: not len(run) or not consumer.is_open(tracker))
         if not consumer.is_open(tracker):
             return False

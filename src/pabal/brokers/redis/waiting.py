@@ -32,6 +32,7 @@ from pabal.delivery.engine import Engine
 from pabal.delivery.lane import Lane
 from pabal.domain.envelope import Receipt, StoredRecord, decode_event
 from pabal.domain.event import kind_of
+from pabal.ports.storage import Replay
 
 _PAUSE = 0.02
 _LONGEST_PAUSE = 0.25
@@ -175,7 +176,7 @@ async def _others_drained(
         (log.link.call("HMGET", of.cursors, *names), log.link.call("HMGET", of.epochs, *held))
         for of in map(keys.of, parts)
     ]
-    finished: list[tuple[Consumer, int]] = []
+    finished: list[tuple[Consumer, int, SavedCursor]] = []
     for part, (cursors, marks) in zip(parts, asked, strict=True):
         for consumer, data, mark in zip(consumers, await cursors, await marks, strict=True):
             if mark not in (None, HELD):
@@ -185,11 +186,13 @@ async def _others_drained(
                 retries or not await _only_retries_left(log, keys, consumer, part, cursor, heads[part])
             ):
                 return False
-            finished.append((consumer, part))
+            finished.append((consumer, part, cursor))
     return all(await asyncio.gather(*(_is_at_rest(log, keys, *one, retries) for one in finished)))
 
 
-async def _is_at_rest(log: RedisLog, keys: GroupKeys, consumer: Consumer, part: int, retries: bool) -> bool:
+async def _is_at_rest(
+    log: RedisLog, keys: GroupKeys, consumer: Consumer, part: int, cursor: SavedCursor, retries: bool
+) -> bool:
     """Return whether nothing that a subscription had passed in a partition is, or will be, delivered again.
 
     That would be a requested reset, a replay, a retried dead letter, or the queue of a key that is no longer
@@ -207,8 +210,8 @@ async def _is_at_rest(log: RedisLog, keys: GroupKeys, consumer: Consumer, part: 
             later.add(retry.position)
         elif retry.from_dead_letter:
             return False
-    # The first position that a replay has not finished may be one that waits for a retry.
-    if await moves or any(one.watermark + 1 not in later for one in replays_of(replays, name)):
+    under_way = replays_of(replays, name)
+    if await moves or (under_way and not _waits_for_retry(under_way[0], later, cursor)):
         return False
     if not await queued:
         return True
@@ -224,10 +227,14 @@ async def _only_retries_left(
     log: RedisLog, keys: GroupKeys, consumer: Consumer, part: int, cursor: SavedCursor, head: int
 ) -> bool:
     """Return whether all that is unfinished up to ``head`` waits for a retry, its own or one of its lane."""
-    stored = as_pairs(await log.link.call("HGETALL", keys.of(part).retries))
+    asked = [log.link.call("HGETALL", key) for key in (keys.of(part).retries, keys.of(part).replays)]
+    stored, replays = [as_pairs(await one) for one in asked]
     now = consumer.engine.clock.time()
     retries = [decode_retry(data) for data in entries_of(stored, consumer.name).values()]
     waiting = {retry.position for retry in retries if retry.due_at > now}
+    under_way = replays_of(replays, consumer.name)
+    if under_way and _waits_for_retry(under_way[0], waiting, cursor):
+        head = cursor.frontier  # what is above it waits for the end of the replay
     rows = await Pages(log, part, lambda first, last: None).find(cursor.positions())
     after = cursor.frontier
     lanes: set[Lane] = set()
@@ -245,6 +252,14 @@ async def _only_retries_left(
             return True
         rows = [row for entry in entries for row in entry.rows if row.position > after]
         after = entries[-1].last
+
+
+def _waits_for_retry(replay: Replay, waiting: set[int], cursor: SavedCursor) -> bool:
+    """Return whether a replay, and so any later one, waits for a retry.
+
+    That is so if the first position that it has not finished waits for one; what follows there is unknown.
+    """
+    return replay.watermark + 1 in waiting.difference(cursor.positions())
 
 
 def _lane_of(consumer: Consumer, row: StoredRecord) -> Lane | None:
