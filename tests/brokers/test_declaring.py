@@ -196,7 +196,7 @@ async def test_subscription_numbers_stay_unique_after_a_flush(
         await blocked.wait()
         await bus._log.link.call("FLUSHALL")
         newcomer = make_bus(own_server, namespace, partitions=1).subscribe(Moved, Recorder(), name="newcomer")
-        await Declarations(bus._log, bus._keys, "g").declare(newcomer)
+        await Declarations(bus._log, bus._keys).declare(newcomer)
         go_on.set()
         await until(lambda: bool(restored))
         numbers = await bus._log.link.call("HVALS", bus._keys.names)

@@ -368,8 +368,9 @@ async def test_a_reset_leaves_nothing_unfinished_in_a_partition(
     await storage.aclose()
 
 
-async def test_a_reset_keeps_dead_letters_whose_events_are_gone(
-    shared_server: Server, namespace: str
+@pytest.mark.parametrize("how", ["reset", "forgotten"])
+async def test_a_new_beginning_keeps_dead_letters_whose_events_are_gone(
+    shared_server: Server, namespace: str, how: str
 ) -> None:
     """The last copy of an event would be deleted, or could never be retried again."""
     storage = OnePartition(shared_server.url, namespace)
@@ -383,7 +384,12 @@ async def test_a_reset_keeps_dead_letters_whose_events_are_gone(
     first, _ = await storage.list_dead_letters()
     await storage.begin_retry(first.id, None, 0.0)
     await storage.log.link.call("XTRIM", storage.log.keys.log(0), "MINID", "2-0")
-    await storage.reset_subscription("sub", "beginning", epoch=cursor.epoch)
+    if how == "reset":
+        await storage.reset_subscription("sub", "beginning", epoch=cursor.epoch)
+    else:
+        await storage.release_subscription("sub", cursor.epoch)
+        await storage.forget_subscription("sub")
+        await storage.open_subscription("sub", "beginning")
     [left] = await storage.list_dead_letters()
     assert (left.position, left.state) == (1, "parked")
     assert await storage.begin_retry(left.id, None, 0.0) is not None

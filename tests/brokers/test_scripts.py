@@ -190,7 +190,7 @@ async def test_requests_are_recalled_only_if_the_server_has_forgotten_them(
 async def test_a_new_subscription_gets_a_number_above_all_others(keys: Keys) -> None:
     """After a restore, two subscriptions could have one number, and each other's notes of attempts."""
     await keys.put("n", first=1, second=5)
-    assert await keys.run("declare", "ncmp", "g", "third", 0) == 6
+    assert await keys.run("declare", "nlrsidcmpo", "g", "third", 0, 0) == 6
 
 
 # -- trimming ---------------------------------------------------------------------------------------------

@@ -84,6 +84,26 @@ async def forget_released(bus: BaseEventBus) -> None:
         await asyncio.sleep(0)
 
 
+@pytest.mark.parametrize("backend", ["memory storage", "sqlite", "valkey"], indirect=True)
+async def test_a_dead_letter_is_gone_once_its_event_was_delivered_to_the_same_name_again(
+    backend: Backend,
+) -> None:
+    """An event that was handled would still be listed as one that failed, and could be retried."""
+    bus, handler = await backend.start_bus(), FailingHandler()
+    first = bus.subscribe(Moved, handler, name="sub", retry=ONE_ATTEMPT)
+    await bus.publish_batch([Moved("rook", 1), Moved("rook", 2)])
+    await bus.drain(60)
+    bus.unsubscribe(first)
+    await forget_released(bus)
+    assert len(await bus.dead_letters.list()) == 2
+    handler.accepts = True
+    bus.subscribe(Moved, handler, name="sub", start=1, retry=ONE_ATTEMPT)
+    await bus.drain(60)
+    assert handler.calls == 3
+    [letter] = await bus.dead_letters.list()
+    assert letter.position == 1  # its event is not delivered again
+
+
 @pytest.mark.parametrize("backend", ["memory storage", "sqlite"], indirect=True)
 async def test_a_dead_letter_that_a_forgotten_name_gets_again_counts_once(backend: Backend) -> None:
     """Once it was retried or discarded, health would still be degraded, and say that there is one."""

@@ -70,7 +70,7 @@ class Coordinator:
         self._note_connection = note_connection
         self._on_due = on_due
         self.membership = Membership(log, keys, member, lease)
-        self.declarations = Declarations(log, keys, group)
+        self.declarations = Declarations(log, keys)
         self.controls = ControlWatch(log, keys)
         self.peers = Peers(log.link, keys, member)
         self._tick = min(lease / 3, _LONGEST_TICK)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import suppress
 
 from pabal.brokers.redis.group_control import places_of
@@ -15,10 +16,9 @@ from pabal.errors import BrokerUnavailableError, StorageError
 class Declarations:
     """Declare each subscription once; existing cursors are kept."""
 
-    def __init__(self, log: RedisLog, keys: GroupKeys, group: str) -> None:
+    def __init__(self, log: RedisLog, keys: GroupKeys) -> None:
         self._log = log
         self._keys = keys
-        self._group = group
         self.numbers: dict[str, int] = {}
         """The number of each declared subscription; one that is forgotten and made again gets another."""
 
@@ -40,11 +40,9 @@ class Declarations:
             return
         parts = range(self._log.partitions)
         places = await places_of(self._log.link, self._log.keys, parts, subscription.start)
-        keys: list[str] = [self._keys.names]
-        for part in parts:
-            keys += (self._keys.of(part).cursors, self._log.keys.marks(part), self._log.keys.part(part))
-        number = await self._log.link.run(script("declare"), tuple(keys), self._group, name, *places)
-        self.numbers[name] = int(number)
+        self.numbers[name] = await create_cursors(
+            self._log, self._keys, name, dict(zip(parts, places, strict=True))
+        )
 
     def forget(self, name: str) -> None:
         """Make the next ``declare`` of a subscription declare it again."""
@@ -53,3 +51,20 @@ class Declarations:
     def forget_all(self) -> None:
         """Declare every subscription again, because the server may have forgotten their numbers."""
         self.numbers.clear()
+
+
+async def create_cursors(log: RedisLog, keys: GroupKeys, name: str, places: Mapping[int, int | str]) -> int:
+    """Create a subscription's cursor where it has none of these partitions; return its number."""
+    used = [
+        keys.names,
+        keys.letters,
+        keys.letter_rows,
+        keys.letter_states,
+        keys.letter_index,
+        keys.letter_ids,
+    ]
+    arguments: list[int | str] = [keys.group, name]
+    for part, place in places.items():
+        used += (keys.of(part).cursors, log.keys.marks(part), log.keys.part(part), log.keys.log(part))
+        arguments += (part, place)
+    return int(await log.link.run(script("declare"), tuple(used), *arguments))

@@ -13,6 +13,7 @@ from pabal.brokers.redis.control import HELD
 from pabal.brokers.redis.controlled_partition import ControlledPartition
 from pabal.brokers.redis.cursors import as_pairs, encode_cursor, encode_letter, encode_retry
 from pabal.brokers.redis.dead_letters import GroupDeadLetters
+from pabal.brokers.redis.declaring import create_cursors
 from pabal.brokers.redis.group_control import move
 from pabal.brokers.redis.keys import GroupKeys
 from pabal.brokers.redis.log import RedisLog
@@ -176,20 +177,7 @@ class PartitionStorage(ControlledPartition):
         return True
 
     async def _declare(self, name: str, place: int | str) -> int:
-        keys = self._keys
-        answer = await self.log.link.run(
-            script("declare"),
-            (
-                self._group_keys.names,
-                keys.cursors,
-                self.log.keys.marks(self.partition),
-                self.log.keys.part(self.partition),
-            ),
-            self._group,
-            name,
-            place,
-        )
-        return int(answer)
+        return await create_cursors(self.log, self._group_keys, name, {self.partition: place})
 
     async def renew_leases(self) -> list[str]:
         """Return an empty list: leases depend on the heartbeats of the whole process."""

@@ -193,6 +193,7 @@ async def a_forgotten_subscription_starts_over(factory: StorageFactory) -> None:
         found = (cursor.watermark, cursor.retries, cursor.replays, cursor.blocked_keys)
         expect_equal(found, (0, (), (), ()), "the cursor of the same name, opened as a new one")
         expect_equal(cursor.epoch, 1, "its epoch, which tells a former holder that it was forgotten")
+        expect_equal(await storage.list_dead_letters(), [], "dead letters of events that it gets again")
 
 
 @case()
