@@ -11,6 +11,7 @@ import pytest
 from pabal import BaseEventBus, InMemoryEventStorage, SqliteEventStorage
 from pabal.brokers.redis.partition import PartitionStorage
 from pabal.errors import SubscriptionInUseError
+from tests.brokers.events import until
 from tests.bus.failing_handler import FailingHandler
 from tests.bus.samples import Moved
 from tests.bus.support import ONE_ATTEMPT, Backend, Recorder, numbers
@@ -102,6 +103,35 @@ async def test_a_dead_letter_is_gone_once_its_event_was_delivered_to_the_same_na
     assert handler.calls == 3
     [letter] = await bus.dead_letters.list()
     assert letter.position == 1  # its event is not delivered again
+
+
+@pytest.mark.parametrize("backend", ["memory storage", "sqlite", "valkey"], indirect=True)
+async def test_dead_letters_of_forgotten_names_are_counted_until_they_are_gone(backend: Backend) -> None:
+    """Metrics and health would show none, while they are listed and count towards the limit of the log."""
+
+    def count() -> int:
+        return int(bus.get_statistics()["failed_events_count"])
+
+    bus, handler = await backend.start_bus(), FailingHandler()
+    first = bus.subscribe(Moved, handler, name="sub", retry=ONE_ATTEMPT)
+    await bus.publish_batch([Moved("rook", n) for n in range(3)])
+    await bus.drain(60)
+    bus.unsubscribe(first)
+    await forget_released(bus)
+    handler.accepts = True
+    bus = await backend.reopen(bus)
+    bus.subscribe(Moved, handler, name="other")
+    await bus.start()
+    letter, *others = await bus.dead_letters.list()
+    assert count() == len(others) + 1 == 3
+    assert bus.health().status == "degraded"
+    await bus.dead_letters.discard(letter.id)
+    assert count() == 2
+    bus = await backend.reopen(bus)
+    bus.subscribe(Moved, handler, name="sub", start="beginning")
+    await bus.start()
+    await until(lambda: count() == 0)
+    assert bus.health().status == "ok"
 
 
 @pytest.mark.parametrize("backend", ["memory storage", "sqlite"], indirect=True)

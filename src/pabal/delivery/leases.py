@@ -57,6 +57,8 @@ class Leases:
         consumers = list(self._engine.consumers.values())
         for first in range(0, len(consumers), _TOGETHER):
             await self._open_all(consumers[first : first + _TOGETHER])
+        if self._engine.parked and any(consumer.epoch == 1 for consumer in consumers):
+            await self._engine.tally.count()  # a new one drops dead letters of the events that it gets again
         await self._look_for_unclaimed()
         if self._storage.capabilities.shared:
             self._engine.timers.add(_RENEW_EVERY, self._renew)

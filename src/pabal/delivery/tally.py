@@ -38,13 +38,14 @@ class Tally:
         self._is_asked = False
         try:
             await engine.background.wait_until(lambda: not (self._changes or engine.settlement.is_saving))
+            letters = await storage.count_dead_letters()
             records = await storage.list_subscriptions()
         finally:
             counts.discard(mine)
             engine.background.notify_observers()
         ending = engine.feed.leases.leaving if engine.feed is not None else ()
         held = [each for each in (*engine.consumers.values(), *ending) if each.tracker is not None]
-        engine.parked = sum(record.parked for record in records) + sum(one.unsaved.letters for one in held)
+        engine.parked = letters + sum(one.unsaved.letters for one in held)
         waiting = sum(len(one.unsaved.queued) - one.taken_from_queues() for one in held)
         engine.redelivery.waiting = waiting + sum(record.queued for record in records)
 

@@ -218,6 +218,10 @@ class LogQueries(Protocol):
 class SubscriptionStore(DeadLetterStore, Protocol):
     """Keep cursors, retries, queues and dead letters beside the log."""
 
+    async def count_dead_letters(self) -> int:
+        """Return how many dead letters there are, those of forgotten subscriptions included."""
+        ...
+
     @property
     def journal(self) -> AttemptJournal | None:
         """Return the journal of attempts; None if nothing outlives the process anyway."""

@@ -24,6 +24,7 @@ from pabal.brokers.redis.keys import GroupKeys
 from pabal.brokers.redis.link import Link
 from pabal.brokers.redis.scripts import script
 from pabal.delivery.dead_letters import edited
+from pabal.delivery.turns import iter_slices
 from pabal.errors import DeadLetterNotFoundError, DecodeError
 from pabal.ports.arguments import check_bounds
 from pabal.ports.records import GroupsByError
@@ -103,8 +104,12 @@ class GroupDeadLetters:
         raise DeadLetterNotFoundError(dead_letter_id=dead_letter_id)
 
     async def count(self) -> int:
-        """Return the number of the group's dead letters, in all partitions."""
-        return int(await self._log.link.call("ZCARD", self._keys.letter_ids))
+        """Return how many dead letters there are, those of forgotten subscriptions included."""
+        found = 0
+        async for some in iter_slices(await self._log.link.call("HKEYS", self._keys.letter_index)):
+            places = filter(None, map(letter_place, some))
+            found += sum(self._partition in (None, partition) for partition, _, _ in places)
+        return found
 
     async def _load(
         self, ids: Sequence[int], subscription: str | None = None

@@ -296,6 +296,10 @@ class PartitionStorage(ControlledPartition):
         """Return dead letters of this partition by ascending id."""
         return await self._letters.list_dead_letters(**filters)
 
+    async def count_dead_letters(self) -> int:
+        """Return how many dead letters this partition has, those of forgotten subscriptions included."""
+        return await self._letters.count()
+
     async def group_dead_letters(self) -> list[DeadLetterGroup]:
         """Count dead letters by subscription and type of their last error, largest group first."""
         return await self._letters.group_dead_letters()

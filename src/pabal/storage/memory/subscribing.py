@@ -152,6 +152,10 @@ class MemorySubscriptionCalls:
         """Return dead letters by ascending id; the filters are those of ``DeadLetterStore``."""
         return [self._with_queue(letter) for letter in await self._letters.list_dead_letters(**filters)]
 
+    async def count_dead_letters(self) -> int:
+        """Return how many dead letters there are, those of forgotten subscriptions included."""
+        return len(self._letters)
+
     async def group_dead_letters(self) -> list[DeadLetterGroup]:
         """Count dead letters by subscription and type of their last error, largest group first."""
         return await self._letters.group_dead_letters()

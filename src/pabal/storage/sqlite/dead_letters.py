@@ -34,6 +34,11 @@ def list_letters(
     return [_letter(row, path) for row in rows]
 
 
+def count_letters(connection: Connection) -> int:
+    """Return how many dead letters there are."""
+    return int(connection.execute(statements()["count_dead_letters"]).fetchone()[0])
+
+
 def group_letters(connection: Connection) -> list[DeadLetterGroup]:
     """Count dead letters by subscription and type of their last error, largest group first."""
     return [

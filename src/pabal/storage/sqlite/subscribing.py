@@ -171,6 +171,10 @@ class SubscriptionCalls(DatabaseFile):
             )
         )
 
+    async def count_dead_letters(self) -> int:
+        """Return how many dead letters there are, those of forgotten subscriptions included."""
+        return await self._reader.run(dead_letters.count_letters)
+
     async def group_dead_letters(self) -> list[DeadLetterGroup]:
         """Count dead letters by subscription and type of their last error, largest group first."""
         return await self._reader.run(dead_letters.group_letters)

@@ -189,11 +189,15 @@ async def a_forgotten_subscription_starts_over(factory: StorageFactory) -> None:
         expect_equal(
             (letter.state, letter.key), ("parked", None), "state and blocked key of what was retried"
         )
+        expect_equal(
+            await storage.count_dead_letters(), 1, "the number of dead letters, while it is forgotten"
+        )
         cursor = await take(storage)
         found = (cursor.watermark, cursor.retries, cursor.replays, cursor.blocked_keys)
         expect_equal(found, (0, (), (), ()), "the cursor of the same name, opened as a new one")
         expect_equal(cursor.epoch, 1, "its epoch, which tells a former holder that it was forgotten")
         expect_equal(await storage.list_dead_letters(), [], "dead letters of events that it gets again")
+        expect_equal(await storage.count_dead_letters(), 0, "their number")
 
 
 @case()

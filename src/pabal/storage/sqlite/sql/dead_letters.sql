@@ -25,6 +25,9 @@ WHERE d.id > ?1 AND (?2 IS NULL OR d.subscription = ?2) AND (?3 IS NULL OR d.eve
   AND (?4 IS NULL OR d.error_type = ?4)
 ORDER BY d.id LIMIT ?5
 
+-- name: count_dead_letters
+SELECT count(*) FROM dead_letters
+
 -- name: dead_letter_groups
 SELECT subscription, error_type, count(*), min(parked_at), max(parked_at), max(id)
 FROM dead_letters GROUP BY subscription, error_type ORDER BY 3 DESC, 1, 2
