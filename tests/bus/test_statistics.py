@@ -206,7 +206,7 @@ async def test_health_reports_a_subscription_with_many_waiting_retries(stored: B
     await bus.publish(Moved("piece-2047", 2047))
     await tried.reach(2048)
     [reason] = bus.health().reasons
-    assert "'calls' has 2048 failed deliveries" in reason
+    assert "'calls' has 2,048 failed deliveries" in reason
 
 
 async def test_pending_work_of_a_missing_handler_is_reported_and_kept(stored: Backend) -> None:

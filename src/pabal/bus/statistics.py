@@ -116,16 +116,9 @@ class Findings:
                 keys = ", ".join(sorted(consumer.blocked)[:5])
                 self._add(self.degraded, f"{name} keeps events queued behind dead letters of {keys}")
             if engine.feed is not None and len(consumer.failing) >= BUFFER_LOW:
-                self._add(
-                    self.degraded,
-                    f"{name} has {len(consumer.failing)} failed deliveries "
-                    f"waiting for a retry; at {BUFFER_HIGH} it may stop taking new events",
-                )
+                self._add(self.degraded, f"{name} {many_retries(len(consumer.failing))}")
             if consumer.figures.skipped:
-                skipped = counted(
-                    consumer.figures.skipped, "event of an unregistered type", "events of unregistered types"
-                )
-                self._add(self.degraded, f"{name} skipped {skipped}")
+                self._add(self.degraded, f"{name} {skipped_events(consumer.figures.skipped)}")
         trouble = engine.settlement.trouble if engine.feed is not None else None
         if trouble is not None:
             self._add(self.failing, f"progress cannot be saved: {trouble}")
@@ -150,6 +143,19 @@ class Findings:
     def _add(self, reasons: list[str], reason: str) -> None:
         if reason not in reasons:
             reasons.append(reason)
+
+
+def many_retries(count: int) -> str:
+    """Return what to say of a subscription that has many deliveries to try again."""
+    return (
+        f"has {count:,} failed deliveries waiting for a retry; "
+        f"at {BUFFER_HIGH:,} it may stop taking new events"
+    )
+
+
+def skipped_events(count: int) -> str:
+    """Return what to say of a subscription that passed over events whose class is not imported."""
+    return f"skipped {counted(count, 'event of an unregistered type', 'events of unregistered types')}"
 
 
 NOT_RUNNING = Health("failing", ("the bus is not running",))

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
 
-from pabal.delivery.buffers import BUFFER_HIGH, BUFFER_LOW
+from pabal.bus.statistics import many_retries, skipped_events
+from pabal.delivery.buffers import BUFFER_LOW
 from pabal.domain.counting import counted
 from pabal.ports.operations import Level, Reason, SubscriptionView, Target
 
@@ -45,13 +46,7 @@ def _reasons_of(target: Target, view: SubscriptionView, now: datetime) -> list[R
     elif view.state == "standby" and target.live and view.lag and _is_stale(view, now):
         add("stuck", "degraded", "is held by another process but makes no progress", view.lag)
     if view.retries >= BUFFER_LOW:
-        add(
-            "retrying",
-            "degraded",
-            f"has {view.retries:,} failed deliveries waiting for a retry; "
-            f"at {BUFFER_HIGH:,} it may stop taking new events",
-            view.retries,
-        )
+        add("retrying", "degraded", many_retries(view.retries), view.retries)
     if view.parked:
         add("parked", "degraded", f"has dead letters ({view.parked:,}); retry or discard them", view.parked)
     if view.queued:
@@ -62,8 +57,7 @@ def _reasons_of(target: Target, view: SubscriptionView, now: datetime) -> list[R
             view.queued,
         )
     if view.skipped:
-        skipped = counted(view.skipped, "event of an unregistered type", "events of unregistered types")
-        add("skipped", "degraded", f"skipped {skipped}", view.skipped)
+        add("skipped", "degraded", skipped_events(view.skipped), view.skipped)
     return reasons
 
 
