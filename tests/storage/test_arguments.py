@@ -11,7 +11,7 @@ import pytest
 from pabal import InMemoryEventStorage, SqliteEventStorage
 from pabal.errors import DeadLetterNotFoundError, UsageError
 from pabal.ports.storage import LogFilter
-from tests.storage.events import ticks
+from tests.storage.events import Tick, ticks
 
 Storage = SqliteEventStorage | InMemoryEventStorage
 Call = Callable[[Any, Any], Awaitable[Any]]
@@ -94,6 +94,18 @@ async def test_text_with_a_lone_surrogate_raises_a_usage_error_that_says_so(
     await storage.store_events(ticks(3))
     with pytest.raises(UsageError, match=r"kim\\ud800.* contains a lone surrogate"):
         await call(storage, LONE_SURROGATE)
+
+
+@pytest.mark.parametrize("types", ["storage-test.tick", Tick])
+async def test_one_type_instead_of_a_list_of_types_raises(any_storage: Storage, types: Any) -> None:
+    """A name was taken for a list of letters, so that the log seemed to hold no such event."""
+    await any_storage.store_events(ticks(2))
+    with pytest.raises(UsageError, match="give a list, such as"):
+        [one async for one in any_storage.read(types=types)]
+    with pytest.raises(UsageError, match="give a list, such as"):
+        await any_storage.find_events(LogFilter(types=types))
+    with pytest.raises(UsageError, match="a LogFilter takes names"):
+        await any_storage.find_events(LogFilter(types=(Tick,)))  # type: ignore[arg-type]
 
 
 async def test_query_rejects_an_integer_of_more_than_64_bits(storage: SqliteEventStorage) -> None:

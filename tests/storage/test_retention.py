@@ -392,6 +392,13 @@ async def test_a_trim_with_a_negative_limit_raises_a_usage_error(path: Path, lim
         assert await numbers(storage) == [0, 1, 2]
 
 
+async def test_a_trim_by_an_age_without_unit_raises_a_usage_error(path: Path) -> None:
+    """A number of days would end in a TypeError about a comparison."""
+    async with SqliteEventStorage(path) as storage:
+        with pytest.raises(UsageError, match=r"max_age is 30; .* such as timedelta\(days=30\)"):
+            await storage.trim(max_age=30)  # type: ignore[arg-type]
+
+
 async def test_a_trim_without_a_limit_raises_a_usage_error(path: Path) -> None:
     """A forgotten argument must not empty the log."""
     async with SqliteEventStorage(path) as storage:

@@ -74,6 +74,13 @@ async def test_query_rejects_anything_but_a_select(tmp_path: Path, sql: str) -> 
         assert await storage.query("WITH a AS (SELECT 1) SELECT * FROM a") == [(1,)]
 
 
+async def test_a_query_of_a_table_that_does_not_exist_says_only_that(tmp_path: Path) -> None:
+    """Whoever mistypes a name would look for what is wrong with SELECT, or change to transact()."""
+    async with SqliteEventStorage(tmp_path / "log.db") as storage:
+        with pytest.raises(UsageError, match=r"cannot be run: no such table: voulme$"):
+            await storage.query("SELECT * FROM voulme")
+
+
 async def test_a_query_with_many_comments_is_parsed_quickly(tmp_path: Path) -> None:
     """Each comment doubled the time, so a generated statement with thirty comments took hours."""
     async with SqliteEventStorage(tmp_path / "log.db") as storage:

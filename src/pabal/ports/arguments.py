@@ -29,6 +29,12 @@ def check_bounds(limit: int = 0, **places: int) -> None:
         raise UsageError(f"limit is {limit}; it cannot be negative")
 
 
+def check_types(types: Iterable[Any] | None) -> None:
+    """Raise UsageError for one class or name instead of several: a name would be taken letter by letter."""
+    if isinstance(types, (str, type)):
+        raise UsageError(f"types is {types!r}; give a list, such as [OrderPlaced] or ['order.placed']")
+
+
 def check_time(due_at: float) -> None:
     """Raise UsageError for a time that is not finite: NaN compares false, and would hold up due events."""
     if not isinstance(due_at, (int, float)) or not abs(due_at) <= float_info.max:
@@ -51,7 +57,10 @@ def checked_start(start: Any, option: str = "start") -> Start:
 
 
 def check_filter(wanted: LogFilter) -> None:
-    """Raise UsageError for an ``aggregate_type`` without an ``aggregate_id``, and for a naive time."""
+    """Raise UsageError for an ``aggregate_type`` without ``aggregate_id``, a naive time, and no names."""
+    check_types(wanted.types)
+    if not all(isinstance(kind, str) for kind in wanted.types):
+        raise UsageError(f"types is {wanted.types!r}; a LogFilter takes names, such as ('order.placed',)")
     if wanted.aggregate_type is not None and wanted.aggregate_id is None:
         raise UsageError("aggregate_type alone is not indexed; give aggregate_id too, or filter by types")
     for moment in (wanted.since, wanted.until):

@@ -29,7 +29,7 @@ from pabal.errors import (
     DuplicateEventError,
     StorageClosedError,
 )
-from pabal.ports.arguments import check_bounds, check_filter, check_stream
+from pabal.ports.arguments import check_bounds, check_filter, check_stream, check_types
 from pabal.ports.inspection import ActionRecord
 from pabal.ports.samples import Sample
 from pabal.ports.storage import AttemptJournal, Capabilities, Committed, LogFilter, Page, StreamAppend
@@ -236,6 +236,7 @@ class InMemoryEventStorage(MemorySubscriptionCalls, MemoryInspection, MemorySamp
         self, after: int = 0, *, types: Iterable[Any] | None = None, limit: int | None = None
     ) -> AsyncIterator[Envelope]:
         """Iterate over envelopes above ``after``; ``types`` are classes (without subclasses) or names."""
+        check_types(types)
         names = None
         if types is not None:
             names = {kind if isinstance(kind, str) else registry.schema_of(kind).event_type for kind in types}

@@ -76,6 +76,8 @@ def check_limits(max_age: timedelta | None, max_events: int | None, max_bytes: i
     """Raise UsageError if no limit is given, or if one is negative: no event would be kept."""
     if max_age is None and max_events is None and max_bytes is None:
         raise UsageError("trim() would delete everything; give max_age, max_events or max_bytes")
+    if max_age is not None and not isinstance(max_age, timedelta):
+        raise UsageError(f"max_age is {max_age!r}; it must be a timedelta, such as timedelta(days=30)")
     if max_age is not None and max_age < timedelta(0):
         raise UsageError(f"max_age is {max_age}; it cannot be negative")
     for name, limit in (("max_events", max_events), ("max_bytes", max_bytes)):

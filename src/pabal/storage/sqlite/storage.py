@@ -20,7 +20,7 @@ from pabal.domain.envelope import (
 from pabal.domain.event import DomainEvent, adopt, body_of
 from pabal.domain.registry import registry
 from pabal.errors import UsageError
-from pabal.ports.arguments import check_filter, check_stream
+from pabal.ports.arguments import check_filter, check_stream, check_types
 from pabal.ports.storage import LogFilter, Page, StreamAppend
 from pabal.storage.sqlite import queries, reader
 from pabal.storage.sqlite.appender import Expected
@@ -216,6 +216,7 @@ class SqliteEventStorage(SubscriptionCalls, SqliteCare, SqliteInspection, Sqlite
         ``types`` are event classes (subclasses not included) or type names; None means all. At most ``limit``
         envelopes are yielded. Raises CorruptLogError, DecodeError for a selected event it cannot decode.
         """
+        check_types(types)
         names = None if types is None else [_name_of(kind) for kind in types]
         left = limit
         while left != 0:
