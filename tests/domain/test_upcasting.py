@@ -69,6 +69,15 @@ def test_a_missing_upcaster_raises_an_error_that_names_its_versions() -> None:
     assert (caught.value.event_type, caught.value.position) == (Paid.event_type, 17)
 
 
+def test_an_event_that_lacks_a_new_field_says_how_a_class_is_changed() -> None:
+    """Whoever adds a field without raising the version would be told that the version is not old."""
+    row = stored_as(Paid, b"{}", Paid.schema_version)
+    with pytest.raises(
+        DecodeError, match=r"missing required .* a default, or raise schema_version and write an"
+    ):
+        decode_event(row)
+
+
 def test_an_upcaster_that_raises_causes_a_decode_error_that_names_it() -> None:
     """Promise 24: a KeyError in an upcaster would look like a handler's failure and be retried."""
     upcaster(Paid.event_type, from_version=1)(rename)

@@ -75,7 +75,8 @@ class DecodeError(PabalError):
     reason: str
     template = (
         "event {event_type!r} at position {position} cannot be decoded: {reason}; its bytes are kept. "
-        "Add an upcaster if its version is old, or fix the payload of the dead letter and retry it"
+        "If the class has changed, give a new field a default, or raise schema_version and write an "
+        "upcaster; then retry the dead letter, or fix its payload"
     )
 
 

@@ -52,7 +52,7 @@ _EVENTS: dict[type[errors.PabalError], str] = {
     errors.NonFiniteNumberError: "이벤트 {event_type!r}({event_id}): {field} = {value}. 이벤트의 수는 유한해야 합니다. 계산을 확인하거나, 필드를 선택 사항으로 선언하고 None을 넘기세요",
     errors.NaiveDatetimeError: "이벤트 {event_type!r}: {field}에 시간대가 없는 datetime이 있어 시점을 알 수 없습니다. datetime.now(timezone.utc)처럼 시간대가 있는 것을 넘기세요",
     errors.PayloadTooLargeError: "이벤트 {event_type!r}({event_id}): 페이로드가 {size}바이트로 한도 {limit}바이트를 넘습니다. 큰 부분은 다른 곳에 저장하고 참조를 발행하거나, max_payload_bytes를 늘리세요",
-    errors.DecodeError: "위치 {position}의 이벤트 {event_type!r}: 디코딩할 수 없습니다: {reason}. 바이트는 보존됩니다. 옛 버전이면 업캐스터를 추가하거나, 데드 레터의 페이로드를 고쳐 재시도하세요",
+    errors.DecodeError: "위치 {position}의 이벤트 {event_type!r}: 디코딩할 수 없습니다: {reason}. 바이트는 보존됩니다. 클래스가 바뀌었다면 새 필드에 기본값을 주거나 schema_version을 올리고 업캐스터를 쓴 뒤 데드 레터를 재시도하세요. 페이로드를 고쳐도 됩니다",
     errors.UnknownEventTypeError: "이벤트 타입 {event_type!r}(위치 {position}): 등록되어 있지 않습니다. 타입을 정의한 모듈을 임포트하거나, 이름을 바꾼 클래스라면 event_type = {event_type!r}을(를) 주세요",
     errors.EventWithoutAggregateError: "{aggregate}이(가) aggregate_id 없는 이벤트 {event_type!r}을(를) 기록했습니다. 이벤트 클래스에 애그리거트의 ID를 반환하는 aggregate_id 프로퍼티를 만드세요",
     errors.EventOfOtherAggregateError: "이벤트 {event_type!r}은(는) {found}의 것인데 {wanted}이(가) 기록했습니다",
