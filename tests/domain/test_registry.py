@@ -66,6 +66,12 @@ def test_redefining_a_class_replaces_it() -> None:
     assert type(read) is new
 
 
+def test_an_event_of_pabal_itself_names_the_module_to_import() -> None:
+    """A process that relays or audits a log with commands would have to search for a class nobody wrote."""
+    with pytest.raises(UnknownEventTypeError, match=r"\(position 4\) is not .* itself, import pabal\.cqrs$"):
+        registry.schema_named("pabal.command.unknown", 4)
+
+
 def test_a_class_that_cannot_be_registered_leaves_the_name_free() -> None:
     """After a mistake in a notebook, the corrected class would be rejected as a duplicate."""
     with pytest.raises(UnsupportedFieldError):

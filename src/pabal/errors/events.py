@@ -91,8 +91,14 @@ class UnknownEventTypeError(DecodeError):
         "import the module that defines it, or, if the class was renamed, set its event_type = {event_type!r}"
     )
     in_no_log = template.replace(" (position {position})", "")
+    of_pabal = (
+        "event type {event_type!r} (position {position}) is not registered: it belongs to pabal itself, "
+        "import pabal.cqrs"
+    )
 
     def __init__(self, detail: str = "", /, **fields: Any) -> None:
-        if fields.get("position") is None:
+        if str(fields.get("event_type")).startswith("pabal."):
+            self.template = self.of_pabal
+        elif fields.get("position") is None:
             self.template = self.in_no_log
         super().__init__(detail, **fields)

@@ -125,6 +125,7 @@ _HALTS = {
 }
 
 _FILES = {
+    "event type {event_type} (position {position}) is not registered: it belongs to pabal itself, import pabal.cqrs": "이벤트 타입 {event_type}(위치 {position}): 등록되어 있지 않습니다. pabal 자신의 이벤트이니 pabal.cqrs를 임포트하세요",
     "event type {event_type} is not registered: import the module that defines it, or, if the class was renamed, set its event_type = {again}": "이벤트 타입 {event_type}: 등록되어 있지 않습니다. 타입을 정의한 모듈을 임포트하거나, 이름을 바꾼 클래스라면 event_type = {event_type}을(를) 주세요",
     "{path}: the file of the log is damaged ({reason}). Restore a backup": "{path}: 로그 파일이 손상되었습니다({reason}). 백업을 복원하세요",
     "closed": "닫혔습니다",
