@@ -207,6 +207,20 @@ async def test_unsubscribing_admits_waiting_publishers(memory: Backend) -> None:
     await bus.drain(60)
 
 
+async def test_publishers_let_in_after_the_last_subscription_ended_let_others_in(
+    memory: Backend,
+) -> None:
+    """Promise 19. Their events take no room, and no worker stirs: the others would wait for ever."""
+    bus = await memory.start_bus(max_queue_size=4)
+    gate = Gate()
+    subscription = bus.subscribe(NoteTaken, gate, ordering=lambda note: "notes")
+    publishers = [asyncio.create_task(bus.publish(NoteTaken(n))) for n in range(20)]
+    await gate.entered.reach(1)
+    await spin_loop()
+    bus.unsubscribe(subscription)
+    await asyncio.wait_for(asyncio.gather(*publishers), LIMIT)
+
+
 async def test_a_lagging_subscription_does_not_block_publishers_of_a_bus_with_a_log(stored: Backend) -> None:
     """With a log, the queue is on disk: events that do not fit in memory wait there, not in the publisher."""
     bus = await stored.start_bus(max_queue_size=10)

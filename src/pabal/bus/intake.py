@@ -95,9 +95,11 @@ class Intake:
         if engine.pending >= self._limit:
             needed = sum(len(router.route(kind).taken_by) * len(run) for kind, run in runs)
             await self._make_room(needed, waits)
-        first = engine.sequence + 1
+        first, pending = engine.sequence + 1, engine.pending
         for kind, run in runs:
             self._accept(kind, run)
+        if engine.admission.waiters and engine.pending == pending:
+            engine.admission.admit(all_at_once=True)  # it took no room, so others need not wait for a worker
         return [Receipt(event.event_id, None, number) for number, event in enumerate(events, first)]
 
     def _validate(self, kind: type, events: Iterable[DomainEvent]) -> list[DomainEvent]:
