@@ -11,7 +11,7 @@ import pytest
 
 from pabal import BaseEventBus, BusNotRunningError
 from pabal.errors import InsideHandlerError
-from tests.bus.samples import Moved
+from tests.bus.samples import Moved, NoteTaken
 from tests.bus.support import LIMIT, Backend, GatedHandler, Recorder, numbers, spin_loop, statistics_of
 
 
@@ -323,6 +323,34 @@ async def test_stop_inside_a_handler_raises_instead_of_deadlocking(backend: Back
     await bus.drain(60)
     assert bus.is_running
     assert "inside a handler" in errors[0]
+
+
+async def test_a_handler_cancelled_by_a_stop_is_not_called_again_for_an_ended_subscription(
+    memory: Backend,
+) -> None:
+    """Another of its handlers that ends only now would go on with the event that the first one gave up."""
+    bus = await memory.start_bus(worker_count=2)
+    calls: Recorder[int] = Recorder()
+
+    async def end_late(event: NoteTaken) -> None:
+        if not event.n:
+            return
+        calls.add(event.n)
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            if event.n == 1:
+                raise
+            await spin_loop()
+
+    subscription = bus.subscribe(NoteTaken, end_late)
+    await bus.publish_batch([NoteTaken(0) for _ in range(20)])  # from now on, a worker takes several
+    await bus.drain(60)
+    await bus.publish_batch([NoteTaken(1), NoteTaken(2)])
+    await calls.reach(2)
+    bus.unsubscribe(subscription)
+    await bus.stop(timeout=0)
+    assert calls == [1, 2]
 
 
 async def test_a_stop_with_an_invalid_timeout_leaves_the_bus_running(backend: Backend) -> None:

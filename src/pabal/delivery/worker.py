@@ -303,7 +303,8 @@ class Worker:
 
     def _return_unfinished(self, lane: Lane, consumer: Consumer, items: list[Item]) -> None:
         """Put deliveries back into their lane, because this worker ends before their handler has."""
-        lane.items.extendleft(reversed(items))
+        if consumer.state == ACTIVE:  # else the lane was given up, and another worker may be going on with it
+            lane.items.extendleft(reversed(items))
         if consumer.tracker is None:
             call_off(consumer, [position for position, _ in items])
 
