@@ -11,7 +11,7 @@ import pytest
 from pabal import BaseEventBus, NotRetryableError, Subscription
 from pabal.delivery.dead_letters import MemoryDeadLetters
 from pabal.ports.telemetry import EventDropped, SubscriptionHalted
-from tests.bus.samples import Moved
+from tests.bus.samples import Moved, NoteTaken
 from tests.bus.support import Backend, GatedHandler, numbers, reports_of, spin_loop, statistics_of
 
 
@@ -299,3 +299,51 @@ async def test_a_retry_whose_key_cannot_be_found_halts_and_leaves_a_dead_letter_
     assert await bus.dead_letters.retry(letter) == 1
     await bus.drain(60)
     assert numbers(handler.handled) == [9, 1, 2, 3]
+
+
+async def test_a_retry_that_finds_its_subscription_about_to_halt_is_called_off(
+    memory: Backend, handler: GatedHandler
+) -> None:
+    """It would wait in a lane that nobody empties: ``drain`` would hang, and no later retry be possible."""
+    bus = await memory.start_bus(worker_count=1)
+    bus._engine.dead_letters = bus.dead_letters._store = MemoryDeadLetters(limit=3)
+    _, letter = await _park_first_of_three(bus, handler)
+    busy = GatedHandler()
+    busy.gate.clear()
+    bus.subscribe(NoteTaken, busy)
+    await bus.publish(NoteTaken(0))
+    await busy.entered.reach(1)
+    await bus.publish(Moved("A", 4))  # there is no room for it, which nobody has noticed yet
+    await bus.dead_letters.retry(letter)
+    assert statistics_of(bus, "mover")["state"] == "halted"
+    busy.gate.set()
+    await bus.drain(60)
+    assert (await bus.dead_letters.get(letter)).state == "parked"
+    handler.poison.clear()
+    await bus.resume("mover")
+    assert await bus.dead_letters.retry(letter) == 1
+    await bus.drain(60)
+    assert numbers(handler.handled) == [1, 2, 3]
+
+
+async def test_a_retry_that_a_stop_overtakes_leaves_its_dead_letter_parked(
+    memory: Backend, handler: GatedHandler, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Promise 27. It would be put into a lane of the stopped bus, and look as if it were being retried."""
+    bus = await memory.start_bus()
+    _, letter = await _park_first_of_three(bus, handler)
+    store = bus.dead_letters._store
+    begin, stopped = store.begin_retry, asyncio.Event()
+
+    async def begin_after_stop(*arguments: Any) -> Any:
+        await stopped.wait()
+        return await begin(*arguments)
+
+    monkeypatch.setattr(store, "begin_retry", begin_after_stop)
+    retry = asyncio.create_task(bus.dead_letters.retry(letter))
+    await spin_loop()
+    await bus.stop()
+    stopped.set()
+    await retry
+    assert (await bus.dead_letters.get(letter)).state == "parked"
+    assert bus.get_statistics()["queue_size"] == 0

@@ -205,7 +205,9 @@ class DeadLetters:
         for (number, consumer), outcome in zip(consumers.items(), outcomes, strict=True):
             if not isinstance(outcome, DeadLetterRecord) or number not in kept:
                 continue
-            if consumer.is_open(trackers[number]):
+            if trackers[number] is None:
+                consumer.arrivals.sort_into_lanes()  # an event of its key may be in delivery without a lane
+            if consumer.is_open(trackers[number]) and not self._engine.halting:
                 self._engine.redelivery.redeliver(consumer, outcome)
             else:  # with a log, an opening finds the mark; without, nobody would
                 self._engine.dead_letters.cancel_retries(consumer.name, (outcome.position,))

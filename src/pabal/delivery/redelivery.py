@@ -286,8 +286,6 @@ class Redelivery:
         return lane if not lane.shared and key_text(lane.key) == key else consumer.lane_of(key)
 
     def _enter(self, consumer: Consumer, position: int, event: DomainEvent, came_from: str | None) -> Lane:
-        if consumer.tracker is None:
-            consumer.arrivals.sort_into_lanes()  # an event of its key may be in delivery without a lane
         lane = consumer.lane_for(event, self._engine.lanes_of(consumer, event))
         if consumer.tracker is not None:
             consumer.redelivering[position] = "letter"
