@@ -147,3 +147,32 @@ async def test_a_failed_event_whose_aggregate_id_raises_is_parked_on_both_paths(
         assert letter.event == WithoutAggregateId(1)
         assert bus.get_statistics()["subscriptions"]["sub"]["handled"] == 3
         assert bus.get_statistics()["queue_size"] == 0
+
+
+async def test_events_that_waited_for_a_priority_stay_ahead_of_those_that_need_not() -> None:
+    """Once the higher number has gone, newer events go directly, and would overtake those of their key."""
+    handled: Recorder[int] = Recorder()
+    gate, entered = asyncio.Event(), asyncio.Event()
+
+    async def occupy_the_worker(event: NoteTaken) -> None:
+        entered.set()
+        await gate.wait()
+
+    async def first(event: Moved) -> None:
+        handled.add(event.n)
+
+    async def second(event: Moved) -> None:
+        pass
+
+    async with InMemoryEventBus(worker_count=1) as bus:
+        bus.subscribe(NoteTaken, occupy_the_worker, priority=0)
+        bus.subscribe(Moved, first, priority=0)
+        higher = bus.subscribe(Moved, second, priority=1)
+        await bus.publish(NoteTaken(0))
+        await entered.wait()
+        await bus.publish_batch([Moved("A", n) for n in range(5)])
+        bus.unsubscribe(higher)
+        await bus.publish(Moved("A", 5))
+        gate.set()
+        await bus.drain(60)
+    assert handled == list(range(6))

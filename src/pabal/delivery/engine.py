@@ -149,6 +149,7 @@ class Engine:
             return
         if consumer.followed and consumer.state == ACTIVE and position not in consumer.failing:
             consumer.unattempted.add(position)
+        consumer.arrivals.lanes_used = True
         try:
             lane = consumer.lane_for(event, self.lanes_of(consumer, event))
         except Exception as error:

@@ -45,7 +45,6 @@ def deliver_released(consumer: Consumer) -> None:
 def deliver_queue(consumer: Consumer, key: str) -> None:
     """Deliver what is queued behind a key, in order; what cannot be delivered now stays queued."""
     engine = consumer.engine
-    consumer.arrivals.lanes_used = True
     while consumer.is_open(None) and not engine.halting:
         item = engine.dead_letters.take_queued(consumer.name, key)
         if item is None:
