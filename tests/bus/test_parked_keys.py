@@ -279,3 +279,33 @@ async def test_a_dead_letter_whose_ordering_function_raises_is_parked_again(
     await bus.dead_letters.retry(letter.id)
     await handled.reach(2)
     assert by_piece(handled) == {"A": [1, 2]}
+
+
+async def test_a_dead_letter_parked_again_without_its_key_releases_the_queue(backend: Backend) -> None:
+    """Its events would wait for ever: nothing blocks their key any more, so nothing would release it."""
+    bus = await backend.start_bus()
+    handled: Recorder[int] = Recorder()
+    broken = True
+
+    async def handle(event: Moved) -> None:
+        if event.n == 1 and broken:
+            raise NotRetryableError("broken")
+        handled.add(event.n)
+
+    subscription = bus.subscribe(Moved, handle, name="mover", on_exhausted="park_key")
+    await bus.publish_batch([Moved("A", n) for n in (1, 2, 3)])
+    await bus.drain(60)
+    bus.unsubscribe(subscription)
+    bus.subscribe(Moved, handle, name="mover", on_exhausted="park")
+    [letter] = await bus.dead_letters.list()
+    assert letter.queued == 2
+    await bus.dead_letters.retry(letter.id)
+    await handled.reach(2)
+    await bus.drain(60)
+    assert handled == [2, 3]
+    [again] = await bus.dead_letters.list()
+    assert (again.id, again.key) == (letter.id, None)
+    assert statistics_of(bus, "mover")["blocked_keys"] == 0
+    broken = False
+    await bus.dead_letters.retry(letter.id)
+    await handled.reach(3)

@@ -34,7 +34,8 @@ class Redelivery:
         self._draining: set[tuple[WatermarkTracker, str]] = set()
         """Keys whose queues are being read back, each with the tracker of the opening it belongs to."""
         self._moved: dict[tuple[str, int], str] = {}
-        """The key that a dead letter blocks, for one that was edited and now belongs to another key."""
+        """The key that a dead letter blocks, for one that would not block it if it were parked again: it was
+        edited and now belongs to another key, or its subscription blocks keys no more."""
         self.waiting = 0
         """Deliveries queued behind parked keys in the log, counted over all subscriptions."""
 
@@ -65,7 +66,11 @@ class Redelivery:
             row = record if event is None else None
             self._engine.failures.reject(consumer, letter.position, event, row, error, letter.key)
             return False
-        if letter.key is not None and (lane.shared or key_text(lane.key) != letter.key):
+        if letter.key is not None and (
+            consumer.subscription.on_exhausted != "park_key"
+            or lane.shared
+            or key_text(lane.key) != letter.key
+        ):
             self._moved[consumer.name, letter.position] = letter.key
         return True
 
