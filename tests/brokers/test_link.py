@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import time
 
+import pytest
 import redis
 
 from pabal.brokers.redis.link import Link
+from pabal.errors import BrokerError, BrokerUnavailableError
 from tests.brokers.server import Server
 
 
@@ -41,3 +43,24 @@ async def test_commands_of_all_sizes_are_sent_in_the_order_of_the_calls(
     assert text == b"".join(bytes([65 + index]) * size for index, size in enumerate(sizes))
     await link.call("DEL", namespace)
     await link.close()
+
+
+@pytest.mark.parametrize(
+    ("text", "is_transient"),
+    [
+        ("-NOREPLICAS Not enough good replicas to write", True),
+        ("-OOM command not allowed when used memory > 'maxmemory'.", True),
+        ("-READONLY You can't write against a read only replica.", True),
+        ("-MISCONF Redis is configured to save RDB snapshots", True),
+        ("-WRONGTYPE Operation against a key holding the wrong kind of value", False),
+    ],
+)
+def test_an_error_that_a_script_met_on_an_old_server_counts_as_that_error(
+    text: str, is_transient: bool
+) -> None:
+    """On Redis 6.2, publishers would fail at once while a replica is away or the memory is full."""
+    link = Link("redis://127.0.0.1:6379/0")
+    before = f"Error running script (call to f_{'0f' * 20}): @user_script:41: @user_script: 41: "
+    error = link._to_broker_error(redis.ResponseError(before + text))
+    assert type(error) is (BrokerUnavailableError if is_transient else BrokerError)
+    assert error.reason == f"the server refused: {text[1:].rstrip('.')}"

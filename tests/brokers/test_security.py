@@ -77,7 +77,9 @@ async def documented_user(server: Server) -> AsyncIterator[str]:
     """Create the user of the documentation and yield its URL; fail if the server denied it anything."""
     await run_as_admin(server, *await command_for(server))
     yield url_for(server.port)
-    assert await run_as_admin(server, "ACL", "LOG") == []
+    denied = [dict(zip(one[::2], one[1::2], strict=True)) for one in await run_as_admin(server, "ACL", "LOG")]
+    # Redis 6.2 records that it does not know the ``client setinfo`` that the client tries on each connection.
+    assert [one for one in denied if one[b"object"] != b"client"] == []
 
 
 def url_for(port: int, password: str = PASSWORD, scheme: str = "redis", **settings: object) -> str:

@@ -184,9 +184,15 @@ async def test_publish_waits_for_a_server_that_lacks_its_replicas(own_server: Se
     recorder = Recorder()
     async with make_bus(own_server, namespace, recorder) as bus:
         with Redis.from_url(own_server.url) as client:
+
+            def errors() -> int:
+                # Redis 6.2 counts an error inside of a script as ERR.
+                return sum(one["count"] for one in client.info("errorstats").values())
+
             client.config_set("min-replicas-to-write", 1)
+            before = errors()
             publishing = asyncio.ensure_future(bus.publish(Moved("k", 1)))
-            await until(lambda: client.info("errorstats").get("errorstat_NOREPLICAS") is not None)
+            await until(lambda: errors() > before)
             client.config_set("min-replicas-to-write", 0)
         await publishing
         await bus.drain(timeout=30)

@@ -44,8 +44,13 @@ _ANSWER_WITHIN = 10.0
 _LARGE = 16 << 10
 """Bytes of a command that is worth a write of its own."""
 _TRANSIENT = (BusyLoadingError, ClusterDownError, MasterDownError, OutOfMemoryError, ReadOnlyError)
-_NOT_NOW = re.compile(r"^(NOREPLICAS|BUSY|MISCONF|TRYAGAIN) ")
-"""Transient errors without a class in the client: few replicas, a long script, a full disk, a moving slot."""
+_NOT_NOW = re.compile(r"^(NOREPLICAS|BUSY|MISCONF|TRYAGAIN|OOM|READONLY|MASTERDOWN|CLUSTERDOWN) ")
+"""Transient errors without a class in the client: few replicas, a long script, a full disk, a moving slot.
+
+The others have one, but not if a command in a script met them on Redis before 7.
+"""
+_IN_SCRIPT = re.compile(r"^Error running script \(.*?\): .*?: -(?=[A-Z]+ )")
+"""What Redis before 7 puts in front of the error that a command in a script met."""
 _FINAL = (AuthenticationError, NoPermissionError, ssl.SSLCertVerificationError)
 """Errors that do not go away by waiting: the server refuses this user, or its certificate is not trusted."""
 _NOT_ALLOWED = re.compile(r"^(User .*|this user) has no permissions")
@@ -317,7 +322,7 @@ class Link:
                 raise TimeoutError
 
     def _to_broker_error(self, error: Exception) -> BrokerError:
-        is_transient = isinstance(error, _TRANSIENT) or _NOT_NOW.match(str(error))
+        is_transient = isinstance(error, _TRANSIENT) or _NOT_NOW.match(_text_of(error))
         kind = BrokerUnavailableError if is_transient else BrokerError
         described = kind(path=self.address, reason=f"the server refused: {_reason(error)}")
         described.__cause__ = error
@@ -386,5 +391,9 @@ def _reason(error: Exception | None) -> str:
         return str(error).removeprefix(f"{error.path}: ")
     if error is None or isinstance(error, TimeoutError):
         return "no answer in time"
-    message = f"{error}".rstrip(".") or type(error).__name__
+    message = _text_of(error).rstrip(".") or type(error).__name__
     return _NOT_ALLOWED.sub("the user has no permissions", message)
+
+
+def _text_of(error: Exception) -> str:
+    return _IN_SCRIPT.sub("", f"{error}")
