@@ -38,6 +38,24 @@ async def test_events_of_another_process_are_delivered_after_a_server_restart(
         await until(lambda: len(recorder.numbers) == 80)
 
 
+async def test_a_partition_that_is_resumed_when_nothing_is_new_is_still_followed(
+    shared_server: Server, namespace: str
+) -> None:
+    """Promise 40. Each next event of another process would wait for a heartbeat, for seconds."""
+    recorder = Recorder()
+    async with (
+        make_bus(shared_server, namespace, recorder, lease=60.0) as bus,
+        make_bus(shared_server, namespace) as other,
+    ):
+        await other.publish_batch(moves(8, 40))
+        await bus.drain(timeout=30)
+        assert bus._coordinator is not None
+        await bus._coordinator.resume_partitions()
+        assert all(one.storage.pages.follows for one in bus._group_engine.running.values())
+        await other.publish_batch([Moved(f"k{number % 8}", number) for number in range(40, 80)])
+        await until(lambda: len(recorder.numbers) == 80, 15.0)  # the next heartbeat is later
+
+
 async def test_a_partition_is_read_on_after_the_connection_breaks_while_it_is_measured(
     own_server: Server, namespace: str
 ) -> None:

@@ -328,7 +328,7 @@ class Coordinator:
         try:
             keys = (self._log.keys.part(running.partition),)
             await self._log.link.run(script("known"), keys, feed.head)
-            feed.advance_to(await running.storage.pages.measure())
+            feed.advance_to(await running.storage.pages.follow())
         except BaseException:
             running.has_jumped = True
             raise
