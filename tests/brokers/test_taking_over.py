@@ -201,16 +201,18 @@ async def test_heartbeats_continue_while_trimming_hangs(
     shared_server: Server, namespace: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Promise 44. A busy process would count as dead, and its work would be done twice."""
-    go_on = asyncio.Event()
+    reached, go_on = asyncio.Event(), asyncio.Event()
 
     async def handle(event: Moved) -> None: ...
 
-    bus = make_bus(shared_server, namespace, handle, lease=0.3)
-    lost = record_lost_partitions(bus)
-    async with bus:
+    async def hang() -> None:
+        reached.set()
+        await go_on.wait()
+
+    async with make_bus(shared_server, namespace, handle, lease=2.0) as bus:
         coordinator = bus._coordinator
         assert coordinator is not None
-        monkeypatch.setattr(coordinator, "trim", go_on.wait)
+        monkeypatch.setattr(coordinator, "trim", hang)
         coordinator._trim_at = 0.0
         member = coordinator.membership.member
 
@@ -218,11 +220,11 @@ async def test_heartbeats_continue_while_trimming_hangs(
             return int(await bus._log.link.call("HGET", bus._keys.members, member))
 
         async with asyncio.timeout(30.0):
+            await reached.wait()
             begun = await heartbeat()
-            while await heartbeat() < begun + 12:  # noqa: ASYNC110
+            while await heartbeat() < begun + 3:  # noqa: ASYNC110
                 await asyncio.sleep(0.01)
         go_on.set()
-        assert not lost
 
 
 async def test_stop_finishes_handovers_that_are_under_way(
