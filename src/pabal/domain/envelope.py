@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import struct
 from datetime import UTC, datetime
-from types import NoneType
 from typing import Any, NamedTuple
 from zlib import crc32
 
@@ -29,8 +28,6 @@ _pack_timestamp = struct.Struct(">BBBIq").pack
 """A MessagePack timestamp: an extension of 12 bytes and type -1 with nanoseconds and seconds since 1970."""
 _read_timestamp = msgspec.msgpack.Decoder(datetime).decode
 _pack_record = msgspec.msgpack.Encoder().encode
-
-_TEXT_OR_NONE = frozenset((str, NoneType))
 
 
 class EventRecord(NamedTuple):
