@@ -73,7 +73,11 @@ def partition_of(key: str | None, event_id: bytes, partitions: int) -> int:
 def aggregate_key(event: DomainEvent) -> str | None:
     """Return the default ordering key: aggregate type and id; None for an event of no aggregate."""
     aggregate_id = event.aggregate_id
-    return None if aggregate_id is None else f"{event.aggregate_type}/{aggregate_id}"
+    return None if aggregate_id is None else _aggregate_text(event.aggregate_type, aggregate_id)
+
+
+def _aggregate_text(aggregate_type: str | None, aggregate_id: str) -> str:
+    return f"{aggregate_type}/{aggregate_id}"
 
 
 def aggregate_partitions(records: Iterable[EventRecord], partitions: int) -> list[int]:
@@ -94,7 +98,7 @@ def aggregate_partitions(records: Iterable[EventRecord], partitions: int) -> lis
 
 @lru_cache(maxsize=16_384)
 def _crc_of_aggregate(aggregate_type: str | None, aggregate_id: str) -> int:
-    return crc32(f"{aggregate_type}/{aggregate_id}".encode())
+    return crc32(_aggregate_text(aggregate_type, aggregate_id).encode())
 
 
 def encode_entry(records: Sequence[EventRecord]) -> bytes:
