@@ -141,19 +141,22 @@ def _run_query(query: Callable[[sqlite3.Connection], T], connection: sqlite3.Con
 
 def read_rows(connection: sqlite3.Connection, sql: str, parameters: Any) -> list[Any]:
     """Return the rows of an application's SELECT. Raises UsageError if the statement cannot be run."""
-    no_select = f"query({sql!r:.200}) cannot be run; it takes one SELECT; use transact() to write"
     if not only_reads(sql):
         # A PRAGMA could let the next call write, and BEGIN would keep this connection on an old snapshot.
-        raise UsageError(no_select)
+        raise _no_select(sql)
     try:
         return connection.execute(sql, parameters).fetchall()
     except sqlite3.Error as error:
         code = getattr(error, "sqlite_errorcode", None)
         if code == sqlite3.SQLITE_READONLY:
-            raise UsageError(no_select) from error
+            raise _no_select(sql) from error
         if isinstance(error, sqlite3.ProgrammingError) or code == sqlite3.SQLITE_ERROR:
             raise UsageError(f"query({sql!r:.200}) cannot be run: {error}") from error
         raise
+
+
+def _no_select(sql: str) -> UsageError:
+    return UsageError(f"query({sql!r:.200}) cannot be run; it takes one SELECT; use transact() to write")
 
 
 def read_page(
