@@ -53,15 +53,21 @@ async def _retry_until_running(bus: BaseEventBus, handler: GatedHandler, letter:
     await handler.entered.reach(entered + 1)
 
 
+async def _end_during_good_retry(bus: BaseEventBus, handler: GatedHandler) -> int:
+    """End a subscription while its handler, which now succeeds, runs for a dead letter; return its id."""
+    subscription, letter = await _park_first_of_three(bus, handler)
+    handler.poison.clear()
+    await _retry_until_running(bus, handler, letter)
+    bus.unsubscribe(subscription)
+    return letter
+
+
 async def test_a_dead_letter_handled_after_its_subscription_ended_is_gone(
     memory: Backend, handler: GatedHandler
 ) -> None:
     """Promise 27. It would be listed as failed, and could be handled again by the next of its name."""
     bus = await memory.start_bus()
-    subscription, letter = await _park_first_of_three(bus, handler)
-    handler.poison.clear()
-    await _retry_until_running(bus, handler, letter)
-    bus.unsubscribe(subscription)
+    await _end_during_good_retry(bus, handler)
     handler.gate.set()
     await handler.handled.reach(1)
     await bus.drain(60)
@@ -78,10 +84,7 @@ async def test_the_next_subscription_of_a_name_waits_for_a_retry_that_still_runs
 ) -> None:
     """Promises 25 and 27. It would overtake the dead letter, or handle it a second time."""
     bus = await memory.start_bus()
-    subscription, letter = await _park_first_of_three(bus, handler)
-    handler.poison.clear()
-    await _retry_until_running(bus, handler, letter)
-    bus.unsubscribe(subscription)
+    letter = await _end_during_good_retry(bus, handler)
     following = GatedHandler()
     _subscribe(bus, following)
     assert await bus.dead_letters.retry(letter) == 0
@@ -120,10 +123,7 @@ async def test_a_retry_that_a_stop_cancels_leaves_its_dead_letter_to_the_next_st
 ) -> None:
     """Promise 27. It would stay marked as retrying, also if its subscription had ended before the stop."""
     bus = await memory.start_bus()
-    subscription, letter = await _park_first_of_three(bus, handler)
-    handler.poison.clear()
-    await _retry_until_running(bus, handler, letter)
-    bus.unsubscribe(subscription)
+    letter = await _end_during_good_retry(bus, handler)
     await bus.stop(timeout=0)
     assert (await bus.dead_letters.get(letter)).state == "parked"
     handler.gate.set()
@@ -139,10 +139,7 @@ async def test_a_dead_letter_discarded_while_an_ended_subscription_retries_it_is
 ) -> None:
     """Counted twice, it would hide another dead letter; its key must not be released twice."""
     bus = await memory.start_bus()
-    subscription, letter = await _park_first_of_three(bus, handler)
-    handler.poison.clear()
-    await _retry_until_running(bus, handler, letter)
-    bus.unsubscribe(subscription)
+    letter = await _end_during_good_retry(bus, handler)
     following = GatedHandler()
     following.poison = {2}
     _subscribe(bus, following)
