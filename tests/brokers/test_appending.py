@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from uuid import UUID
+from collections.abc import Callable
+from uuid import UUID, uuid4
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 
 from pabal.brokers.redis.log import RedisLog
 from pabal.brokers.redis.reader import LogReader
+from pabal.domain.ids import new_event_id
 from pabal.errors import DuplicateEventError
 from tests.brokers.events import Moved
 from tests.brokers.server import ExternalServer, Server
@@ -27,8 +29,13 @@ _numbers = itertools.count(1)
 Call = list[tuple[int, int]]
 
 
+def id_of(which: int) -> UUID:
+    """Return one of several ids with the same first 15 bytes, which are remembered together."""
+    return UUID(int=(which % 3) << 8 | which)
+
+
 def events_of(call: Call) -> list[Moved]:
-    return [Moved(f"k{which % 3}", content, event_id=str(UUID(int=which + 1))) for which, content in call]
+    return [Moved(f"k{which % 2}", content, event_id=str(id_of(which))) for which, content in call]
 
 
 async def append_and_check(log: RedisLog, rounds: list[list[Call]]) -> dict[int, tuple[int, tuple[int, int]]]:
@@ -68,7 +75,7 @@ def test_concurrent_appends_store_each_id_once_with_one_content(
             assert len(rows) == len({row.event_id for row in rows}) == len(stored)
             reader = LogReader(log.link, log.keys, 3)
             for which, (content, place) in stored.items():
-                found = await reader.find(UUID(int=which + 1).bytes)
+                found = await reader.find(id_of(which).bytes)
                 assert found is not None
                 assert (found.partition, found.row.position) == place
                 assert b'"number":%d' % content in found.row.payload
@@ -78,18 +85,46 @@ def test_concurrent_appends_store_each_id_once_with_one_content(
     asyncio.run(run())
 
 
+@pytest.mark.parametrize("new_id", [new_event_id, lambda: str(uuid4())], ids=["in bursts", "random"])
 @pytest.mark.parametrize("sizes", [(3000,), (1, 2, 500), (40, 1, 1)])
 async def test_appending_a_batch_again_returns_the_position_of_each_event(
-    shared_server: Server | ExternalServer, namespace: str, sizes: tuple[int, ...]
+    shared_server: Server | ExternalServer,
+    namespace: str,
+    sizes: tuple[int, ...],
+    new_id: Callable[[], str],
 ) -> None:
     """An entry holds many events; a repeated one could get the place of another."""
     log = RedisLog(shared_server.url, namespace=namespace, partitions=2)
     await log.open()
     try:
         for size in sizes:
-            events = [Moved(f"k{number % 5}", number) for number in range(size)]
+            events = [Moved(f"k{number % 5}", number, event_id=new_id()) for number in range(size)]
             places = await log.append_to_all(events)
             assert await log.append_to_all(events[::-1]) == places[::-1]
             assert await log.append_to_all(events[size // 2 :]) == places[size // 2 :]
+    finally:
+        await log.close()
+
+
+@pytest.mark.parametrize("size", [1, 3, 25])
+async def test_the_last_ids_are_remembered_and_older_ones_are_forgotten(
+    shared_server: Server | ExternalServer, namespace: str, size: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An event sent again would be stored twice, or the server would remember ids without limit."""
+    monkeypatch.setattr("pabal.brokers.redis.log._GENERATION", 10)
+    log = RedisLog(shared_server.url, namespace=namespace, partitions=1)
+    await log.open()
+    try:
+        sent: list[Moved] = []
+        for _ in range(60 // size):
+            batch = [Moved("k", len(sent) + number, event_id=str(uuid4())) for number in range(size)]
+            sent += batch
+            await log.append_to_all(batch)
+            last = sent[-10:]
+            places = await log.append_to_all(last)
+            assert places == [(0, position) for position in range(len(sent) - len(last) + 1, len(sent) + 1)]
+            remembered = [await log.link.call("HLEN", key) for key in log.keys.append_keys(0)[2:]]
+            assert sum(remembered) < 2 * 10 + size + 2  # each counts the ids in a field of its own
+        assert (await log.append_to_all(sent[:1]))[0][1] > len(sent)
     finally:
         await log.close()

@@ -15,7 +15,7 @@ from contextlib import aclosing
 from pabal.brokers.redis.extent import measure_extents
 from pabal.brokers.redis.keys import LogKeys
 from pabal.brokers.redis.link import Link
-from pabal.brokers.redis.wire import Entry, Known, decode_entry
+from pabal.brokers.redis.wire import Entry, Known, decode_entry, id_field
 from pabal.domain.counting import counted
 from pabal.domain.envelope import StoredRecord
 from pabal.errors import BrokerUnavailableError, CorruptLogError, InvalidFilterError
@@ -163,18 +163,16 @@ class LogReader:
         """Return an event by its id; None if the server has forgotten the id or no longer has the event."""
         call = self._link.call
         calls = [
-            (part, call("HGET", key, event_id))
+            (part, call("HGET", key, id_field(event_id)))
             for part in self._partitions
             for key in self._keys.append_keys(part)[2:]
         ]
-        for part, known in calls:
-            value = await known
-            if value is not None:
-                position = Known.of(value).position
-                entry = await self._entry_at(part, position)
-                for row in entry.rows if entry is not None else ():
-                    if row.position == position:
-                        return Placed(part, row)
+        for part, answer in calls:
+            known = Known.find(event_id, await answer)
+            entry = await self._entry_at(part, known.position) if known is not None else None
+            for row in entry.rows if entry is not None else ():
+                if known is not None and row.position == known.position:
+                    return Placed(part, row)
         return None
 
     # -- reading and searching ------------------------------------------------------------------------

@@ -10,7 +10,7 @@ import msgspec
 
 from pabal.brokers.redis.cursors import decode_row, encode_row
 from pabal.brokers.redis.log import RedisLog
-from pabal.brokers.redis.wire import Known, fingerprint
+from pabal.brokers.redis.wire import Known, fingerprint, id_field
 from pabal.domain.envelope import EventRecord, StoredRecord, decode_event, id_to_text
 from pabal.domain.event import DomainEvent
 from pabal.errors import DecodeError, DuplicateEventError
@@ -64,9 +64,9 @@ class Schedule:
     async def _stored_at(self, partition: int, record: EventRecord) -> int:
         """Return the position at which an event is already stored in the log, or 0."""
         for key in self._log.keys.append_keys(partition)[2:]:
-            value = await self._log.link.call("HGET", key, record.event_id)
-            if value is not None:
-                known = Known.of(value)
+            value = await self._log.link.call("HGET", key, id_field(record.event_id))
+            known = Known.find(record.event_id, value)
+            if known is not None:
                 if known.fingerprint != fingerprint(record):
                     raise DuplicateEventError(event_id=id_to_text(record.event_id), position=known.position)
                 return known.position

@@ -99,13 +99,15 @@ class Flush:
         for partition, batch in self.batches.items():
             names += keys.append_keys(partition)
             count = len(batch)
-            marks = [0] * (2 * count)
-            marks[0::2] = [unit.fingerprints[index] for unit, index in batch.values()]
-            marks[1::2] = range(count - 1, -1, -1)
+            ids = b"".join(batch)
+            marks: list[int] = [0] * (3 * count)
+            marks[0::3] = ids[15::16]
+            marks[1::3] = [unit.fingerprints[index] for unit, index in batch.values()]
+            marks[2::3] = range(count - 1, -1, -1)
             arguments += (
                 count,
-                b"".join(batch),
-                struct.pack(f"<{2 * count}I", *marks),
+                ids,
+                struct.pack("<" + "BII" * count, *marks),
                 encode_entry([unit.records[index] for unit, index in batch.values()]),
             )
         return names, arguments

@@ -22,7 +22,9 @@ PartitionKey = Callable[[DomainEvent], str | None]
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(list[EventRecord]).decode
 _u32 = struct.Struct("<I")
-_mark = struct.Struct("<II")
+_known = struct.Struct("<IId")
+_header = struct.Struct("<Hd")
+_mark = struct.Struct("<BII")
 
 
 class Entry(NamedTuple):
@@ -41,9 +43,28 @@ class Known(NamedTuple):
 
     @classmethod
     def of(cls, value: bytes) -> Known:
-        """Decode the server's value: fingerprint, number of later events in the entry, its last position."""
-        crc, behind = _mark.unpack_from(value)
-        return cls(int(value[8:]) - behind, crc)
+        """Decode an answer: fingerprint, number of later events in the entry, the entry's last position."""
+        crc, behind, last = _known.unpack(value)
+        return cls(int(last) - behind, crc)
+
+    @classmethod
+    def find(cls, event_id: bytes, value: bytes | None) -> Known | None:
+        """Return what the value of an id's ``id_field`` says of it, if anything (see ``append.lua``)."""
+        place = 0
+        while value is not None and place < len(value):
+            size, last = _header.unpack_from(value, place)
+            place += _header.size
+            after = place + size * _mark.size
+            for tail, crc, behind in _mark.iter_unpack(value[place:after]):
+                if tail == event_id[15]:
+                    return cls(int(last) - behind, crc)
+            place = after
+        return None
+
+
+def id_field(event_id: bytes) -> bytes:
+    """Return the field under which the server remembers an event id, with others that begin like it."""
+    return event_id[:15]
 
 
 @lru_cache(maxsize=16_384)
