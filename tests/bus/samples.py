@@ -31,6 +31,20 @@ class Jumped(Moved):
     event_type: ClassVar[str] = "piece.jumped"
 
 
+class Weighed(DomainEvent):
+    """An event of an aggregate with a float, which is checked before it is published."""
+
+    event_type: ClassVar[str] = "piece.weighed"
+    piece: str
+    n: int
+    grams: float = 1.0
+    aggregate_type = "piece"
+
+    @property
+    def aggregate_id(self) -> str:
+        return self.piece
+
+
 class NoteTaken(DomainEvent):
     """An event of no aggregate, delivered in any order."""
 

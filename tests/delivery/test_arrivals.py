@@ -5,27 +5,12 @@ from __future__ import annotations
 import asyncio
 import random
 from collections import Counter, defaultdict
-from typing import ClassVar
 
 import pytest
-from tests.bus.samples import Moved, NoteTaken
+from tests.bus.samples import Moved, NoteTaken, Weighed
 from tests.bus.support import Recorder
 
 from pabal import DomainEvent, InMemoryEventBus, RetryPolicy
-
-
-class Weighed(DomainEvent):
-    """An event with a float, which is checked before it is published."""
-
-    event_type: ClassVar[str] = "arrivals-test.weighed"
-    piece: str
-    n: int
-    grams: float = 1.0
-    aggregate_type = "piece"
-
-    @property
-    def aggregate_id(self) -> str:
-        return self.piece
 
 
 class WithoutAggregateId(DomainEvent):

@@ -75,6 +75,24 @@ async def test_suspect_deliveries_run_first_and_alone(path: Path) -> None:
     assert any(recorder.beside[number] for number in (6, 7, 8, 9, 10))
 
 
+async def test_another_subscription_waits_for_suspect_deliveries(path: Path) -> None:
+    """Its handler could be the one that kills the process, and the suspect would lose another attempt."""
+    await crash_during(path, [2, 3])
+    recorder = ConcurrencyRecorder()
+
+    async def watch(event: Tick) -> None:
+        assert len(recorder.order) >= 2, "a suspect has not been handled yet"
+
+    async with SqliteEventStorage(path) as storage:
+        bus = InMemoryEventBus(storage)
+        bus.subscribe(Tick, watch, name="other", start="beginning", retry=RetryPolicy(max_attempts=1))
+        bus.subscribe(Tick, recorder, name="s", start="beginning")
+        async with bus:
+            await bus.drain(timeout=20)
+            assert await bus.dead_letters.list() == []
+    assert set(recorder.order[:2]) == {2, 3}
+
+
 async def test_the_history_of_a_finished_delivery_keeps_a_process_death(path: Path) -> None:
     """Otherwise an operator could not find out later in which delivery a process had died."""
     await crash_during(path, [2])

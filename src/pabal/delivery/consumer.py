@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
-from pabal.delivery.arrivals import Arrivals
+from pabal.delivery.arrivals import new_arrivals
 from pabal.delivery.bookkeeping import Block, Failing, Figures, Origin, Unsaved
 from pabal.delivery.buffers import BUFFER_LOW
 from pabal.delivery.context import Call, DeliveryContext
@@ -92,7 +92,7 @@ class Consumer:
         """Nothing has to be done around the handler, so workers take the fast path."""
         self.copies_events = False
         """Some of its events have fields that a handler could change, so each attempt gets its own copy."""
-        self.arrivals = Arrivals(self)
+        self.arrivals = new_arrivals(self)
         self.shared = Lane(self, UNORDERED, shared=True)
         self.delayed: dict[int, Item] = {}
         """Failed deliveries without a key that wait, outside of their lane, for the next attempt."""

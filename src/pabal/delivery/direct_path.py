@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from pabal.delivery.arrivals import Arrivals
+from pabal.delivery.arrivals import Arrivals, EventArrivals, LogArrivals
 from pabal.delivery.context import current_event
-from pabal.delivery.lane import RUNNING, Lane
+from pabal.delivery.lane import RUNNING, Item, Lane
 from pabal.domain.event import DomainEvent
 
 if TYPE_CHECKING:
     from pabal.delivery.worker import Worker
 
 
-async def deliver_direct(worker: Worker, arrivals: Arrivals) -> None:
+async def deliver_direct(worker: Worker, arrivals: EventArrivals) -> None:
     """Make a slice of deliveries with nothing but the handler call between taking and counting them.
 
     Every name lookup and call in the loop costs time for each event; see the performance notes before adding
@@ -38,23 +38,76 @@ async def deliver_direct(worker: Worker, arrivals: Arrivals) -> None:
     consumer.figures.handled += arrivals.size - (error is not None)
     arrivals.worker = None
     if error is not None and event is not None:
-        _after_failure(worker, arrivals, event, error)
+        engine.numbered += 1
+        _after_failure(worker, arrivals, (engine.numbered, event), error)
     elif arrivals.lane is not None:
         worker.put_back(arrivals.lane)
 
 
-def _after_failure(worker: Worker, arrivals: Arrivals, event: DomainEvent, error: BaseException) -> None:
-    """Give the failed delivery a number and a lane, then handle its failure as usual."""
-    engine = arrivals.consumer.engine
-    engine.numbered += 1
+async def deliver_direct_stored(worker: Worker, arrivals: LogArrivals) -> None:
+    """Make a slice of deliveries like ``deliver_direct``, and record attempts and progress."""
+    consumer = arrivals.consumer
+    engine, handler, set_current = consumer.engine, consumer.handler, current_event.set
+    tracker, journal, number, slot = consumer.tracker, consumer.journal, consumer.number, worker.slot
+    assert tracker is not None
+    dirty = engine.settlement.dirty
+    arrivals.begin_slice(worker, consumer.slice)
+    item: Item | None = None
+    error: BaseException | None = None
+    consumer.in_flight += 1
+    try:
+        for item in arrivals.remaining:
+            position, event = item
+            if journal is not None:
+                journal.begin(slot, number, position, position, 1)
+            set_current(event)
+            await handler(event)
+            if journal is not None:
+                journal.end(slot)
+            engine.pending -= 1
+            if consumer.tracker is not tracker:
+                break
+            consumer.queued -= 1
+            tracker.finish(position)
+            if consumer not in dirty:
+                consumer.mark_progress()  # the next handler may wait for long
+    except BaseException as caught:
+        error = caught
+        if journal is not None:
+            journal.end(slot)
+        arrivals.recall()
+    consumer.in_flight -= 1
+    consumer.figures.timed += arrivals.size
+    consumer.figures.handled += arrivals.size - (error is not None)
+    arrivals.worker = None
+    if consumer.tracker is not tracker:
+        # Taken over or reopened while the handler ran: not ours to record.
+        engine.pending -= error is not None
+        worker.raise_if_ending(error)
+        return
+    consumer.mark_progress()
+    if error is not None and item is not None:
+        _after_failure(worker, arrivals, item, error)
+        return
+    if consumer.followed and item is not None:
+        consumer.mark_attempted(item[0])  # another lane began to wait for it during this very delivery
+    if arrivals.lane is not None:
+        worker.put_back(arrivals.lane)
+
+
+def _after_failure(worker: Worker, arrivals: Arrivals[Any], item: Item, error: BaseException) -> None:
+    """Give the failed delivery a lane, then handle its failure as usual."""
+    consumer = arrivals.consumer
     lane: Lane | None = arrivals.lane
     if lane is None:
         try:
-            lane = arrivals.lane_of(event)
+            lane = arrivals.lane_of(item[1])
         except Exception as wrong:
-            engine.pending -= 1
-            engine.failures.reject(arrivals.consumer, engine.numbered, event, None, wrong)
+            worker.raise_if_ending(error)
+            consumer.engine.pending -= 1
+            consumer.queued -= consumer.tracker is not None
+            consumer.engine.failures.reject(consumer, *item, None, wrong)
             return
         if not lane.shared:
             lane.state = RUNNING
-    worker.after_failure(lane, arrivals.consumer, (engine.numbered, event), error)
+    worker.after_failure(lane, consumer, item, error)

@@ -9,7 +9,7 @@ from collections import deque
 from typing import Any
 
 from pabal.delivery.admission import Admission
-from pabal.delivery.arrivals import Arrivals
+from pabal.delivery.arrivals import Arrivals, new_arrivals
 from pabal.delivery.background import Background
 from pabal.delivery.clock import SystemClock
 from pabal.delivery.consumer import ACTIVE, CLOSED, HALTED, STARTING, Consumer
@@ -65,7 +65,7 @@ class Engine:
         """Counts events published on a bus without storage."""
         self.numbered = 0
         """Numbers deliveries on a bus without storage, where there are no log positions."""
-        self.ready: deque[Lane | Arrivals] = deque() if host is None else host.ready
+        self.ready: deque[Lane | Arrivals[Any]] = deque() if host is None else host.ready
         self.resting: deque[asyncio.Future[None]] = deque() if host is None else host.resting
         self.routing: asyncio.Lock = asyncio.Lock() if host is None else host.routing
         """Held while a page is routed, so that several logs take turns and publishers run in between."""
@@ -149,7 +149,7 @@ class Engine:
             return
         if consumer.followed and consumer.state == ACTIVE and position not in consumer.failing:
             consumer.unattempted.add(position)
-        consumer.arrivals.lanes_used = True
+        consumer.arrivals.use_lanes()
         try:
             lane = consumer.lane_for(event, self.lanes_of(consumer, event))
         except Exception as error:
@@ -196,7 +196,7 @@ class Engine:
 
     # -- workers and lanes ----------------------------------------------------------------------------
 
-    def make_ready(self, lane: Lane | Arrivals) -> None:
+    def make_ready(self, lane: Lane | Arrivals[Any]) -> None:
         """Queue a lane for the workers and wake one of them."""
         lane.state = READY
         self.ready.append(lane)
@@ -345,6 +345,7 @@ class Engine:
                 self._first_slot = storage.journal.reserve(self.worker_count)
         for consumer in self.consumers.values():
             consumer.drop_lanes()  # a worker that ended after the stop may have put deliveries back
+            consumer.arrivals = new_arrivals(consumer)
             consumer.state = ACTIVE if storage is None else STARTING
             consumer.reason = ""
         self.rewire()

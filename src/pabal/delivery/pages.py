@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from pabal.delivery.arrivals import LogArrivals
 from pabal.delivery.buffers import BUFFER_HIGH
 from pabal.delivery.consumer import ACTIVE, Consumer
 from pabal.delivery.lane import Lane
@@ -46,7 +47,9 @@ def route_page(engine: Engine, rows: Sequence[StoredRecord], consumers: Sequence
 def _follow(
     engine: Engine, rows: Sequence[StoredRecord], consumer: Consumer, events: dict[int, DomainEvent] | None
 ) -> None:
-    tracker = consumer.tracker
+    tracker, arrivals = consumer.tracker, consumer.arrivals
+    assert isinstance(arrivals, LogArrivals)
+    arrivals.open()
     destinations: dict[str, _Destination] = {}
     for row in rows:
         if tracker is None or consumer.tracker is not tracker or consumer.state != ACTIVE:
@@ -72,7 +75,9 @@ def _follow(
                 continue
             if events is not None:
                 events[position] = event
-        if destination.lane is not None:
+        if arrivals.is_open:
+            arrivals.enter(position, event)
+        elif destination.lane is not None:
             engine.enter_lane(consumer, destination.lane, position, event)
         elif destination.lanes is not None:
             enter_direct(engine, consumer, destination.lanes, position, event)
@@ -84,6 +89,10 @@ def enter_direct(
     engine: Engine, consumer: Consumer, lanes: dict[Any, Lane] | None, position: int, event: DomainEvent
 ) -> None:
     """Route like ``accept`` if only the aggregate id decides the lane and no lane is blocked."""
+    arrivals = consumer.arrivals
+    if isinstance(arrivals, LogArrivals) and arrivals.open():
+        arrivals.enter(position, event)
+        return
     try:
         lane = consumer.lane_for(event, lanes)
     except Exception:

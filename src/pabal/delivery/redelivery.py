@@ -274,6 +274,7 @@ class Redelivery:
             if not consumer.wants(kind_of(event)):
                 consumer.pass_over(row.position)  # since this was queued, the subscription has been narrowed
                 continue
+            consumer.arrivals.use_lanes()
             consumer.queued += 1
             self._engine.enter(consumer, self._lane_of_queue(consumer, key, event), row.position, event)
             entered = True
@@ -291,6 +292,7 @@ class Redelivery:
         return lane if not lane.shared and key_text(lane.key) == key else consumer.lane_of(key)
 
     def _enter(self, consumer: Consumer, position: int, event: DomainEvent, came_from: str | None) -> Lane:
+        consumer.arrivals.use_lanes()
         lane = consumer.lane_for(event, self._engine.lanes_of(consumer, event))
         if consumer.tracker is not None:
             consumer.redelivering[position] = "letter"

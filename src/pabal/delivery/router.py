@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 from weakref import WeakSet
 
+from pabal.delivery.arrivals import EventArrivals
 from pabal.delivery.consumer import ACTIVE, Consumer
 from pabal.delivery.lane import Lane
 from pabal.domain.event import DomainEvent
@@ -32,7 +33,7 @@ class Route:
             )
         )
         """With a log: there is nothing to copy, and every subscription finds its lane by aggregate id."""
-        self.arrivals = tuple(consumer.arrivals for consumer, _ in taken_by)
+        self.arrivals = tuple(one.arrivals for one, _ in taken_by if isinstance(one.arrivals, EventArrivals))
         self.by_arrival = all(
             consumer.state == ACTIVE and not (consumer.followed or consumer.predecessors)
             for consumer, _ in taken_by

@@ -38,7 +38,8 @@ class Settlement:
         self._engine = engine
         self._sampler = Sampler(engine)
         self._store: SubscriptionStore | None = None
-        self._dirty: dict[Consumer, None] = {}
+        self.dirty: dict[Consumer, None] = {}
+        """The consumers that have changes to save."""
         self._passed: dict[Consumer, None] = {}
         self._wake: asyncio.Future[None] | None = None
         self._pausing: asyncio.Future[None] | None = None
@@ -59,14 +60,14 @@ class Settlement:
 
     def mark(self, consumer: Consumer) -> None:
         """Record that a consumer has changes to save."""
-        self._dirty[consumer] = None
+        self.dirty[consumer] = None
         if self._wake is not None and not self._wake.done():
             self._wake.set_result(None)
 
     def mark_passed(self, consumer: Consumer) -> None:
         """Record that a consumer moved past events for others, which need not be saved at once."""
         tracker = consumer.tracker
-        if tracker is None or tracker.seen == consumer.saved or consumer in self._dirty:
+        if tracker is None or tracker.seen == consumer.saved or consumer in self.dirty:
             return
         if tracker.seen - consumer.saved >= _SAVE_EVERY:
             self.mark(consumer)
@@ -87,7 +88,7 @@ class Settlement:
     @property
     def idle(self) -> bool:
         """Return whether everything is saved."""
-        return not self._dirty and not self._saving
+        return not self.dirty and not self._saving
 
     def check(self) -> None:
         """Raise the error that ended saving for good: the storage was closed underneath."""
@@ -131,14 +132,14 @@ class Settlement:
         close_dead_tasks(self._task)
         self._task = self._wake = self._pausing = None
         self._flushers.clear()
-        self._dirty.clear()
+        self.dirty.clear()
         self._passed.clear()
         self._saving = False
 
     async def _run(self) -> None:
         pause = _FIRST_PAUSE
         while True:
-            if not self._dirty:
+            if not self.dirty:
                 self._resolve_flushers()
                 if self._stopping:
                     return
@@ -174,7 +175,8 @@ class Settlement:
     async def _save(self) -> None:
         assert self._store is not None
         await self._engine.tally.wait_until_counted()
-        consumers, self._dirty = list(self._dirty), {}
+        consumers = list(self.dirty)
+        self.dirty.clear()
         taken: list[tuple[Consumer, Unsaved]] = []
         changes: list[Progress] = []
         for consumer in consumers:
@@ -193,7 +195,7 @@ class Settlement:
         except BaseException:
             for consumer, unsaved in taken:
                 _restore(consumer, unsaved)
-                self._dirty[consumer] = None
+                self.dirty[consumer] = None
             raise
         finally:
             self._saving = False

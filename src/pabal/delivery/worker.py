@@ -8,11 +8,11 @@ from itertools import islice
 from time import perf_counter
 from typing import TYPE_CHECKING
 
-from pabal.delivery.arrivals import Arrivals
+from pabal.delivery.arrivals import Arrivals, EventArrivals, LogArrivals
 from pabal.delivery.attempt import make_attempt
 from pabal.delivery.consumer import ACTIVE, Consumer
 from pabal.delivery.context import current_event
-from pabal.delivery.direct_path import deliver_direct
+from pabal.delivery.direct_path import deliver_direct, deliver_direct_stored
 from pabal.delivery.failure import Verdict
 from pabal.delivery.fast_path import deliver_fast, deliver_fast_stored
 from pabal.delivery.lane import IDLE, READY, RUNNING, Item, Lane
@@ -80,13 +80,14 @@ class Worker:
             started = perf_counter()
             figures = consumer.figures
             before = figures.timed
-            if isinstance(lane, Arrivals):
-                if lane.can_deliver_direct():
-                    await deliver_direct(self, lane)
-                else:
-                    lane.sort_into_lanes(_SORT_MOST)
-            else:
+            if isinstance(lane, Lane):
                 await self._make_slice(lane, consumer)
+            elif not lane.can_deliver_direct():
+                lane.sort_into_lanes(_SORT_MOST)
+            elif isinstance(lane, EventArrivals):
+                await deliver_direct(self, lane)
+            elif isinstance(lane, LogArrivals):
+                await deliver_direct_stored(self, lane)
             elapsed = perf_counter() - started
             figures.busy_seconds += elapsed
             made = figures.timed - before
