@@ -27,7 +27,7 @@ from pabal.errors import (
     UsageError,
 )
 from pabal.factory import open_operations
-from pabal.operations import Operations
+from pabal.operations import Operations, operations_of
 from pabal.ports.operations import DeadLetterFilter
 from tests.brokers.events import Moved, Recorder, moves, until
 from tests.brokers.server import Server
@@ -122,6 +122,33 @@ async def test_reading_changes_nothing_on_the_server(shared_server: Server, name
         await operations.dead_letter_groups()
         await operations.audit()
         assert await dump_namespace(shared_server, namespace) == before
+
+
+async def test_dead_letters_of_a_forgotten_name_are_part_of_the_overview(
+    shared_server: Server, namespace: str
+) -> None:
+    """It would say ok, with no dead letter, while three are listed that nobody will retry."""
+    async with group_with_dead_letters(shared_server, namespace) as outside:
+        bus = make_bus(shared_server, namespace)
+        bus.subscribe(Moved, Recorder().handle, name="other")
+        async with bus:
+            inside = operations_of(bus)
+            await until(lambda: bus.health().status == "degraded")
+            assert await summary_of(outside) == ("degraded", [("parked", "sub", 3)], 3, 2)
+            assert await summary_of(inside) == ("degraded", [("parked", "sub", 3)], 3, 1)
+            assert await bus.subscriptions.forget("sub")
+            for operations in (outside, inside):
+                assert await summary_of(operations) == ("degraded", [("forgotten", None, 3)], 3, 1)
+            await bus.dead_letters.discard("all")
+            for operations in (outside, inside):
+                assert await summary_of(operations) == ("ok", [], 0, 1)
+
+
+async def summary_of(operations: Operations) -> tuple[str, list[tuple[str, str | None, int]], int, int]:
+    """Return the health, the reasons, and the numbers of dead letters and subscriptions."""
+    overview = await operations.overview()
+    reasons = [(reason.code, reason.subscription, reason.number) for reason in overview.reasons]
+    return overview.health, reasons, overview.parked, overview.subscriptions
 
 
 async def test_dead_letters_are_listed_filtered_and_paged(shared_server: Server, namespace: str) -> None:

@@ -143,6 +143,21 @@ def test_status_of_a_failing_bus_exits_with_one(pabal: Pabal, file: Path) -> Non
     assert "구독 'pack': 데드 레터 2개. 재시도하거나 폐기하세요" in korean
 
 
+def test_status_names_dead_letters_of_a_forgotten_subscription(pabal: Pabal, file: Path) -> None:
+    """It would say ok while dead letters use up the limit of the log."""
+    with closing(sqlite3.connect(file)) as connection, connection:
+        connection.execute("DELETE FROM subscriptions")
+    text = (
+        "  dead letters (2) belong to no subscription; "
+        "discard them, or subscribe under their names and retry them"
+    )
+    lines = plain(pabal("status", file).stdout, file).splitlines()
+    assert lines[:2] == ["FILE: degraded", text]
+    assert lines[3] == "0 retries, 2 dead letters, 0 queued behind them, 0 scheduled"
+    korean = pabal("--lang", "ko", "status", file).stdout
+    assert "구독이 없어진 데드 레터 2개. 폐기하거나, 그 이름으로 구독한 뒤 재시도하세요" in korean
+
+
 def test_subscriptions_are_listed_and_actions_on_them_print_their_result(pabal: Pabal, file: Path) -> None:
     """An operator would not see where a subscription is, or whether it was paused."""
     _, row = plain(pabal("subscriptions", "list", file).stdout, file).splitlines()

@@ -19,6 +19,7 @@ from pabal.dashboard.report import (
 )
 from pabal.ports.operations import Overview, Reason, SubscriptionView, Target, Totals
 from pabal.ports.samples import Sample, SubscriptionSample
+from tests.dashboard.test_static import texts
 
 NOW = datetime(2026, 1, 1, 12, tzinfo=UTC)
 
@@ -168,6 +169,16 @@ def test_troubles_are_ordered_by_what_has_stopped_and_none_is_reported_twice() -
     several = composed(bus, halted, paused, parked, groups=2)
     assert codes(several) == ["halted", "dead-letters", "dead-letters", "paused"]
     assert several["more_troubles"] == 0
+
+
+def test_dead_letters_of_no_subscription_are_named_beside_their_groups() -> None:
+    """A group does not say that nothing subscribes under its name, so that a retry has no effect yet."""
+    report = composed(Reason("forgotten", "degraded", "dead letters (1) belong to …", None, 1), groups=1)
+    assert codes(report) == ["dead-letters", "forgotten"]
+    trouble = report["troubles"][1]
+    assert (trouble["subscription"], trouble["n"], trouble["level"]) == (None, 1, "warn")
+    for language in ("en", "ko"):
+        assert "trouble.forgotten" in texts(language)
 
 
 @pytest.mark.parametrize(

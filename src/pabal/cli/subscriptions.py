@@ -90,6 +90,10 @@ _REASONS = {
         "at 4,096 it may stop taking new events"
     ),
     "parked": "subscription {name} has dead letters ({number}); retry or discard them",
+    "forgotten": (
+        "dead letters ({number}) belong to no subscription; "
+        "discard them, or subscribe under their names and retry them"
+    ),
     "queued": "subscription {name} has {number} events queued behind dead letters of the same key",
     "stuck": "subscription {name} is held by another process but makes no progress",
     "skipped": "subscription {name} skipped {number} events of unregistered types",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import AsyncGenerator, Sequence
 from datetime import UTC, datetime
 from typing import Any, NoReturn
@@ -11,6 +12,7 @@ import msgspec
 
 from pabal.bus.base import BaseEventBus
 from pabal.errors import ActionNotPossibleError, BusNotRunningError, SubscriptionNotFoundError, UsageError
+from pabal.operations.health import count_forgotten, reason_of_parked, reasons_of_forgotten
 from pabal.operations.projections import PROJECTION_ACTIONS, NoProjections
 from pabal.operations.views import audit_entry, letter_view, reasons_of, with_bus_counters, with_figures
 from pabal.ports.operations import (
@@ -82,7 +84,23 @@ class BusSource(NoProjections):
 
     async def reasons(self) -> list[Reason]:
         """Return the problems that are not apparent from the subscriptions."""
-        return reasons_of(self._bus) + [Reason("group", "degraded", text) for text in self._bus.remarks()]
+        remarks = [Reason("group", "degraded", text) for text in self._bus.remarks()]
+        return [*reasons_of(self._bus), *remarks, *await self._reasons_of_other_letters()]
+
+    async def _reasons_of_other_letters(self) -> list[Reason]:
+        """Return the reasons for dead letters of names that are not subscribed here."""
+        groups = await self.dead_letter_groups()
+        own = self._bus.get_statistics()["subscriptions"]
+        others = [group for group in groups if group.subscription not in own]
+        known: set[str] = set()
+        if others and self._has_server:  # other processes of the group may subscribe under the names
+            known = {record.name for record in await self._bus.subscriptions.list()}
+        elsewhere: Counter[str] = Counter()
+        for group in others:
+            if group.subscription in known:
+                elsewhere[group.subscription] += group.count
+        parked = [reason_of_parked(name, count) for name, count in sorted(elsewhere.items())]
+        return parked + reasons_of_forgotten(count_forgotten(others, known))
 
     async def types(self) -> list[str]:
         """Return an empty list: there is no log."""

@@ -11,7 +11,7 @@ from typing import Self
 from pabal.domain.envelope import to_microseconds
 from pabal.errors import CorruptLogError, EventNotFoundError, InvalidFilterError, SubscriptionNotFoundError
 from pabal.operations.actions import Actions, checked_letter_id
-from pabal.operations.health import judge
+from pabal.operations.health import judge, other_letters
 from pabal.operations.masking import Masking
 from pabal.operations.paging import make_page
 from pabal.operations.trace import build_trace
@@ -86,7 +86,8 @@ class Operations(Actions):
         """
         now = datetime.now(UTC)
         views = await self._source.subscriptions()
-        health, reasons = judge(self.target, views, await self._source.reasons(), now)
+        more = await self._source.reasons()
+        health, reasons = judge(self.target, views, more, now)
         recent = await self._source.published_since(now - _RATE_WINDOW)
         return Overview(
             target=self.target,
@@ -99,7 +100,7 @@ class Operations(Actions):
             lag=max((view.lag for view in views), default=0),
             in_flight=sum(view.in_flight or 0 for view in views),
             retries=sum(view.retries for view in views),
-            parked=sum(view.parked for view in views),
+            parked=sum(view.parked for view in views) + other_letters(more),
             queued=sum(view.queued for view in views),
             actions=tuple(sorted(self._source.actions)),
         )

@@ -13,6 +13,7 @@ from pabal.domain.envelope import to_microseconds
 from pabal.errors import CorruptLogError, UsageError
 from pabal.operations.dead_letters import matching_letters, retry_elsewhere
 from pabal.operations.filters import matcher, parse_place
+from pabal.operations.health import reasons_of_forgotten
 from pabal.operations.projections import PROJECTION_ACTIONS, NoProjections
 from pabal.operations.views import audit_entry, delivery_view, event_view, letter_view
 from pabal.ports.groups import GroupInspection, OnDamage, Place, Placed
@@ -68,8 +69,8 @@ class GroupSource(NoProjections):
         return await self._group.subscriptions()
 
     async def reasons(self) -> list[Reason]:
-        """Return an empty list: the subscriptions show all problems."""
-        return []
+        """Return the problems that are not apparent from the subscriptions."""
+        return reasons_of_forgotten(await self._group.count_forgotten_letters())
 
     async def types(self) -> list[str]:
         """Return the event types that occur among the newest events."""

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 from datetime import datetime, timedelta
 
 from pabal.bus.statistics import many_retries, skipped_events
 from pabal.delivery.buffers import BUFFER_LOW
 from pabal.domain.counting import counted
-from pabal.ports.operations import Level, Reason, SubscriptionView, Target
+from pabal.ports.operations import DeadLetterGroup, Level, Reason, SubscriptionView, Target
 
+PARKED = "parked"
+"""The code of the reason that a subscription has dead letters."""
+FORGOTTEN = "forgotten"
+"""The code of the reason that there are dead letters of no subscription."""
 _STALE = timedelta(seconds=60)
 _SEVERITY: dict[Level, int] = {"ok": 0, "degraded": 1, "failing": 2}
 
@@ -48,7 +52,7 @@ def _reasons_of(target: Target, view: SubscriptionView, now: datetime) -> list[R
     if view.retries >= BUFFER_LOW:
         add("retrying", "degraded", many_retries(view.retries), view.retries)
     if view.parked:
-        add("parked", "degraded", f"has dead letters ({view.parked:,}); retry or discard them", view.parked)
+        reasons.append(reason_of_parked(name, view.parked))
     if view.queued:
         add(
             "queued",
@@ -59,6 +63,36 @@ def _reasons_of(target: Target, view: SubscriptionView, now: datetime) -> list[R
     if view.skipped:
         add("skipped", "degraded", skipped_events(view.skipped), view.skipped)
     return reasons
+
+
+def reason_of_parked(name: str, count: int) -> Reason:
+    """Return the reason that a subscription has dead letters."""
+    text = f"subscription {name!r} has dead letters ({count:,}); retry or discard them"
+    return Reason(PARKED, "degraded", text, name, count)
+
+
+def count_forgotten(groups: Iterable[DeadLetterGroup], names: Container[str]) -> int:
+    """Return how many dead letters belong to none of these names.
+
+    Read the names after the dead letters: a subscription that is new in between is then known.
+    """
+    return sum(group.count for group in groups if group.subscription not in names)
+
+
+def reasons_of_forgotten(count: int) -> list[Reason]:
+    """Return a reason if there are dead letters of no subscription, which no subscription shows."""
+    if not count:
+        return []
+    text = (
+        f"dead letters ({count:,}) belong to no subscription; "
+        "discard them, or subscribe under their names and retry them"
+    )
+    return [Reason(FORGOTTEN, "degraded", text, number=count)]
+
+
+def other_letters(reasons: Iterable[Reason]) -> int:
+    """Return how many dead letters a source's own reasons name, which are not those of its subscriptions."""
+    return sum(reason.number for reason in reasons if reason.code in (PARKED, FORGOTTEN))
 
 
 def _is_stale(view: SubscriptionView, now: datetime) -> bool:

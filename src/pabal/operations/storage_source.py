@@ -14,6 +14,7 @@ from pabal.errors import InvalidFilterError, SubscriptionInUseError
 from pabal.operations.dead_letters import matching_letters, retry_elsewhere
 from pabal.operations.filters import parse_position
 from pabal.operations.following import poll, read_to_end
+from pabal.operations.health import count_forgotten, reasons_of_forgotten
 from pabal.operations.log import find_rows, position_at
 from pabal.operations.projections import list_projections, remove_projection
 from pabal.operations.views import (
@@ -97,7 +98,10 @@ class StorageSource:
 
     async def reasons(self) -> list[Reason]:
         """Return the problems that are not apparent from the subscriptions."""
-        return [] if self._bus is None else reasons_of(self._bus)
+        groups = await self._storage.group_dead_letters()
+        records = await self._storage.list_subscriptions() if groups else []
+        forgotten = count_forgotten(groups, {record.name for record in records})
+        return ([] if self._bus is None else reasons_of(self._bus)) + reasons_of_forgotten(forgotten)
 
     async def _newest(self) -> str:
         """Return the log's last position as a cursor."""

@@ -148,6 +148,10 @@ class GroupInspection(DeadLetterStore, ActionLog, Protocol):
         """Return what is stored about an event for every durable subscription of the group, by name."""
         ...
 
+    async def count_forgotten_letters(self) -> int:
+        """Return how many dead letters belong to none of the group's durable subscriptions."""
+        ...
+
     async def aclose(self) -> None:
         """Disconnect."""
         ...

@@ -97,7 +97,10 @@ class OperationsSource(Protocol):
         ...
 
     async def reasons(self) -> list[Reason]:
-        """Return what is wrong beyond the states of the subscriptions."""
+        """Return what is wrong beyond the states of the subscriptions.
+
+        The numbers of those with the codes ``parked`` and ``forgotten`` count as dead letters.
+        """
         ...
 
     async def types(self) -> list[str]:

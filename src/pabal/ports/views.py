@@ -75,6 +75,7 @@ class Overview(msgspec.Struct, frozen=True):
     in_flight: int
     retries: int
     parked: int
+    """All dead letters, also those that belong to no subscription."""
     queued: int
     actions: tuple[Action, ...]
     """The actions that are possible here."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any, Protocol
 
@@ -105,10 +106,14 @@ class GroupDeadLetters:
 
     async def count(self) -> int:
         """Return how many dead letters there are, those of forgotten subscriptions included."""
-        found = 0
+        return (await self.count_by_name()).total()
+
+    async def count_by_name(self) -> Counter[bytes]:
+        """Return how many dead letters each name has, those of forgotten subscriptions included."""
+        found: Counter[bytes] = Counter()
         async for some in iter_slices(await self._log.link.call("HKEYS", self._keys.letter_index)):
             places = filter(None, map(letter_place, some))
-            found += sum(self._partition in (None, partition) for partition, _, _ in places)
+            found.update(name for partition, name, _ in places if self._partition in (None, partition))
         return found
 
     async def _load(

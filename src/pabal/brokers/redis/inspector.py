@@ -254,6 +254,13 @@ class GroupInspector(GroupControl):
         """Count dead letters by subscription and type of their last error, largest group first."""
         return await (await self._letters()).group_dead_letters()
 
+    async def count_forgotten_letters(self) -> int:
+        """Return how many dead letters belong to none of the group's durable subscriptions."""
+        counts = await (await self._letters()).count_by_name()
+        # Read after the dead letters: a subscription that is new in between is then known.
+        known = frozenset(await self.link.call("HKEYS", self._keys.names))
+        return sum(count for name, count in counts.items() if name not in known)
+
     async def get_dead_letter(self, dead_letter_id: int) -> DeadLetterRecord:
         """Return one dead letter. Raises DeadLetterNotFoundError."""
         return await (await self._letters()).get_dead_letter(dead_letter_id)

@@ -235,6 +235,7 @@ _SENTENCES = {
     "subscription {name} has {number} unfinished events, but no process handles it": "구독 {name}: 끝나지 않은 이벤트 {number}개, 처리 주체 없음",
     "subscription {name} has {number} failed deliveries waiting for a retry; at 4,096 it may stop taking new events": "구독 {name}: 실패해 재시도를 기다리는 전달 {number}개. 4,096개부터는 새 이벤트를 받지 못할 수 있음",
     "subscription {name} has dead letters ({number}); retry or discard them": "구독 {name}: 데드 레터 {number}개. 재시도하거나 폐기하세요",
+    "dead letters ({number}) belong to no subscription; discard them, or subscribe under their names and retry them": "구독이 없어진 데드 레터 {number}개. 폐기하거나, 그 이름으로 구독한 뒤 재시도하세요",
     "subscription {name} has {number} events queued behind dead letters of the same key": "구독 {name}: 같은 키의 데드 레터 뒤에 이벤트 {number}개 대기",
     "subscription {name} is held by another process but makes no progress": "구독 {name}: 다른 프로세스가 쥐고 있지만 진행되지 않음",
     "subscription {name} skipped {number} events of unregistered types": "구독 {name}: 등록되지 않은 타입의 이벤트 {number}개를 건너뜀",

@@ -59,6 +59,8 @@ export const en = {
   "trouble.stuck.one": "Another process holds {subscription} but makes no progress, one event waits",
   "trouble.queued": "{subscription} has {n} events queued behind dead letters of the same key",
   "trouble.queued.one": "{subscription} has one event queued behind a dead letter of the same key",
+  "trouble.forgotten": "{n} dead letters belong to no subscription; discard them, or subscribe under their names and retry them",
+  "trouble.forgotten.one": "One dead letter belongs to no subscription; discard it, or subscribe under its name and retry it",
   "trouble.retrying": "{subscription} has {n} failed deliveries waiting for a retry; at 4,096 it may stop taking new events",
   "trouble.skipped": "{subscription} skipped {n} events of unregistered types",
   "trouble.skipped.one": "{subscription} skipped one event of an unregistered type",

@@ -59,6 +59,8 @@ export const ko = {
   "trouble.stuck.one": "다른 프로세스가 {subscription} 구독을 쥐고 있으나 진행되지 않아 이벤트 1건이 기다립니다",
   "trouble.queued": "{subscription} 구독에서 이벤트 {n}건이 같은 키의 데드 레터 뒤에서 기다립니다",
   "trouble.queued.one": "{subscription} 구독에서 이벤트 1건이 같은 키의 데드 레터 뒤에서 기다립니다",
+  "trouble.forgotten": "구독이 없어진 데드 레터가 {n}건 있습니다. 폐기하거나, 그 이름으로 구독한 뒤 재시도하세요",
+  "trouble.forgotten.one": "구독이 없어진 데드 레터가 1건 있습니다. 폐기하거나, 그 이름으로 구독한 뒤 재시도하세요",
   "trouble.retrying": "{subscription} 구독에서 실패한 전달 {n}건이 재시도를 기다립니다. 4,096건부터는 새 이벤트를 받지 못할 수 있습니다",
   "trouble.skipped": "{subscription} 구독이 등록되지 않은 타입의 이벤트 {n}건을 건너뛰었습니다",
   "trouble.skipped.one": "{subscription} 구독이 등록되지 않은 타입의 이벤트 1건을 건너뛰었습니다",

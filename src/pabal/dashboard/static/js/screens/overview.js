@@ -18,7 +18,7 @@ const TONE = { ok: "ok", degraded: "warn", failing: "bad" };
 function TroubleActions({ trouble, onRetry }) {
   const { subscription, error_type: error } = trouble;
   const letters = to(["dead-letters"], { subscription, error_type: error });
-  if (trouble.code === "dead-letters" || trouble.code === "queued") {
+  if (["dead-letters", "queued", "forgotten"].includes(trouble.code)) {
     return html`
       <a class="button" href=${letters}>${t("mend.look")}</a>
       ${trouble.code === "dead-letters" &&
