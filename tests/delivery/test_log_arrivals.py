@@ -345,3 +345,37 @@ async def test_the_events_of_a_slice_survive_a_stop() -> None:
             else:
                 await bus.drain(timeout=60)
     assert begun == [1, 2, 3, 4, 5]
+
+
+async def test_events_that_are_still_to_be_sorted_go_to_the_lower_priority_number_first(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Promise 16. A subscription added meanwhile would not see that they have yet to be attempted."""
+    monkeypatch.setattr("pabal.delivery.worker._SORT_MOST", 4)
+    monkeypatch.setattr("pabal.delivery.feed._PAGE", 4)
+    storage = InMemoryEventStorage()
+    async with InMemoryEventBus(storage) as bus:
+        await bus.publish_batch([Moved(f"p{n}", n) for n in range(40)])
+    bus = InMemoryEventBus(storage, worker_count=1)
+    first: Recorder[int] = Recorder()
+    gate = asyncio.Event()
+
+    async def go_first(event: Moved) -> None:
+        first.add(event.n)
+        await gate.wait()
+
+    async def follow(event: Moved) -> None:
+        assert event.n in list(first)
+
+    bus.subscribe(Moved, go_first, name="first", start="beginning", priority=0)
+    engine = bus._engine
+    async with bus:
+        await first.reach(1)
+        consumer = engine.consumers["first"]
+        assert consumer.tracker is not None
+        assert consumer.tracker.seen < 40
+        bus.subscribe(Moved, follow, name="second", start="beginning", priority=1, retry=ONE_ATTEMPT)
+        await engine.background.wait_until(lambda: consumer.queued == engine.consumers["second"].queued == 40)
+        gate.set()
+        await bus.drain(timeout=60)
+        assert await bus.dead_letters.list() == []

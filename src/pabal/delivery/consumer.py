@@ -308,6 +308,7 @@ class Consumer:
         self.followed = followed
         self.release_followers()
         if followed and self.tracker is not None:
+            self.arrivals.use_lanes()  # later events would wait there unseen by ``find_blocker``
             self.unattempted.update(p for p in self.tracker.unfinished() if p not in self.failing)
 
     def hold(self, position: int, lane: Lane) -> None:
