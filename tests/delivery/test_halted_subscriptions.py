@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+from typing import ClassVar
+
 import pytest
-from tests.bus.support import statistics_of
+from tests.bus.support import Recorder, statistics_of
 from tests.delivery.harness import Harness
 
 from pabal import DomainEvent, InMemoryEventBus, InMemoryEventStorage, RetryPolicy
@@ -64,3 +67,46 @@ async def test_controls_read_before_a_halt_was_recorded_do_not_resume_the_subscr
     await harness.clock.settle()
     assert handler.entered == [1, 1], "one publish and one resume make two attempts"
     assert statistics_of(harness.bus, "sub")["state"] == "halted"
+
+
+class Reopened(DomainEvent):
+    """An event whose ``aggregate_id`` raises for the numbers in ``broken``."""
+
+    broken: ClassVar[set[int]] = set()
+    n: int
+
+    @property
+    def aggregate_id(self) -> str:
+        if self.n in Reopened.broken:
+            raise LookupError("no such piece")
+        return f"piece {self.n}"
+
+
+async def test_a_subscription_that_halts_while_it_is_opened_does_not_keep_drain_waiting(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The unfinished deliveries behind the one that it halts at would stay pending for ever."""
+    bus = InMemoryEventBus(InMemoryEventStorage(), worker_count=4)
+    handled: Recorder[int] = Recorder()
+    gate = asyncio.Event()
+
+    async def handle(event: Reopened) -> None:
+        if event.n < 4:
+            await gate.wait()
+        handled.add(event.n)
+
+    bus.subscribe(Reopened, handle, name="sub", on_exhausted="stop")
+    await bus.start()
+    await bus.publish_batch([Reopened(n) for n in range(1, 5)])
+    await handled.reach(1)
+    await bus.stop(timeout=0)
+    monkeypatch.setattr(Reopened, "broken", {2})
+    gate.set()
+    async with bus:
+        assert bus._engine.is_halted("sub")
+        await bus.drain(timeout=10)
+        assert bus.get_statistics()["queue_size"] == 0
+        monkeypatch.setattr(Reopened, "broken", set[int]())
+        assert await bus.resume("sub")
+        await bus.drain(timeout=60)
+    assert sorted(handled) == [1, 2, 3, 4]

@@ -347,6 +347,57 @@ async def test_the_events_of_a_slice_survive_a_stop() -> None:
     assert begun == [1, 2, 3, 4, 5]
 
 
+async def halt_while_sorting(bus: InMemoryEventBus, monkeypatch: pytest.MonkeyPatch, cause: Any) -> None:
+    """Let ``cause`` sort an event that halts its subscription, behind one whose handler waits."""
+    begun: Recorder[int] = Recorder()
+    gate = asyncio.Event()
+
+    async def handle(event: Fickle | Weighed) -> None:
+        begun.add(event.n)
+        if event.n == 1:
+            await gate.wait()
+
+    bus.subscribe((Fickle, Weighed), handle, name="sub", on_exhausted="stop")
+    async with bus:
+        await bus.publish_batch([Fickle(1), Fickle(2)])
+        await begun.reach(1)
+        monkeypatch.setattr(Fickle, "broken", True)
+        await cause()
+        await bus._engine.background.wait_until(lambda: bus._engine.is_halted("sub"))
+        gate.set()
+        await bus.drain(timeout=10)
+        assert bus.get_statistics()["queue_size"] == 0
+        monkeypatch.setattr(Fickle, "broken", False)
+        assert await bus.resume("sub")
+        await bus.drain(timeout=60)
+    assert sorted(begun) == [1, 2, 3]
+
+
+async def test_an_event_that_makes_an_earlier_one_halt_its_subscription_is_delivered_later(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Nobody would make or forget the delivery, so ``drain`` would wait for it for ever."""
+    bus = InMemoryEventBus(InMemoryEventStorage(), worker_count=1)
+    await halt_while_sorting(bus, monkeypatch, lambda: bus.publish(Weighed("a", 3)))
+
+
+async def test_a_retry_that_makes_an_earlier_event_halt_its_subscription_is_made_later(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Nobody would make or forget the delivery, so ``drain`` would wait for it for ever."""
+    storage = InMemoryEventStorage()
+
+    async def refuse(event: Weighed) -> None:
+        raise NotRetryableError("not yet")
+
+    async with InMemoryEventBus(storage) as bus:
+        bus.subscribe(Weighed, refuse, name="sub")
+        await bus.publish(Weighed("a", 3))
+        await bus.drain(timeout=60)
+    bus = InMemoryEventBus(storage, worker_count=1)
+    await halt_while_sorting(bus, monkeypatch, lambda: bus.dead_letters.retry("all"))
+
+
 async def test_events_that_are_still_to_be_sorted_go_to_the_lower_priority_number_first(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

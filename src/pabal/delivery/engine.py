@@ -142,14 +142,14 @@ class Engine:
 
     def accept(self, consumer: Consumer, position: int, event: DomainEvent) -> None:
         """Put an event into its lane, or behind a parked key or a spilled tail; drop it if halted."""
-        if consumer.state == HALTED and consumer.tracker is None:
-            # Without a log there is nothing to read the event back from later.
-            consumer.figures.dropped += 1
-            self.report(EventDropped(consumer.name, event.event_id, event.event_type))
-            return
-        if consumer.followed and consumer.state == ACTIVE and position not in consumer.failing:
-            consumer.unattempted.add(position)
         consumer.arrivals.use_lanes()
+        if consumer.state != ACTIVE:  # an earlier one, sorted only now, may have halted it
+            if consumer.state == HALTED and consumer.tracker is None:  # no log to read it from again
+                consumer.figures.dropped += 1
+                self.report(EventDropped(consumer.name, event.event_id, event.event_type))
+            return
+        if consumer.followed and position not in consumer.failing:
+            consumer.unattempted.add(position)
         try:
             lane = consumer.lane_for(event, self.lanes_of(consumer, event))
         except Exception as error:

@@ -6,7 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING
 
 from pabal.delivery.bookkeeping import Block, Failing
-from pabal.delivery.consumer import Consumer
+from pabal.delivery.consumer import ACTIVE, Consumer
 from pabal.delivery.lane import IDLE, WAITING, Item, Lane
 from pabal.delivery.letters_in_memory import deliver_queue
 from pabal.delivery.subscription import key_text
@@ -51,8 +51,11 @@ class Redelivery:
         """Deliver a dead letter once more, with a fresh series of attempts.
 
         Returns False if it is parked again at once: its ordering function raises, or its bytes fit no class
-        here.
+        here. Also if the subscription has halted: the next opening finds that it is to be retried.
         """
+        consumer.arrivals.use_lanes()
+        if consumer.state != ACTIVE:
+            return False
         event, record = letter.event, letter.record
         consumer.failing[letter.position] = Failing(
             0, letter.failures, self._engine.clock.monotonic(), from_dead_letter=True
@@ -260,6 +263,7 @@ class Redelivery:
             return True
         self.waiting -= len(positions)
         consumer.redelivering.update(dict.fromkeys(positions, "queue"))
+        consumer.arrivals.use_lanes()
         entered = False
         for gone in set(positions) - {row.position for row in rows}:
             consumer.pass_over(gone)
@@ -274,7 +278,6 @@ class Redelivery:
             if not consumer.wants(kind_of(event)):
                 consumer.pass_over(row.position)  # since this was queued, the subscription has been narrowed
                 continue
-            consumer.arrivals.use_lanes()
             consumer.queued += 1
             self._engine.enter(consumer, self._lane_of_queue(consumer, key, event), row.position, event)
             entered = True
@@ -292,7 +295,6 @@ class Redelivery:
         return lane if not lane.shared and key_text(lane.key) == key else consumer.lane_of(key)
 
     def _enter(self, consumer: Consumer, position: int, event: DomainEvent, came_from: str | None) -> Lane:
-        consumer.arrivals.use_lanes()
         lane = consumer.lane_for(event, self._engine.lanes_of(consumer, event))
         if consumer.tracker is not None:
             consumer.redelivering[position] = "letter"
