@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any
+from unittest.mock import AsyncMock
 
 import pytest
 
@@ -14,6 +15,7 @@ from pabal.brokers.redis.dead_letters import GroupDeadLetters
 from pabal.brokers.redis.pages import Pages
 from pabal.brokers.redis.reports import EventsLost
 from pabal.brokers.redis.subscription_reading import read_subscriptions
+from pabal.operations import operations_of
 from pabal.ports.telemetry import EventParked, Report
 from tests.brokers.events import Moved, moves, until
 from tests.brokers.server import Server
@@ -65,6 +67,18 @@ async def test_find_reads_rows_in_few_requests_however_they_are_batched(
         assert [row.position for row in found] == list(range(2, 400))
         assert len(request_sizes) <= 5
         assert not together or sum(request_sizes) <= 40
+
+
+async def test_subscriptions_of_a_bus_show_their_dead_letters_without_reading_any(
+    shared_server: Server, namespace: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A page on the bus of a process would load the dead letters of its whole group for each figure."""
+    async with make_bus(shared_server, namespace, fail, partitions=2) as bus:
+        await bus.publish_batch(moves(4, 8))
+        await bus.drain(timeout=30)
+        monkeypatch.setattr(GroupDeadLetters, "_load", AsyncMock(side_effect=AssertionError))
+        [view] = await operations_of(bus).subscriptions()
+    assert (view.name, view.parked) == ("sub", 8)
 
 
 async def test_counting_dead_letters_by_name_yields_to_the_event_loop(

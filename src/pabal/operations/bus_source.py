@@ -76,11 +76,14 @@ class BusSource(NoProjections):
 
     async def subscriptions(self) -> list[SubscriptionView]:
         """Return every subscription, by name."""
-        parked: dict[str, int] = {}
-        for group in await self.dead_letter_groups():
-            parked[group.subscription] = parked.get(group.subscription, 0) + group.count
+        parked: Counter[str] = Counter()
+        if self._has_server:  # it counts them by subscription without reading any
+            parked.update({record.name: record.parked for record in await self._bus.subscriptions.list()})
+        else:
+            for group in await self.dead_letter_groups():
+                parked[group.subscription] += group.count
         figures = self._bus.get_statistics()["subscriptions"]
-        return [_view(name, figures[name], parked.get(name, 0)) for name in sorted(figures)]
+        return [_view(name, figures[name], parked[name]) for name in sorted(figures)]
 
     async def reasons(self) -> list[Reason]:
         """Return the problems that are not apparent from the subscriptions."""
