@@ -157,6 +157,27 @@ async def test_counts_are_correct_on_every_delivery_path(backend: Backend) -> No
     assert bus.get_statistics()["events_published"] == 100
 
 
+async def test_handled_counts_what_has_ended_while_the_next_handler_waits(local: Backend) -> None:
+    """Quick deliveries share a slice; until a slow one at its end is over, none of them would count."""
+    bus = await local.start_bus(worker_count=1)
+    entered, release = asyncio.Event(), asyncio.Event()
+
+    async def hold_last(event: Moved) -> None:
+        if event.n == 49:
+            entered.set()
+            await release.wait()
+
+    bus.subscribe(Moved, hold_last, name="book")
+    await bus.publish_batch([Moved("rook", n) for n in range(100, 1100)])  # quick ones make slices longer
+    await bus.drain(60)
+    await bus.publish_batch([Moved(f"piece-{n}", n) for n in range(50)])
+    await entered.wait()
+    assert statistics_of(bus, "book")["handled"] == bus.get_statistics()["events_processed"] == 1049
+    release.set()
+    await bus.drain(60)
+    assert statistics_of(bus, "book")["handled"] == 1050
+
+
 async def test_health_reports_ok_degraded_and_failing_with_reasons(backend: Backend) -> None:
     """An operator would see a state without the sentence that says why."""
     bus = backend.make_bus()

@@ -34,7 +34,7 @@ def collect(
 ) -> dict[str, Any]:
     """Return the figures of ``get_statistics``; ``stored`` tells whether the bus has a log."""
     consumers = list(engine.consumers.values())
-    handled = sum(c.figures.handled for c in consumers)
+    handled = sum(c.figures.handled + c.arrivals.finished for c in consumers)
     timed = sum(c.figures.timed for c in consumers)
     busy = sum(c.figures.busy_seconds for c in consumers)
     return {
@@ -68,7 +68,7 @@ def _subscription_figures(engine: Engine, consumer: Consumer, stored: bool) -> d
     return {
         "state": consumer.state,
         "reason": consumer.reason,
-        "handled": figures.handled,
+        "handled": figures.handled + consumer.arrivals.finished,
         "filtered": figures.filtered,
         "failed_attempts": figures.failed_attempts,
         "retried": figures.retried,

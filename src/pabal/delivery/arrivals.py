@@ -42,13 +42,18 @@ class Arrivals(ABC, Generic[T]):
         self.remaining: Iterator[T] = iter(())
         """The deliveries that this worker has not made yet."""
         self.size = 0
-        """How many deliveries are in the worker's slice, without those taken back."""
+        """How many deliveries are in the worker's slice, without those taken back; 0 between two slices."""
         self.lane: Lane | None = None
         """The lane of the event being handled, if it was needed."""
 
     def __len__(self) -> int:
         """Return how many deliveries wait, not counting the one being made."""
         return len(self.waiting) + length_hint(self.remaining)
+
+    @property
+    def finished(self) -> int:
+        """Return how many deliveries of the slice have ended; ``Figures`` counts them when all have."""
+        return max(0, self.size - length_hint(self.remaining) - 1)
 
     @abstractmethod
     def can_deliver_direct(self) -> bool:

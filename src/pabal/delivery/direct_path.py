@@ -36,6 +36,7 @@ async def deliver_direct(worker: Worker, arrivals: EventArrivals) -> None:
     consumer.in_flight -= 1
     consumer.figures.timed += arrivals.size
     consumer.figures.handled += arrivals.size - (error is not None)
+    arrivals.size = 0
     arrivals.worker = None
     if error is not None and event is not None:
         engine.numbered += 1
@@ -79,6 +80,7 @@ async def deliver_direct_stored(worker: Worker, arrivals: LogArrivals) -> None:
     consumer.in_flight -= 1
     consumer.figures.timed += arrivals.size
     consumer.figures.handled += arrivals.size - (error is not None)
+    arrivals.size = 0
     arrivals.worker = None
     if consumer.tracker is not tracker:
         # Taken over or reopened while the handler ran: not ours to record.

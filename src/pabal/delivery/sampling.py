@@ -26,7 +26,7 @@ class _Counted:
     __slots__ = ("failed", "handled", "histogram")
 
     def __init__(self, consumer: Consumer) -> None:
-        self.handled = consumer.figures.handled
+        self.handled = consumer.figures.handled + consumer.arrivals.finished
         self.failed = consumer.figures.failed_attempts
         self.histogram = dict(consumer.figures.durations.counts)
 
@@ -117,7 +117,8 @@ class Sampler:
 
     def _handled(self, consumer: Consumer) -> int:
         before = self._before.get(consumer)
-        return consumer.figures.handled - (0 if before is None else before.handled)
+        handled = consumer.figures.handled + consumer.arrivals.finished
+        return handled - (0 if before is None else before.handled)
 
     def _failed(self, consumer: Consumer) -> int:
         before = self._before.get(consumer)
