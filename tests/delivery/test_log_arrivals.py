@@ -9,11 +9,12 @@ from typing import Any, ClassVar
 
 import pytest
 from tests.bus.samples import Moved, NoteTaken, Weighed
-from tests.bus.support import ONE_ATTEMPT, Recorder, numbers, statistics_of
+from tests.bus.support import ONE_ATTEMPT, Recorder, numbers, reports_of, statistics_of
 from tests.delivery.harness import Harness
 
 from pabal import DomainEvent, InMemoryEventBus, InMemoryEventStorage, NotRetryableError, RetryPolicy
 from pabal.delivery import direct_path
+from pabal.ports.telemetry import SubscriptionHalted
 
 
 class Fickle(DomainEvent):
@@ -265,6 +266,36 @@ async def test_a_failed_event_whose_aggregate_id_raises_is_parked() -> None:
         assert letter.reason == "no such piece"
         assert bus._engine.consumers["sub"].queued == 0
         assert statistics_of(bus, "sub")["handled"] == 2
+
+
+async def test_a_failure_without_a_lane_after_its_subscription_has_ended_is_not_acted_on(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A removed subscription would be reported as halted, and its event would count as failed."""
+    bus = InMemoryEventBus(InMemoryEventStorage(), worker_count=1)
+    halted = reports_of(bus, SubscriptionHalted)
+    begun: Recorder[int] = Recorder()
+    gate = asyncio.Event()
+
+    async def handle(event: Fickle) -> None:
+        begun.add(event.n)
+        await gate.wait()
+        if len(begun) == 1:
+            raise ConnectionError("try again")
+
+    subscription = bus.subscribe(Fickle, handle, name="sub", on_exhausted="stop")
+    async with bus:
+        await bus.publish(Fickle(1))
+        await begun.reach(1)
+        bus.unsubscribe(subscription)
+        monkeypatch.setattr(Fickle, "broken", True)
+        gate.set()
+        await bus.drain(timeout=60)
+        assert halted == []
+        monkeypatch.setattr(Fickle, "broken", False)
+        bus.subscribe(Fickle, handle, name="sub")
+        await begun.reach(2)
+        await bus.drain(timeout=60)
 
 
 async def test_a_delivery_that_outlives_its_opening_is_not_recorded_and_blocks_nothing(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from pabal.delivery.arrivals import Arrivals, EventArrivals, LogArrivals
+from pabal.delivery.consumer import ACTIVE
 from pabal.delivery.context import current_event
 from pabal.delivery.lane import RUNNING, Item, Lane
 from pabal.domain.event import DomainEvent
@@ -107,8 +108,9 @@ def _after_failure(worker: Worker, arrivals: Arrivals[Any], item: Item, error: B
         except Exception as wrong:
             worker.raise_if_ending(error)
             consumer.engine.pending -= 1
-            consumer.queued -= consumer.tracker is not None
-            consumer.engine.failures.reject(consumer, *item, None, wrong)
+            if consumer.state == ACTIVE:  # else it ended while the handler ran, as in ``Worker``: no retry
+                consumer.queued -= consumer.tracker is not None
+                consumer.engine.failures.reject(consumer, *item, None, wrong)
             return
         if not lane.shared:
             lane.state = RUNNING
