@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import random
 from collections import Counter, defaultdict
 from typing import Any, ClassVar
@@ -347,6 +348,28 @@ async def test_an_event_waits_for_those_of_its_key_that_are_being_read_back(
     await harness.drain()
     expected = [*(n for n in range(50) if n % 5 != 4), 50, 51]
     assert [event.n for event in harness.handler.handled if event.piece == "A"] == expected
+
+
+async def test_a_slice_ends_when_handlers_that_were_quick_become_slow(
+    slices: Recorder[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Slices grow with quick handlers; 256 slow ones in a row would hold up the event loop for seconds."""
+    bus = InMemoryEventBus(InMemoryEventStorage())
+    seconds = itertools.count()
+
+    async def handle(event: Moved) -> None:
+        """Take no time of the real clock."""
+
+    bus.subscribe(Moved, handle, name="mover")
+    async with bus:
+        await bus.publish_batch([Moved(f"p{n}", n) for n in range(1000)])
+        await bus.drain(timeout=60)
+        assert bus._engine.consumers["mover"].slice > 50
+        monkeypatch.setattr(direct_path, "perf_counter", lambda: float(next(seconds)))
+        before = len(slices)
+        await bus.publish_batch([Moved(f"p{n}", n) for n in range(50)])
+        await bus.drain(timeout=60)
+        assert len(slices) - before == 50
 
 
 async def test_the_events_of_a_slice_survive_a_stop() -> None:

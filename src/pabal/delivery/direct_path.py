@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 from pabal.delivery.arrivals import Arrivals, EventArrivals, LogArrivals
 from pabal.delivery.consumer import ACTIVE
 from pabal.delivery.context import current_event
+from pabal.delivery.fast_path import LONG
 from pabal.delivery.lane import RUNNING, Item, Lane
 from pabal.domain.event import DomainEvent
 
@@ -52,7 +54,7 @@ async def deliver_direct_stored(worker: Worker, arrivals: LogArrivals) -> None:
     engine, handler, set_current = consumer.engine, consumer.handler, current_event.set
     tracker, journal, number, slot = consumer.tracker, consumer.journal, consumer.number, worker.slot
     assert tracker is not None
-    dirty = engine.settlement.dirty
+    dirty, until = engine.settlement.dirty, perf_counter() + LONG
     arrivals.begin_slice(worker, consumer.slice)
     item: Item | None = None
     error: BaseException | None = None
@@ -73,6 +75,8 @@ async def deliver_direct_stored(worker: Worker, arrivals: LogArrivals) -> None:
             tracker.finish(position)
             if consumer not in dirty:
                 consumer.mark_progress()  # the next handler may wait for long
+            if perf_counter() > until:
+                arrivals.recall()  # the slice ends; handlers that were quick before may be slow now
     except BaseException as caught:
         error = caught
         if journal is not None:

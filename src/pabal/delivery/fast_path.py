@@ -13,7 +13,7 @@ from pabal.delivery.lane import RUNNING, Item, Lane
 if TYPE_CHECKING:
     from pabal.delivery.worker import Worker
 
-_LONG = 0.0005
+LONG = 0.0005
 """Seconds after which a slice takes no further lane: its time is used up, or a handler waits."""
 
 
@@ -67,7 +67,7 @@ async def deliver_fast_stored(worker: Worker, lane: Lane, consumer: Consumer) ->
     left = consumer.slice
     error: BaseException | None = None
     item: Item | None = None
-    until = perf_counter() + _LONG
+    until = perf_counter() + LONG
     consumer.in_flight += 1
     while True:
         size = left
