@@ -28,13 +28,11 @@ class Arrivals(ABC, Generic[T]):
     worker sorts the remaining deliveries into lanes, so that other keys can go on.
     """
 
-    __slots__ = ("add", "consumer", "lane", "remaining", "size", "state", "waiting", "worker")
+    __slots__ = ("consumer", "lane", "remaining", "size", "state", "waiting", "worker")
 
     def __init__(self, consumer: Consumer) -> None:
         self.consumer = consumer
         self.waiting: deque[T] = deque()
-        self.add = self.waiting.append
-        """Called by routing. It stays valid because the queue is never replaced by another."""
         self.state = IDLE
         """IDLE, or READY while queued in the engine for the workers, like a lane."""
         self.worker: Worker | None = None
@@ -157,10 +155,12 @@ class Arrivals(ABC, Generic[T]):
 class EventArrivals(Arrivals[DomainEvent]):
     """The arrivals on a bus without storage: bare events, which have no number yet."""
 
-    __slots__ = ("lanes_used",)
+    __slots__ = ("add", "lanes_used")
 
     def __init__(self, consumer: Consumer) -> None:
         super().__init__(consumer)
+        self.add = self.waiting.append
+        """Called by publishing. It stays valid because the queue is never replaced by another."""
         self.lanes_used = False
         """Whether a lane may hold events."""
 
