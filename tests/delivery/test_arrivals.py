@@ -1,4 +1,4 @@
-"""Deliveries in memory go directly to their handler until one has to wait; both paths behave the same."""
+"""Deliveries go directly to their handler until one has to wait; both paths behave the same."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 from tests.bus.samples import Moved, NoteTaken, Weighed
 from tests.bus.support import Recorder
 
-from pabal import DomainEvent, InMemoryEventBus, RetryPolicy
+from pabal import DomainEvent, InMemoryEventBus, InMemoryEventStorage, NotRetryableError, RetryPolicy
 
 
 class WithoutAggregateId(DomainEvent):
@@ -23,11 +23,18 @@ class WithoutAggregateId(DomainEvent):
         raise LookupError("no such piece")
 
 
+@pytest.mark.parametrize("stored", [False, True], ids=["no log", "log"])
 @pytest.mark.parametrize("seed", range(40))
-async def test_order_per_key_holds_when_deliveries_switch_between_direct_and_queued(seed: int) -> None:
+async def test_order_per_key_holds_when_deliveries_switch_between_direct_and_queued(
+    seed: int, stored: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Promise 11. Events of one key would overtake each other when a handler begins or stops waiting."""
     rng = random.Random(seed)
-    bus = InMemoryEventBus(worker_count=3, seed=seed)
+    monkeypatch.setattr("pabal.delivery.worker._SORT_MOST", rng.choice((2, 2048)))
+    monkeypatch.setattr("pabal.delivery.worker._TURN", rng.choice((0.0, 0.001)))
+    storage = InMemoryEventStorage() if stored else None
+    bus = InMemoryEventBus(storage, worker_count=rng.choice((1, 2, 3)), seed=seed)
+    waiting, rare = rng.choice((0.04, 0.1)), rng.choice((0.005, 0.02))
     inside: Counter[str] = Counter()
     handled: dict[str, list[int]] = defaultdict(list)
 
@@ -35,32 +42,39 @@ async def test_order_per_key_holds_when_deliveries_switch_between_direct_and_que
         inside[event.piece] += 1
         assert inside[event.piece] == 1, "two at once on one key"
         try:
-            if rng.random() < 0.1:
+            if rng.random() < waiting:
                 for _ in range(rng.randrange(4)):
                     await asyncio.sleep(0)
             if rng.random() < 0.02:
                 raise ConnectionError("now and then")
+            if rng.random() < 0.003:
+                raise NotRetryableError("parked, and retried later")
             handled[event.piece].append(event.n)
         finally:
             inside[event.piece] -= 1
 
     patient = RetryPolicy(max_attempts=50, base_delay=0.0)
-    bus.subscribe((Moved, Weighed), handle, name="mover", retry=patient)
+    bus.subscribe((Moved, Weighed), handle, name="mover", retry=patient, on_exhausted="park_key")
     published: dict[str, list[int]] = defaultdict(list)
     async with bus:
         for n in range(200):
             batch: list[DomainEvent] = []
             for number in range(n * 10, n * 10 + rng.choice((1, 1, 3, 8))):
                 piece = f"p{rng.randrange(5)}"
-                batch.append(rng.choice((Moved, Weighed))(piece, number))
+                batch.append(rng.choice((Moved, Moved, Weighed))(piece, number))
                 published[piece].append(number)
             await (bus.publish(batch[0]) if len(batch) == 1 else bus.publish_batch(batch))
-            if rng.random() < 0.3:
+            for _ in range(rng.choice((0, 0, 1, 20))):
                 await asyncio.sleep(0)
-            if rng.random() < 0.02:
+            if rng.random() < 0.3:
+                await bus.dead_letters.retry("all")
+            if rng.random() < rare:
                 priority = rng.choice((0, 1, 2))
                 bus.subscribe(NoteTaken, handle, name=f"other {n}", priority=priority)  # type: ignore[arg-type]
         await bus.drain(timeout=30)
+        while await bus.dead_letters.list():
+            await bus.dead_letters.retry("all")
+            await bus.drain(timeout=30)
         assert handled == published
         assert bus.get_statistics()["queue_size"] == 0
         mover = bus.get_statistics()["subscriptions"]["mover"]
