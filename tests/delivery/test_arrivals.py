@@ -34,7 +34,7 @@ async def test_order_per_key_holds_when_deliveries_switch_between_direct_and_que
     monkeypatch.setattr("pabal.delivery.worker._TURN", rng.choice((0.0, 0.001)))
     storage = InMemoryEventStorage() if stored else None
     bus = InMemoryEventBus(storage, worker_count=rng.choice((1, 2, 3)), seed=seed)
-    waiting, rare = rng.choice((0.04, 0.1)), rng.choice((0.005, 0.02))
+    waiting, parking, rare = rng.choice((0.04, 0.1)), rng.choice((0.003, 0.02)), rng.choice((0.005, 0.02))
     inside: Counter[str] = Counter()
     handled: dict[str, list[int]] = defaultdict(list)
 
@@ -47,7 +47,7 @@ async def test_order_per_key_holds_when_deliveries_switch_between_direct_and_que
                     await asyncio.sleep(0)
             if rng.random() < 0.02:
                 raise ConnectionError("now and then")
-            if rng.random() < 0.003:
+            if rng.random() < parking:
                 raise NotRetryableError("parked, and retried later")
             handled[event.piece].append(event.n)
         finally:
