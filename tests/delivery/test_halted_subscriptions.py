@@ -69,6 +69,18 @@ async def test_controls_read_before_a_halt_was_recorded_do_not_resume_the_subscr
     assert statistics_of(harness.bus, "sub")["state"] == "halted"
 
 
+class Picky(DomainEvent):
+    """An event that cannot be made while its number is in ``broken``."""
+
+    broken: ClassVar[set[int]] = set()
+    n: int
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.n in self.broken:
+            raise ValueError("cannot be read")
+
+
 class Reopened(DomainEvent):
     """An event whose ``aggregate_id`` raises for the numbers in ``broken``."""
 
@@ -110,3 +122,28 @@ async def test_a_subscription_that_halts_while_it_is_opened_does_not_keep_drain_
         assert await bus.resume("sub")
         await bus.drain(timeout=60)
     assert sorted(handled) == [1, 2, 3, 4]
+
+
+async def test_a_halt_while_a_subscription_is_opened_names_the_first_event_that_cannot_be_read(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """An operator would mend a later event first, and the subscription would halt again."""
+    bus = InMemoryEventBus(InMemoryEventStorage(), worker_count=4)
+    handled: Recorder[int] = Recorder()
+    gate = asyncio.Event()
+
+    async def handle(event: Picky) -> None:
+        if event.n < 4:
+            await gate.wait()
+        handled.add(event.n)
+
+    bus.subscribe(Picky, handle, name="sub", on_exhausted="stop")
+    await bus.start()
+    await bus.publish_batch([Picky(n) for n in range(1, 5)])
+    await handled.reach(1)
+    await bus.stop(timeout=0)
+    monkeypatch.setattr(Picky, "broken", {2, 3})
+    gate.set()
+    async with bus:
+        await bus.drain(timeout=10)
+        assert "position 2" in statistics_of(bus, "sub")["reason"]

@@ -315,6 +315,8 @@ class Feed:
 
     def route_row(self, row: StoredRecord, consumer: Consumer) -> None:
         """Put a row that was already added to the tracker into a lane of one consumer."""
+        if consumer.state != ACTIVE:
+            return  # it has halted at an earlier row, and reads all of them again when it resumes
         event = decode_for(self._engine, consumer, row)
         if event is not None:
             consumer.wants(kind_of(event))  # sets ``copies_events`` if the class is mutable
