@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import gc
+import sys
+import threading
 from decimal import Decimal
 from typing import Any
 
@@ -210,3 +213,17 @@ def test_a_scenario_compares_the_rows_of_a_projection() -> None:
         scenario.when(lambda projection: None)
     with pytest.raises(UsageError, match="projections"):
         given(Account).then_rows(BALANCES)
+
+
+def test_a_projection_in_memory_may_be_collected_in_another_thread() -> None:
+    """The collector runs in any thread; closing the connection there would print a traceback of sqlite3."""
+    unraisable: list[object] = []
+    garbage: list[Any] = [InMemoryProjection(Balances, [Deposited("a", ONE)])]
+    garbage.append(garbage)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "unraisablehook", unraisable.append)
+        del garbage
+        thread = threading.Thread(target=gc.collect)
+        thread.start()
+        thread.join()
+    assert unraisable == []

@@ -38,7 +38,8 @@ class InMemoryProjection:
     def __init__(self, projection: type[Projection], events: Iterable[Any] = ()) -> None:
         self._model = projection.model
         self._projection = projection.__new__(projection)
-        self._connection = sqlite3.connect(":memory:", isolation_level=None)
+        # The garbage collector may run the finalizer in any thread.
+        self._connection = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False)
         self._statements = _Statements(self._connection)
         finalize(self, self._connection.close)
         self._model.tables.create(self._connection, "")
