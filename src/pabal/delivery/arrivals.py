@@ -68,9 +68,19 @@ class Arrivals(ABC, Generic[T]):
         self.size = len(slice_)
         self.worker = worker
         self.lane = None
+        self.consumer.in_flight += 1
         if self.waiting or self.size > 1:
             # If the handler waits, another worker comes and sorts the remaining deliveries.
             self.consumer.engine.make_ready(self)
+
+    def end_slice(self, *, failed: bool) -> None:
+        """Count the deliveries of a slice that were made; the last one may have ``failed``."""
+        consumer = self.consumer
+        consumer.in_flight -= 1
+        consumer.figures.timed += self.size
+        consumer.figures.handled += self.size - failed
+        self.size = 0
+        self.worker = None
 
     def _take(self, most: int | None) -> list[T]:
         if most is None or most >= len(self.waiting):

@@ -27,7 +27,6 @@ async def deliver_direct(worker: Worker, arrivals: EventArrivals) -> None:
     arrivals.begin_slice(worker, consumer.slice)
     event: DomainEvent | None = None
     error: BaseException | None = None
-    consumer.in_flight += 1
     try:
         for event in arrivals.remaining:
             set_current(event)
@@ -36,11 +35,7 @@ async def deliver_direct(worker: Worker, arrivals: EventArrivals) -> None:
     except BaseException as caught:
         error = caught
         arrivals.recall()
-    consumer.in_flight -= 1
-    consumer.figures.timed += arrivals.size
-    consumer.figures.handled += arrivals.size - (error is not None)
-    arrivals.size = 0
-    arrivals.worker = None
+    arrivals.end_slice(failed=error is not None)
     if error is not None and event is not None:
         engine.numbered += 1
         _after_failure(worker, arrivals, (engine.numbered, event), error)
@@ -58,7 +53,6 @@ async def deliver_direct_stored(worker: Worker, arrivals: LogArrivals) -> None:
     arrivals.begin_slice(worker, consumer.slice)
     item: Item | None = None
     error: BaseException | None = None
-    consumer.in_flight += 1
     try:
         for item in arrivals.remaining:
             position, event = item
@@ -82,11 +76,7 @@ async def deliver_direct_stored(worker: Worker, arrivals: LogArrivals) -> None:
         if journal is not None:
             journal.end(slot)
         arrivals.recall()
-    consumer.in_flight -= 1
-    consumer.figures.timed += arrivals.size
-    consumer.figures.handled += arrivals.size - (error is not None)
-    arrivals.size = 0
-    arrivals.worker = None
+    arrivals.end_slice(failed=error is not None)
     if consumer.tracker is not tracker:
         # Taken over or reopened while the handler ran: not ours to record.
         engine.pending -= error is not None
